@@ -1,0 +1,1 @@
+"""The HTTP application on Ray Serve; build it with `serve.app.build`."""
