@@ -1,0 +1,1 @@
+"""Synthetic faces: a parametric renderer driven by AU intensities, and corpora written in their owners' grammars."""
