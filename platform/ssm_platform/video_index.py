@@ -1,0 +1,223 @@
+"""Which frames a video file has: their number, their times, where decoding may start, whether packets can be trusted.
+
+Frame i is the i-th frame in order of display of the file's best video stream. One pass over the packets (no decoding
+but the first frame) finds the frames. Three kinds of file exist, and the difference is what makes decoders disagree:
+
+* CLOSED: every packet is a frame with its own time, nothing crosses a key frame. Any decoder may seek.
+* OPEN: frames shown before a key frame are stored after it (open groups of pictures, x265's default; edit lists).
+  Only decoding by time stamp from the key frame before is exact.
+* COUNTED: packet times say nothing about frames (AVI with B-frames, hidden frames). Only counting from the start is
+  exact.
+
+This module knows containers and packets; it knows nothing of pixels, records or corpora.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HIDDEN_FRAMES = frozenset({"vp8"})  # packets that are decoded but never shown have a time of their own here
+_SLACK_SECONDS = 0.5  # a Matroska file may end this much before the length in its header
+
+
+class UnreadableVideo(ValueError):
+    """A video or image file that cannot be read; the message carries path and reason."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnreadableVideo], tuple[str, str]]:
+        return type(self), (self.path, self.reason)
+
+
+class Access(Enum):
+    """How single frames of a file can be reached exactly; see the head of this module."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    COUNTED = "counted"
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a caller needs to know of a video. Width and height are those of the frames as displayed."""
+
+    path: str
+    frames: int
+    rate: float  # mean frames per second
+    width: int
+    height: int
+    rotation: int  # degrees counter-clockwise already applied to the frames that readers return: 0, 90, 180 or 270
+    access: Access
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """Display times of all frames (ascending) and of the key frames, in units of `time_base` seconds."""
+
+    info: VideoInfo
+    times: NDArray[np.int64]  # (frames,)
+    keys: NDArray[np.int64]
+    time_base: float
+
+    def seconds(self, frame: int) -> float:
+        """Seconds between the first frame shown and this one."""
+        return float(self.times[frame] - self.times[0]) * self.time_base
+
+
+def index_video(path: str | Path) -> VideoIndex:
+    """The index of a file, kept for the files used last. UnreadableVideo where there is none."""
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise UnreadableVideo(path, error.strerror or "cannot be opened") from error
+    return _index_cached(os.fspath(path), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=2048)
+def _index_cached(path: str, size: int, modified: int) -> VideoIndex:
+    if size == 0:
+        raise UnreadableVideo(path, "the file is empty")
+    import av
+    from av.error import FFmpegError
+
+    try:
+        with av.open(path, metadata_errors="replace") as container:
+            return _index_container(path, container)
+    except FFmpegError as error:
+        raise UnreadableVideo(path, f"truncated or not a video ({error.strerror or error})") from error
+
+
+def video_stream(path: str, container: Any) -> Any:
+    """The stream all decoders take by default. UnreadableVideo where there is none that can be decoded."""
+    stream = container.streams.best("video")
+    if stream is None or "attached_pic" in str(stream.disposition):
+        raise UnreadableVideo(path, "no video stream")
+    if stream.codec_context is None:
+        raise UnreadableVideo(path, "unknown video codec")
+    return stream
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """The packets of a stream in stored order, those that hold data."""
+
+    times: list[int | None]
+    keys: list[bool]
+    discarded: list[bool]
+    damaged: bool
+    last_end: int  # display time just after the last packet
+
+
+def _index_container(path: str, container: Any) -> VideoIndex:
+    stream = video_stream(path, container)
+    packets = _read_packets(stream, container)
+    if not packets.times:
+        raise UnreadableVideo(path, "no frames")
+    _refuse_truncated(path, container, stream, packets)
+    container.seek(0)
+    first = next(container.decode(stream), None)
+    if first is None:
+        raise UnreadableVideo(path, "no frame could be decoded")
+    access = _access(container, stream, packets, first)
+    times, keys = _count_frames(container, stream) if access is Access.COUNTED else _frame_times(packets)
+    turned = round(first.rotation / 90) % 2 == 1
+    info = VideoInfo(
+        path=path,
+        frames=len(times),
+        rate=_mean_rate(times, stream),
+        width=first.height if turned else first.width,
+        height=first.width if turned else first.height,
+        rotation=90 * (round(first.rotation / 90) % 4),
+        access=Access.OPEN if access is Access.CLOSED and first.rotation % 90 else access,
+    )
+    return VideoIndex(info=info, times=times, keys=keys, time_base=float(stream.time_base))
+
+
+def _read_packets(stream: Any, container: Any) -> _Packets:
+    times, keys, discarded, damaged, last_end = [], [], [], False, 0
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            continue
+        times.append(packet.pts)
+        keys.append(packet.is_keyframe)
+        discarded.append(packet.is_discard)
+        damaged = damaged or packet.is_corrupt
+        time = packet.pts if packet.pts is not None else packet.dts
+        last_end = max(last_end, (time or 0) + (packet.duration or 0))
+    return _Packets(times, keys, discarded, damaged, last_end)
+
+
+def _refuse_truncated(path: str, container: Any, stream: Any, packets: _Packets) -> None:
+    names = container.format.name.split(",")
+    found, declared = len(packets.times), stream.frames
+    if packets.damaged:
+        raise UnreadableVideo(path, f"truncated: the file ends inside packet {found} of {declared or 'unknown'}")
+    if "mp4" in names and found < declared:
+        raise UnreadableVideo(path, f"truncated: {found} of {declared} frames")
+    if "avi" in names and max(found, packets.last_end) < declared:  # AVI counts time in frames; dropped ones take time
+        raise UnreadableVideo(path, f"truncated: {found} of {declared} frames")
+    if "matroska" in names and container.duration and len(container.streams) == 1:
+        seconds, promised = packets.last_end * float(stream.time_base), container.duration / 1e6
+        if seconds + _SLACK_SECONDS < promised:
+            raise UnreadableVideo(path, f"truncated: {seconds:.2f} of {promised:.2f} s")
+
+
+def _access(container: Any, stream: Any, packets: _Packets, first: Any) -> Access:
+    times = [time for time, gone in zip(packets.times, packets.discarded, strict=True) if not gone]
+    unreliable = None in times or len(set(times)) < len(times) or not packets.keys[0]
+    reordered_avi = container.format.name == "avi" and stream.codec_context.has_b_frames
+    if unreliable or reordered_avi or stream.codec_context.name in _HIDDEN_FRAMES:
+        return Access.COUNTED
+    if first.pts != min(time for time in times if time is not None):
+        return Access.COUNTED
+    return Access.OPEN if any(packets.discarded) or _crosses_key(packets) else Access.CLOSED
+
+
+def _crosses_key(packets: _Packets) -> bool:
+    """Whether a frame stored after a key frame is shown before it."""
+    last_key = None
+    for time, key in zip(packets.times, packets.keys, strict=True):
+        if key:
+            last_key = time
+        elif last_key is not None and time is not None and time < last_key:
+            return True
+    return False
+
+
+def _frame_times(packets: _Packets) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rows = list(zip(packets.times, packets.keys, packets.discarded, strict=True))
+    times = sorted(time for time, _, gone in rows if time is not None and not gone)
+    keys = sorted(time for time, key, _ in rows if time is not None and key)
+    return np.array(times, np.int64), np.array(keys, np.int64)
+
+
+def _count_frames(container: Any, stream: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Times by decoding everything; frames without a usable time are spaced by the rate."""
+    container.seek(0)
+    times = [frame.pts for frame in container.decode(stream)]
+    usable = None not in times and all(a < b for a, b in itertools.pairwise(times))
+    step = 1 / (float(stream.average_rate or 25) * float(stream.time_base))
+    spaced = np.round(np.arange(len(times)) * step).astype(np.int64)
+    array = np.array(times, np.int64) if usable else spaced
+    return array, array[:1]
+
+
+def _mean_rate(times: NDArray[np.int64], stream: Any) -> float:
+    span = float(times[-1] - times[0]) * float(stream.time_base)
+    if len(times) > 1 and span > 0:
+        return (len(times) - 1) / span
+    return float(stream.average_rate or stream.base_rate or 25)
