@@ -1,8 +1,8 @@
 """Three video decoders behind one interface: `read(ascending frame numbers) -> (n, H, W, 3) uint8 RGB`.
 
 All return the frames of `video_index` exactly, upright. decord and torchcodec seek by rules that fail on files that
-are not CLOSED (measured: wrong frames or errors after seeks in open groups of pictures and in AVI with B-frames); such
-files are decoded by av instead, which here goes by time stamps or by counting. The choice is logged once per file and
+are not CLOSED (measured: wrong frames or errors in open groups of pictures, in AVI and in MPEG-TS); such files are
+decoded by av instead, which here goes by time stamps or by counting. The choice is logged once per file and
 `decoder_in_use` tells it; a frame number never depends on the decoder.
 """
 
@@ -72,7 +72,7 @@ class _AvReader:
         self._stream = video_stream(index.info.path, self._container)
         self._stream.codec_context.thread_count = threads
         self._decoded: Iterator[Any] = self._container.decode(self._stream)
-        self._next = 0  # number of the frame that `_decoded` yields next
+        self._next = 0  # number of the frame that `_decoded` yields next; -1 while that is not known
         self._turns = index.info.rotation // 90
 
     def read(self, frames: Sequence[int]) -> NDArray[np.uint8]:
@@ -112,10 +112,10 @@ class _AvReader:
 
     def _reachable(self, frame: int) -> bool:
         """Whether decoding on is exact and no slower than a seek."""
-        if self._index.info.access is Access.COUNTED:
-            return frame >= self._next
         if not 0 <= self._next <= frame:
             return False
+        if self._index.info.access is Access.COUNTED:
+            return True
         first, last = self._index.times[self._next], self._index.times[frame]
         return not np.any((self._index.keys > first) & (self._index.keys <= last))
 
@@ -137,14 +137,20 @@ class _AvReader:
         self.__init__(self._index, threads)  # type: ignore[misc]
 
     def _decode_until(self, frame: int) -> Any | None:
-        """The frame of this number, or None where decoding began or ended without it."""
+        """The frame of this number, or None where decoding began or ended without it.
+
+        After a seek nothing before the first key frame counts: it may be a picture whose references were skipped.
+        """
         for picture in self._decoded:
             number = self._number(picture)
+            if number > frame:
+                break
+            if self._next < 0 and self._index.times[number] not in self._index.keys:
+                continue
             self._next = number + 1
             if number == frame:
                 return picture
-            if number > frame:
-                return None
+        self._next = -1
         return None
 
     def _number(self, picture: Any) -> int:

@@ -3,9 +3,10 @@
 Frame i is the i-th frame in order of display of the file's best video stream. One pass over the packets (no decoding
 but the first frame) finds the frames. Three kinds of file exist, and the difference is what makes decoders disagree:
 
-* CLOSED: every packet is a frame with its own time, nothing crosses a key frame. Any decoder may seek.
-* OPEN: frames shown before a key frame are stored after it (open groups of pictures, x265's default; edit lists).
-  Only decoding by time stamp from the key frame before is exact.
+* CLOSED: MP4 or Matroska; every packet is a frame with its own time, nothing crosses a key frame. Any decoder may
+  seek.
+* OPEN: frames shown before a key frame are stored after it (open groups of pictures, x265's default; edit lists), or
+  the container is another than MP4 and Matroska. Only decoding by time stamp from the key frame before is exact.
 * COUNTED: packet times say nothing about frames (AVI with B-frames, hidden frames). Only counting from the start is
   exact.
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from pathlib import Path
 
+_TIMED_CONTAINERS = frozenset({"mp4", "matroska"})
 _HIDDEN_FRAMES = frozenset({"vp8"})  # packets that are decoded but never shown have a time of their own here
 _SLACK_SECONDS = 0.5  # a Matroska file may end this much before the length in its header
 
@@ -184,7 +186,8 @@ def _access(container: Any, stream: Any, packets: _Packets, first: Any) -> Acces
         return Access.COUNTED
     if first.pts != min(time for time in times if time is not None):
         return Access.COUNTED
-    return Access.OPEN if any(packets.discarded) or _crosses_key(packets) else Access.CLOSED
+    timed = not _TIMED_CONTAINERS.isdisjoint(container.format.name.split(","))
+    return Access.OPEN if not timed or any(packets.discarded) or _crosses_key(packets) else Access.CLOSED
 
 
 def _crosses_key(packets: _Packets) -> bool:

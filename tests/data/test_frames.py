@@ -29,6 +29,7 @@ from ssm_platform.records import Record
 from ssm_platform.synthetic.stamp import read_stamp, stamp
 
 WIDTH, HEIGHT, CLIP = 160, 96, 7
+ALTERNATE = {"auto-alt-ref": "1", "lag-in-frames": "16"}
 OPEN_GROUPS = {"x264-params": "open-gop=1:bframes=3:keyint=20:scenecut=0"}
 
 
@@ -81,9 +82,12 @@ FILES: dict[str, tuple[int, Access, Callable[[Path], Path]]] = {
     "open_groups.mp4": (61, Access.OPEN, lambda path: write_video(path, 61, b_frames=3, options=OPEN_GROUPS)),
     "uneven.mp4": (61, Access.CLOSED, lambda path: write_video(path, 61, b_frames=2, times=uneven_times(61))),
     "one.mp4": (1, Access.CLOSED, lambda path: write_video(path, 1)),
-    "plain.avi": (53, Access.CLOSED, lambda path: write_video(path, 53, "mpeg4")),
+    "plain.avi": (53, Access.OPEN, lambda path: write_video(path, 53, "mpeg4")),
+    "h264.avi": (53, Access.OPEN, lambda path: write_video(path, 53)),
+    "broadcast.ts": (53, Access.OPEN, lambda path: write_video(path, 53, b_frames=2)),
+    "hidden.webm": (31, Access.COUNTED, lambda path: write_video(path, 31, "libvpx", options=ALTERNATE)),
     "b_frames.avi": (53, Access.COUNTED, lambda path: write_video(path, 53, "mpeg4", b_frames=2)),
-    "motion_jpeg.avi": (21, Access.CLOSED, lambda path: write_video(path, 21, "mjpeg")),
+    "motion_jpeg.avi": (21, Access.OPEN, lambda path: write_video(path, 21, "mjpeg")),
     "b_frames.mkv": (53, Access.CLOSED, lambda path: write_video(path, 53, b_frames=2)),
 }
 
