@@ -1,0 +1,29 @@
+"""The two read-outs: a linear map, and the cosine to the fused prototypes (method, section 5).
+
+`logits = Linear(x) + w * cos(x, t') / temperature`. Letters: D width, L labels of the head.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class SemanticHead(nn.Module):
+    """Features (..., D) to logits (..., L)."""
+
+    def __init__(self, width: int, labels: int, semantic_weight: float, temperature: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, labels)
+        self.scale = semantic_weight / temperature
+
+    def forward(self, features: Tensor, prototypes_LD: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Total logits and, where there are prototypes, the semantic part of them (already times w)."""
+        direct = cast(Tensor, self.linear(features))
+        if prototypes_LD is None:
+            return direct, None
+        cosine = functional.normalize(features, dim=-1) @ prototypes_LD.to(features.dtype).T
+        semantic = self.scale * cosine
+        return direct + semantic, semantic

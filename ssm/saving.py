@@ -1,0 +1,222 @@
+"""A saved model: `model.safetensors`, `config.json` and a model card in one folder, written whole or not at all.
+
+`config.json` carries the configuration, the texts, what the caller knows beside the weights (preprocessing, decision
+rule, metrics, data) and fingerprints of all that a prediction depends on. The text tower is never saved: folded
+prototypes are, so a saved model serves without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ssm.card import model_card
+from ssm.config import ModelConfig
+from ssm.text import Prototypes, TextShape
+
+if TYPE_CHECKING:
+    from ssm.model import SSM
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+_FORMAT = 1
+_FOLDED = "folded."
+
+
+class ModelFacts(BaseModel):
+    """What travels with the weights and is not architecture. Filled by training and evaluation, read by serving."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preprocessing: dict[str, JsonValue] | None = Field(default=None, description="dump of ssm.preprocessing")
+    rule: dict[str, JsonValue] | None = Field(default=None, description="dump of the fitted ssm.rules.DecisionRule")
+    metrics: dict[str, JsonValue] = Field(default_factory=dict, description="figures with their protocol")
+    data: dict[str, JsonValue] = Field(default_factory=dict, description="corpora, splits, seeds, licences")
+
+
+class SavedConfig(BaseModel):
+    """The contents of `config.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = Field(description="version of this layout")
+    model: ModelConfig = Field(description="architecture")
+    text_shape: TextShape | None = Field(description="descriptions and sizes of the text side; None without TSP")
+    facts: ModelFacts = Field(description="what travels with the weights")
+    fingerprints: dict[str, str] = Field(description="SHA-256 of preprocessing, labels, prompts and prior")
+
+
+def fingerprint(value: object) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def fingerprints(model: SSM) -> dict[str, str]:
+    """Fingerprints of whatever a prediction depends on besides the weights."""
+    shape = None if model.text is None else model.text.shape.model_dump(mode="json")
+    prior = (
+        None if model.mapping is None else [[round(cell, 6) for cell in row] for row in model.mapping.prior.tolist()]
+    )
+    return {
+        "labels": fingerprint(model.vocabulary.model_dump(mode="json")),
+        "prompts": fingerprint(shape),
+        "prior": fingerprint(prior),
+        "preprocessing": fingerprint(model.facts.preprocessing),
+    }
+
+
+def save(model: SSM, folder: Path) -> None:
+    """Writes the folder next to its place and renames it there; an older folder of that name is replaced."""
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        write_into(model, fresh)
+        _swap(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_into(model: SSM, folder: Path) -> None:
+    """Writes the three files into an existing folder."""
+    saved = SavedConfig(
+        format=_FORMAT,
+        model=model.config,
+        text_shape=None if model.text is None else model.text.shape,
+        facts=model.facts,
+        fingerprints=fingerprints(model),
+    )
+    save_file(_tensors(model), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(saved.model_dump_json(indent=2), encoding="utf-8")
+    (folder / CARD).write_text(model_card(model, saved.fingerprints), encoding="utf-8")
+
+
+def load(folder: Path, *, released_behaviour: bool | None = None) -> SSM:
+    """The model of a folder, in evaluation mode; ValueError names file, expected and found. All or nothing."""
+    from ssm.model import SSM
+
+    saved = read_config(folder)
+    config = saved.model
+    if released_behaviour is not None:
+        config = config.model_copy(update={"released_behaviour": released_behaviour})
+    # timm's own weights are overwritten at once: do not fetch them.
+    build = config.model_copy(update={"backbone": config.backbone.model_copy(update={"pretrained": False})})
+    tensors = read_tensors(folder / WEIGHTS)
+    model = SSM(build, text_shape=saved.text_shape)
+    folded = {name: tensors.pop(_FOLDED + name) for name in ("expressions", "aus") if _FOLDED + name in tensors}
+    check_fit(model.state_dict(), tensors, folder / WEIGHTS)
+    model.load_state_dict(tensors)
+    model.config, model.facts = config, saved.facts
+    model.eval()
+    _check_fingerprints(model, saved, folder / CONFIG)
+    if len(folded) == 2:
+        model.take_folded(Prototypes(folded["expressions"], folded["aus"]))
+    return model
+
+
+def read_config(folder: Path) -> SavedConfig:
+    """`config.json` of a folder; ValueError names the file and the field at fault."""
+    path = folder / CONFIG
+    try:
+        return SavedConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot read a saved model here: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: not the configuration of a saved SSM: {place}: {first['msg']}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; ValueError where it is absent, truncated or something else."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: the file is absent") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+
+
+def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
+    """ValueError unless names and shapes agree and every value is finite: nothing is half-loaded."""
+    missing, foreign = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or foreign:
+        raise ValueError(
+            f"{path}: the weights do not fit the configuration: lacks {_few(missing)}; has {_few(foreign)}"
+        )
+    for name, tensor in found.items():
+        if tensor.shape != expected[name].shape:
+            raise ValueError(
+                f"{path}: {name} is {tuple(tensor.shape)}; the configuration asks for {tuple(expected[name].shape)}"
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{path}: {name} holds NaN or infinite values")
+
+
+def fetch(source: str | Path, **options: Any) -> Path:
+    """A local folder as it is; a hub id through the hub's cache. ValueError says what was tried and where."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if Path(source).is_dir():
+        return Path(source)
+    if isinstance(source, Path) or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise ValueError(f"{source}: no such folder; expected one that `save_pretrained` wrote")
+    try:
+        return Path(snapshot_download(source, allow_patterns=[WEIGHTS, CONFIG, CARD], **options))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(
+            f"{source!r} is neither a local folder nor a model that the hub (or its cache) gives: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _tensors(model: SSM) -> dict[str, Tensor]:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    folded = model.folded_copy()
+    if folded is not None:
+        tensors |= {_FOLDED + "expressions": folded.expressions.cpu(), _FOLDED + "aus": folded.aus.cpu()}
+    return tensors
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    """Puts `fresh` in the place of `folder`: a reader sees the old one or the new one."""
+    os.chmod(fresh, 0o755)
+    if not folder.exists():
+        os.replace(fresh, folder)
+        return
+    if any(path.name not in (WEIGHTS, CONFIG, CARD) for path in folder.iterdir()):
+        # Someone else's files live there (a training run's folder): replace ours one by one, config last.
+        for name in (WEIGHTS, CARD, CONFIG):
+            os.replace(fresh / name, folder / name)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    os.replace(folder, old / "gone")
+    os.replace(fresh, folder)
+    shutil.rmtree(old)
+
+
+def _check_fingerprints(model: SSM, saved: SavedConfig, path: Path) -> None:
+    for name, value in fingerprints(model).items():
+        if saved.fingerprints.get(name) != value:
+            raise ValueError(
+                f"{path}: the fingerprint of {name} is {saved.fingerprints.get(name)!r}, the contents give {value!r}: "
+                "the file was changed after it was saved"
+            )
+
+
+def _few(names: list[str]) -> str:
+    if not names:
+        return "nothing"
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
