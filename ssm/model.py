@@ -194,9 +194,7 @@ class SSM(nn.Module, ModelHubMixin):
         if look and not bool(torch.isfinite(clips.sum(dtype=torch.float32))):
             raise ValueError(f"{name} holds NaN or infinite values")
 
-    def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | Path, *, facts: ModelFacts | None = None, **hub: Any
-    ) -> str | None:
+    def save_pretrained(self, save_directory: str | Path, *, facts: ModelFacts | None = None, **hub: Any) -> str | None:
         """Writes weights, configuration and card, whole or not at all; `facts` replace `model.facts`.
 
         `hub` takes what huggingface_hub's mixin takes (`push_to_hub`, `repo_id`, `token`, ...).
@@ -210,7 +208,7 @@ class SSM(nn.Module, ModelHubMixin):
         return None
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls,
         pretrained_model_name_or_path: str | Path,
         *,

@@ -77,8 +77,9 @@ class LocalFrameAttention(nn.Module):
         scores = (q.unsqueeze(2) * self._neighbours(k)).sum(-1) * q.shape[-1] ** -0.5
         scores = scores + self.bias.T[None, None]
         weights = scores.masked_fill(~self._inside(x_BTD), float("-inf")).softmax(dim=2)
-        context = (weights[..., None] * self._neighbours(values)).sum(2).flatten(-2)
-        return x_BTD + self.strength * self.channel_gate.tanh() * (context - x_BTD)
+        context: Tensor = (weights[..., None] * self._neighbours(values)).sum(2).flatten(-2)
+        share: Tensor = self.strength * self.channel_gate.tanh()
+        return x_BTD + share * (context - x_BTD)
 
     def _neighbours(self, x_BThc: Tensor) -> Tensor:
         """(B, T, n, h, c): the frames i - radius .. i + radius of each frame i, zero outside the clip."""
