@@ -1,0 +1,218 @@
+"""Complete training states on storage: written asynchronously, marked when whole, found again after any death.
+
+A checkpoint is `checkpoints/step-00000120/` with `state.pt` (tensors and plain containers, loaded weights-only)
+and, written last, `complete.json` (size, SHA-256, step, score). What has no marker never happened; what has a
+marker but another size or digest is passed over for the one before. One checkpoint is in the air at most: the loop
+waits rather than piling up copies. Kept: the newest few and the best. Knows no model and no Ray; storage errors are
+retried until a deadline, then raised.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+
+LOG = logging.getLogger(__name__)
+
+_FOLDER = "checkpoints"
+_MARKER = "complete.json"
+_STATE = "state.pt"
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 10.0
+
+
+class Store(Protocol):
+    """Files below one root, a local folder or an object-store prefix; failures are `OSError`."""
+
+    def read(self, key: str) -> bytes:
+        """The bytes of one file."""
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Writes one file whole or not at all."""
+        ...
+
+    def list(self, prefix: str) -> list[str]:
+        """Keys below `prefix`, in order; empty where there is none."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Removes one file; no error where it is absent."""
+        ...
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or does not belong to this run; names where and why."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What `complete.json` says of its checkpoint."""
+
+    step: int
+    bytes: int
+    sha256: str
+    fingerprint: str
+    score: float | None = None
+
+    @property
+    def folder(self) -> str:
+        """The checkpoint's folder below the run's."""
+        return _folder(self.step)
+
+
+class Checkpoints:
+    """The checkpoints of one run. Only one process may write."""
+
+    def __init__(self, store: Store, keep: int = 2, deadline: float = 120.0) -> None:
+        self._store, self._keep, self._deadline = store, keep, deadline
+
+    def complete(self) -> list[Marker]:
+        """Every complete checkpoint, oldest first."""
+        markers = []
+        for key in self._retried("list checkpoints", lambda: self._store.list(_FOLDER)):
+            if key.endswith(f"/{_MARKER}"):
+                markers.append(self._marker(key))
+        return sorted((marker for marker in markers if marker), key=lambda marker: marker.step)
+
+    def newest(self) -> Marker | None:
+        """The newest complete checkpoint, None before the first."""
+        return max(self.complete(), key=lambda marker: marker.step, default=None)
+
+    def best(self) -> Marker | None:
+        """The one with the greatest score (the earliest of equals), None where none has a score."""
+        scored = [marker for marker in self.complete() if marker.score is not None]
+        return max(scored, key=lambda marker: (marker.score or 0.0, -marker.step), default=None)
+
+    def resume(self) -> tuple[Marker, dict[str, Any]] | None:
+        """The newest intact checkpoint with its state; the markers of damaged ones are deleted."""
+        for marker in reversed(self.complete()):
+            try:
+                return marker, self.load(marker)
+            except CheckpointError as error:
+                LOG.warning("%s; going on from the checkpoint before", error)
+                self._delete(f"{marker.folder}/{_MARKER}")
+        return None
+
+    def load(self, marker: Marker) -> dict[str, Any]:
+        """The state behind `marker`, on the CPU; raises `CheckpointError` where the bytes are not those it names."""
+        key = f"{marker.folder}/{_STATE}"
+        data = self._retried(f"read {key}", lambda: self._store.read(key))
+        if len(data) != marker.bytes or hashlib.sha256(data).hexdigest() != marker.sha256:
+            raise CheckpointError(f"{key}: {len(data)} bytes, not the {marker.bytes} that its marker names")
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return state
+
+    def write(self, state: dict[str, Any], step: int, fingerprint: str, score: float | None) -> Marker:
+        """Writes the state, then its marker, then drops what is neither new nor best."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        data = buffer.getvalue()
+        marker = Marker(step, len(data), hashlib.sha256(data).hexdigest(), fingerprint, score)
+        for name, content in ((_STATE, data), (_MARKER, json.dumps(asdict(marker)).encode())):
+            key = f"{marker.folder}/{name}"
+            self._retried(f"write {key}", partial(self._store.write, key, content))
+        self.prune()
+        return marker
+
+    def prune(self) -> None:
+        """Deletes what is neither among the newest nor the best, markers first; incomplete older ones too."""
+        complete = self.complete()
+        best = self.best()
+        kept = {marker.step for marker in complete[-self._keep :]} | ({best.step} if best else set())
+        newest = complete[-1].step if complete else -1
+        keys = self._retried("list checkpoints", lambda: self._store.list(_FOLDER))
+        for key in sorted(keys, key=lambda key: not key.endswith(_MARKER)):
+            step = _step_of(key)
+            if step is not None and step not in kept and step < newest:
+                self._delete(key)
+
+    def _delete(self, key: str) -> None:
+        self._retried(f"delete {key}", lambda: self._store.delete(key))
+
+    def _marker(self, key: str) -> Marker | None:
+        try:
+            return Marker(**json.loads(self._retried(f"read {key}", lambda: self._store.read(key))))
+        except (json.JSONDecodeError, TypeError) as error:
+            LOG.warning("%s is not a checkpoint marker (%s); passed over", key, error)
+            return None
+
+    def _retried(self, what: str, action: Any) -> Any:
+        """`action()`, again after growing pauses while storage is away; a full disk is not waited for."""
+        end = time.monotonic() + self._deadline
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return action()
+            except OSError as error:
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if full or isinstance(error, (FileNotFoundError, PermissionError)) or time.monotonic() + pause > end:
+                    advice = (
+                        "free space or change storage"
+                        if full
+                        else f"gave up after checkpoint.deadline={self._deadline:g} s"
+                    )
+                    raise CheckpointError(
+                        f"cannot {what}: {error} ({advice}); the last complete checkpoint is kept"
+                    ) from error
+                LOG.warning("cannot %s: %s; again in %.1f s", what, error, pause)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class Writer:
+    """Writes checkpoints in a thread, one in the air at most; what goes wrong there is raised at the next call here."""
+
+    def __init__(self, checkpoints: Checkpoints, fingerprint: str) -> None:
+        self._checkpoints, self._fingerprint = checkpoints, fingerprint
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+        self._in_air: Future[Marker] | None = None
+
+    def submit(self, state: dict[str, Any], step: int, score: float | None) -> None:
+        """Copies `state` to the CPU and hands it over; waits while an earlier one is still being written."""
+        copy = detached(state)
+        self._land()
+        self._in_air = self._thread.submit(self._checkpoints.write, copy, step, self._fingerprint, score)
+
+    def close(self) -> None:
+        """Waits for what was handed over and raises what went wrong."""
+        try:
+            self._land()
+        finally:
+            self._thread.shutdown()
+
+    def _land(self) -> None:
+        in_air, self._in_air = self._in_air, None
+        if in_air is not None:
+            in_air.result()
+
+
+def detached(value: Any) -> Any:
+    """A copy on the CPU that later steps cannot change; nested dicts, lists and tuples are followed."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: detached(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(detached(item) for item in value)
+    return value
+
+
+def _folder(step: int) -> str:
+    return f"{_FOLDER}/step-{step:08d}"
+
+
+def _step_of(key: str) -> int | None:
+    name = key.split("/")[1] if key.count("/") >= 2 else ""
+    digits = name.removeprefix("step-")
+    return int(digits) if name.startswith("step-") and digits.isdigit() else None

@@ -1,0 +1,102 @@
+"""The progress bar of a run: rank 0 tells a small actor where it is, the driver draws one bar with rate and ETA.
+
+A bar drawn by a worker would reach the driver line by line with a prefix; an actor without CPUs costs nothing and
+survives worker restarts. Losing it loses only the bar, never the run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+_INTERVAL = 0.5
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is, and a short note (loss, last validation) to show behind the bar."""
+
+    step: int
+    total: int
+    note: str = ""
+
+
+class Board:
+    """Holds the newest position; runs as a Ray actor."""
+
+    def __init__(self) -> None:
+        self._position: Position | None = None
+
+    def put(self, position: Position) -> None:
+        """Replaces the position."""
+        self._position = position
+
+    def get(self) -> Position | None:
+        """The newest position, None before the first."""
+        return self._position
+
+
+class Reporter:
+    """The worker's side: sends at most a few positions a second and never waits."""
+
+    def __init__(self, board: Any | None) -> None:
+        self._board = board
+        self._last = 0.0
+
+    def __call__(self, step: int, total: int, note: str) -> None:
+        """Tells the board; drops what comes too soon after the last, except the end."""
+        now = time.monotonic()
+        if self._board is None or (now - self._last < _INTERVAL and step < total):
+            return
+        self._last = now
+        self._board.put.remote(Position(step, total, note))
+
+
+@contextmanager
+def shown(title: str) -> Iterator[Any]:
+    """Yields the board's actor handle and draws the bar until the block ends. Needs a joined cluster."""
+    import ray
+
+    board: Any = ray.remote(Board).options(num_cpus=0).remote()
+    done = threading.Event()
+    thread = threading.Thread(target=_draw, args=(title, board, done), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield board
+    finally:
+        done.set()
+        thread.join(timeout=5)
+        ray.kill(board)
+
+
+def _draw(title: str, board: Any, done: threading.Event) -> None:
+    import ray
+    from tqdm import tqdm
+
+    bar = tqdm(desc=title, unit="step", dynamic_ncols=True, mininterval=_INTERVAL)
+    with bar:
+        while True:
+            finished = done.wait(_INTERVAL)
+            try:
+                position = ray.get(board.get.remote(), timeout=5)
+            except ray.exceptions.RayError:
+                return  # the cluster is going down; the run itself reports why
+            if position is not None:
+                _advance(bar, position)
+            if finished:
+                return
+
+
+def _advance(bar: Any, position: Position) -> None:
+    if (
+        bar.total is None
+    ):  # first sight: a resumed run starts at its step, and the rate must not count what was done before
+        bar.reset(total=position.total)
+        bar.initial = position.step
+    bar.n = position.step
+    bar.set_postfix_str(position.note, refresh=False)
+    bar.refresh()
