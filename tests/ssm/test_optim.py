@@ -1,0 +1,80 @@
+"""Parameter groups on the real model, schedule by progress, AdamW, and the average of the weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+from tiny_training import tiny_model
+from torch import nn
+
+from ssm.optim import MovingAverage, OptimConfig, group_names, learned_state, make_optimizer, set_progress, trainable
+
+
+def test_every_trainable_parameter_of_the_model_is_in_the_group_of_its_kind() -> None:
+    model = tiny_model()
+    groups = group_names(model)
+    assert groups.keys() == trainable(model).keys()
+    assert {name for name, group in groups.items() if group == "mapping"} == {
+        "mapping.delta_au_to_fe",
+        "mapping.delta_fe_to_au",
+    }
+    experts = {name for name, group in groups.items() if group == "experts"}
+    assert all(".blocks.1.mlp." in name and ".shared." not in name for name in experts)
+    assert {name.rsplit("mlp.")[1] for name in experts} == {
+        "w1", "b1", "w2", "b2", "alpha", "gate.weight", "gate.bias"
+    }  # fmt: skip
+    encoder = {name for name, group in groups.items() if group == "visual_encoder"}
+    assert encoder == {name for name in groups if name.startswith("backbone.")} - experts
+
+
+def test_optimizer_holds_each_parameter_once_with_the_methods_settings() -> None:
+    model = tiny_model()
+    optimizer = make_optimizer(model, OptimConfig())
+    rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
+    assert rates == {
+        "visual_encoder": (1e-6, 1e-4), "experts": (1e-4, 1e-4), "mapping": (1e-2, 1e-4), "rest": (1e-4, 1e-4)
+    }  # fmt: skip
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters() if parameter.requires_grad)
+
+
+def test_frozen_parameters_are_neither_optimised_nor_saved() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model[0].requires_grad_(False)
+    assert {group["name"] for group in make_optimizer(model, OptimConfig()).param_groups} == {"rest"}
+    assert set(learned_state(model)) == {f"1.{n}" for n in ("weight", "bias", "running_mean", "running_var")} | {
+        "1.num_batches_tracked"
+    }
+    with pytest.raises(ValueError, match="nothing to train"):
+        make_optimizer(nn.Linear(2, 2).requires_grad_(False), OptimConfig())
+
+
+def test_rates_drop_at_milestones_of_progress() -> None:
+    config = OptimConfig(rest=1.0)
+    optimizer = make_optimizer(nn.Linear(2, 2), config)
+    rates = [set_progress(optimizer, config, step / 30)["rest"] for step in range(30)]
+    assert rates == pytest.approx([1.0] * 15 + [0.1] * 10 + [0.01] * 5)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("milestones", [(0.8, 0.5), (0.5, 0.5), (0.0,), (1.0,)])
+def test_milestones_must_ascend_within_training(milestones: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="must ascend strictly within"):
+        OptimConfig(milestones=milestones)
+
+
+def test_average_follows_its_formula_and_swaps_bit_for_bit() -> None:
+    model = nn.Linear(3, 2)
+    average = MovingAverage(model, 0.9)
+    expected = model.weight.detach().clone()
+    for _ in range(3):
+        with torch.no_grad():
+            model.weight += torch.randn(2, 3)
+        average.update()
+        expected = 0.9 * expected + 0.1 * model.weight.detach()
+    own = model.weight.detach().clone()
+    with average.applied():
+        torch.testing.assert_close(model.weight.detach(), expected)
+    assert torch.equal(model.weight, own)
+    torch.testing.assert_close(average.state_dict()["weight"], expected)

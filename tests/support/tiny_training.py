@@ -1,0 +1,130 @@
+"""A model small enough to train in a test, its batches, and a training run that can be one of several workers.
+
+As a script, `tiny_training.py RANK WORLD STORE_FILE RESULT_FILE`, it is one worker of a gloo group under DDP.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ssm.batch import AUBatch, FEBatch
+from ssm.collective import ProcessGroup
+from ssm.config import (
+    AUTimeConfig,
+    BackboneConfig,
+    ExpertsConfig,
+    ExpressionTimeConfig,
+    ModelConfig,
+    TextConfig,
+)
+from ssm.model import SSM
+from ssm.optim import OptimConfig
+from ssm.step import StepResult, TrainConfig, TrainStep
+from ssm.vocabulary import Vocabulary
+
+AUS, EXPRESSIONS, FRAMES, SIZE = (1, 4, 12, 15), ("happiness", "sadness", "neutral"), 4, 32
+FE_BATCH, AU_BATCH = 6, 4
+
+FAST = TrainConfig(optim=OptimConfig(visual_encoder=1e-3, experts=1e-3, rest=1e-3))
+"""Learning rates at which a model from scratch moves within a few steps."""
+
+
+def tiny_config(**changes: object) -> ModelConfig:
+    """Two transformer blocks of width 32 on 32-pixel frames; `changes` replace fields."""
+    return ModelConfig(
+        vocabulary=Vocabulary(aus=AUS, expressions=EXPRESSIONS),
+        backbone=BackboneConfig(
+            name="vit_tiny_patch16_224",
+            image_size=SIZE,
+            options={"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 16},
+            experts=ExpertsConfig(blocks=1, hidden=16, noise=0.5),
+        ),
+        width=16,
+        frames=FRAMES,
+        text=TextConfig(contexts=2, style="label"),
+        expression_time=ExpressionTimeConfig(heads=2, head_width=8, hidden=32),
+        au_time=AUTimeConfig(heads=2),
+    ).model_copy(update=changes)
+
+
+def tiny_model(seed: int = 0, **changes: object) -> SSM:
+    """The model of `tiny_config`, the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SSM(tiny_config(**changes))
+
+
+def fe_batch(step: int, size: int = FE_BATCH) -> FEBatch:
+    """Clips whose brightness tells their expression; the last class is not in use for odd rows."""
+    generator = torch.Generator().manual_seed(1000 + step)
+    mask = torch.ones(size, len(EXPRESSIONS), dtype=torch.bool)
+    mask[1::2, -1] = False
+    labels = torch.randint(0, 2, (size,), generator=generator)
+    clips = torch.randint(0, 100, (size, FRAMES, SIZE, SIZE, 3), generator=generator)
+    clips = (clips + 100 * labels.view(-1, 1, 1, 1, 1)).to(torch.uint8)
+    return FEBatch(clips, labels, mask, torch.arange(size) + step * size)
+
+
+def au_batch(step: int, size: int = AU_BATCH) -> AUBatch:
+    """Clips whose red tells the first AU; even rows label the first two AUs only, the last AU is never labelled."""
+    generator = torch.Generator().manual_seed(2000 + step)
+    targets = torch.randint(0, 2, (size, FRAMES, len(AUS)), generator=generator).float()
+    mask = torch.ones(targets.shape, dtype=torch.bool)
+    mask[::2, :, 2:] = False
+    mask[..., 3] = False
+    clips = torch.randint(0, 100, (size, FRAMES, SIZE, SIZE, 3), generator=generator)
+    clips[..., 0] += (100 * targets[..., 0]).long()[..., None, None]
+    return AUBatch(clips.to(torch.uint8), targets, mask, torch.arange(size) + step * size)
+
+
+def tiny_step(config: TrainConfig = FAST, **changes: object) -> TrainStep:
+    """A step over a fresh model on the CPU."""
+    return TrainStep(tiny_model(**changes), config, device="cpu")
+
+
+def train(
+    step: TrainStep, steps: range, total: int = 20, cut: Callable[[int], slice] | None = None
+) -> list[StepResult]:
+    """Run `steps` of `total`; `cut` gives the rows of a batch of some size that are this worker's."""
+    results = []
+    for number in steps:
+        fe, au = fe_batch(number), au_batch(number)
+        if cut is not None:
+            fe = FEBatch(*(value[cut(FE_BATCH)] for value in vars(fe).values()))
+            au = AUBatch(*(value[cut(AU_BATCH)] for value in vars(au).values()))
+        results.append(step(fe, au, number, total))
+    return results
+
+
+def fast_with(**changes: object) -> TrainConfig:
+    """`FAST` with fields replaced."""
+    return FAST.model_copy(update=changes)
+
+
+def _worker(rank: int, world: int, store: str, result: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+
+    def wrap(module: nn.Module) -> nn.Module:
+        return nn.parallel.DistributedDataParallel(module)
+
+    group = ProcessGroup()
+    runs = {}
+    for name, accumulation in (("plain", 1), ("accumulated", 2)):
+        config = fast_with(accumulation=accumulation)
+        step = TrainStep(tiny_model(), config, device="cpu", wrap=wrap, collective=group)
+        found = train(step, range(20), cut=lambda size: slice(rank * size // world, (rank + 1) * size // world))
+        runs[name] = {"floats": [r.floats() for r in found], "model": step.state_dict()["model"]}
+    if rank == 0:
+        torch.save(runs, result)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    _worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))
