@@ -1,6 +1,6 @@
 """The training step on the real model: resumed == straight, accumulated == whole, two workers == one, golden curve.
 
-A numeric change that is meant: delete golden/loss_curve.json, run once to write it anew, look at the difference, commit.
+A numeric change that is meant: delete golden/loss_curve.json, run once to write it anew, look at what changed, commit.
 """
 
 from __future__ import annotations
