@@ -1,0 +1,106 @@
+"""What a deployment of the service is: typed, frozen, unknown keys forbidden.
+
+Serve accepts misspelt keys in silence, so nothing reaches it but what `Scaling.options` generates from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MIB = 2**20
+
+
+class Limits(BaseModel):
+    """What one request may cost. Every limit is checked before the work it bounds is done."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    upload_bytes: int = Field(default=512 * MIB, ge=1, description="largest upload; enforced while it is read")
+    tensor_bytes: int = Field(default=128 * MIB, ge=1, description="largest body of a /v2 inference request")
+    images: int = Field(default=64, ge=1, le=1024, description="most pictures in one request")
+    video_s: float = Field(default=3600, gt=0, description="longest video, in seconds, as its header says and as read")
+    frame_pixels: int = Field(
+        default=16 * 2**20, ge=1, description="most pixels of a frame or picture, read from the header before decoding"
+    )
+    faces: int = Field(default=8, ge=1, le=64, description="most faces followed at once; the largest are kept")
+    json_frames: int = Field(
+        default=20_000, ge=1, description="longest video answered as one JSON document; longer ones stream or are CSV"
+    )
+    request_s: float = Field(default=1800, gt=0, description="time from the first byte to the last row of an answer")
+    idle_s: float = Field(default=20, gt=0, description="longest pause of a client that is sending")
+
+
+class Scaling(BaseModel):
+    """How many replicas a deployment has, what each holds, and how much may wait before it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    replicas: int = Field(default=1, ge=1, description="replicas kept at all times")
+    replicas_max: int = Field(default=1, ge=1, description="replicas at most")
+    cpus: float = Field(default=1, ge=0, description="CPUs Ray reserves for a replica")
+    gpus: float = Field(default=0, ge=0, description="GPUs, or a share of one, for a replica")
+    ongoing: int = Field(default=8, ge=1, description="requests a replica works on at once")
+    queued: int = Field(default=32, ge=0, description="requests that may wait at each caller; more are refused")
+    target: float = Field(default=4, gt=0, description="ongoing requests per replica that autoscaling aims at")
+    upscale_delay_s: float = Field(default=5, ge=0, description="overload must last this long to add a replica")
+    downscale_delay_s: float = Field(default=120, ge=0, description="idleness before a replica is taken away")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.replicas_max < self.replicas:
+            raise ValueError(f"replicas_max is {self.replicas_max}: must be at least replicas, {self.replicas}")
+        if self.target > self.ongoing:
+            raise ValueError(f"target is {self.target:g}: must be at most ongoing, {self.ongoing}, or it never scales")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of `ray.serve.deployment` that these settings stand for."""
+        return {
+            "max_ongoing_requests": self.ongoing,
+            "max_queued_requests": self.queued,
+            "max_surge_percent": 100,  # an update starts the new replicas first; the default stops old ones first
+            "ray_actor_options": {"num_cpus": self.cpus, "num_gpus": self.gpus},
+            "autoscaling_config": {
+                "min_replicas": self.replicas,
+                "initial_replicas": self.replicas,
+                "max_replicas": self.replicas_max,
+                "target_ongoing_requests": self.target,
+                "upscale_delay_s": self.upscale_delay_s,
+                "downscale_delay_s": self.downscale_delay_s,
+            },
+        }
+
+
+class Settings(BaseModel):
+    """Everything `serve.app:build` needs to know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1, description="folder of a saved model, or an alias of the registry")
+    registry: str | None = Field(default=None, description="root of the registry that aliases are looked up in")
+    name: str = Field(default="ssm", pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="name under /v2/models")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
+    threads: int | None = Field(default=None, ge=1, description="torch threads of a replica; None: its whole CPUs")
+    batch: int = Field(default=8, ge=1, le=1024, description="most clips in one forward pass")
+    batch_wait_s: float = Field(default=0.005, ge=0, le=1, description="longest wait of a clip for others to join it")
+    in_flight: int = Field(default=8, ge=1, le=256, description="clips of one video sent to the model ahead of answers")
+    faces: Literal["all", "main"] = Field(default="all", description="faces answered when a request does not say")
+    decoder: Literal["decord", "av", "torchcodec"] = Field(default="av", description="video decoder")
+    token_variable: str | None = Field(
+        default=None, description="environment variable holding the bearer token clients must send; None: no token"
+    )
+    scratch: str | None = Field(default=None, description="folder of temporary uploads; None: the system's")
+    limits: Limits = Limits()
+    ingress: Scaling = Scaling(cpus=0.5, ongoing=64, target=32, queued=256, replicas_max=2)
+    video: Scaling = Scaling(cpus=1, ongoing=2, target=1.5, queued=16, replicas_max=4)
+    inference: Scaling = Scaling(cpus=1, ongoing=32, target=16, queued=256, replicas_max=4)
+
+    @model_validator(mode="after")
+    def _batches_can_fill(self) -> Self:
+        if self.batch > self.inference.ongoing:
+            raise ValueError(
+                f"batch is {self.batch}: must be at most inference.ongoing, {self.inference.ongoing}, or it never fills"
+            )
+        return self
