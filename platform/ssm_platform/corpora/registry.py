@@ -1,0 +1,127 @@
+"""The table of corpora, and reading one: every module of this package that defines ``CORPUS`` is a row, so adding one
+is one file.
+
+`read_corpus` refuses (`CorpusRefused`, a ValueError) what lost too much, leaks between parts, or holds nothing;
+`survey` never does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ssm_platform.corpora as package
+from ssm_platform.corpora.base import Corpus, ReadOptions, Report
+from ssm_platform.records import Issue, Manifest, Reading, Record
+
+_SHOWN = 5
+
+
+class CorpusRefused(ValueError):
+    """A corpus that must not be trained on as it is; the message says why and shows the first issues."""
+
+
+@lru_cache(maxsize=1)
+def corpora() -> dict[str, Corpus]:
+    """Every corpus by name."""
+    modules = (
+        importlib.import_module(f"{package.__name__}.{info.name}") for info in pkgutil.iter_modules(package.__path__)
+    )
+    found = [module.CORPUS for module in modules if hasattr(module, "CORPUS")]
+    return {corpus.name: corpus for corpus in found}
+
+
+def corpus_named(name: str) -> Corpus:
+    """The corpus called ``name``; ValueError suggests the nearest and lists all."""
+    table = corpora()
+    if name not in table:
+        close = difflib.get_close_matches(name.lower(), table, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown corpus {name!r}; {hint}known: {', '.join(table)}")
+    return table[name]
+
+
+def read_corpus(name: str, root: str | Path, **options: Any) -> Reading:
+    """Read corpus ``name`` below ``root`` (absolute or not). ``options`` are the fields of the corpus's options model.
+
+    Raises ValueError for an unknown name, option or root, and `CorpusRefused` where the reading must not be used.
+    """
+    corpus = corpus_named(name)
+    settings = corpus.options(**options)
+    reading = survey(corpus, root, settings)
+    reasons = refusal(corpus, reading, settings)
+    if reasons:
+        raise CorpusRefused(_refused(corpus, Path(root), reading, reasons))
+    return reading
+
+
+def survey(corpus: Corpus, root: str | Path, options: ReadOptions) -> Reading:
+    """What is there, good and bad, without judging it."""
+    root = Path(root).absolute()
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; a corpus root is the folder that holds\n{corpus.layout}")
+    report = Report(root)
+    records = list(_distinct(corpus.read(root, options, report), report))
+    _report_subject_leaks(records, report)
+    labels = options.vocabulary(root)
+    manifest = Manifest.build(root, corpus.name, "au" if labels.aus else "fe", labels, records)
+    return Reading(manifest, report.issues, report.rows)
+
+
+def refusal(corpus: Corpus, reading: Reading, options: ReadOptions) -> list[str]:
+    """Why ``reading`` must not be used; empty where it may."""
+    reasons = []
+    if not len(reading.manifest):
+        reasons.append(f"no usable record; expected\n{corpus.layout}")
+    if reading.leaks and not options.allow_leaks:
+        reasons.append(f"{len(reading.leaks)} leaks between parts (allow_leaks accepts them)")
+    fraction = reading.lost / max(reading.rows, reading.lost, 1)
+    if fraction > options.max_issue_fraction:
+        limit = f"max_issue_fraction {options.max_issue_fraction:g}"
+        reasons.append(f"{reading.lost} of {reading.rows} label rows have problems ({fraction:.1%}), over {limit}")
+    if options.max_issues is not None and reading.lost > options.max_issues:
+        reasons.append(f"{reading.lost} label rows have problems, over max_issues {options.max_issues}")
+    return reasons
+
+
+def _refused(corpus: Corpus, root: Path, reading: Reading, reasons: list[str]) -> str:
+    serious = [issue for issue in reading.issues if issue.severity != "note"]
+    lines = [
+        f"{root}: {corpus.title} cannot be used: {'; '.join(reasons)}",
+        *(f"  {issue}" for issue in serious[:_SHOWN]),
+    ]
+    if len(serious) > _SHOWN:
+        lines.append(f"  ... and {len(serious) - _SHOWN} more: python jobs/doctor.py {root} --corpus {corpus.name}")
+    return "\n".join(lines)
+
+
+def _distinct(records: Iterable[Record], report: Report) -> Iterator[Record]:
+    """Records with a new name; a second one of the same name (two label files of one sequence) is reported."""
+    seen: set[str] = set()
+    for record in records:
+        if record.clip in seen:
+            count = record.length if record.au_labels is not None else 1
+            report.problem(
+                report.root / record.source, None, record.clip, "a clip is there once; the first is used", count
+            )
+        else:
+            seen.add(record.clip)
+            yield record
+
+
+def _report_subject_leaks(records: list[Record], report: Report) -> None:
+    """One leak for each subject that is seen in more than one part."""
+    parts: dict[str, dict[str, int]] = {}
+    for record in records:
+        if record.subject is not None and record.part is not None:
+            counts = parts.setdefault(record.subject, {})
+            counts[record.part] = counts.get(record.part, 0) + 1
+    for subject, counts in parts.items():
+        if len(counts) > 1:
+            value = f"{subject}: " + ", ".join(f"{count} in {part}" for part, count in counts.items())
+            report.issues.append(Issue(".", None, value, "a subject is in one part", sum(counts.values()), "leak"))
