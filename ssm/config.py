@@ -30,6 +30,11 @@ class ExpertsConfig(_Frozen):
     hidden: int = Field(default=512, ge=1, description="width between the two linear maps of an expert")
     scale: float = Field(default=0.1, description="start of the learnable factor alpha on the experts' sum")
     noise: float = Field(default=0.01, ge=0, description="standard deviation of the gate noise in training")
+    shared_activation: Literal["gelu"] | None = Field(
+        default=None,
+        description='"gelu" replaces the backbone\'s own activation in the shared expert, as released models have it; '
+        "None: as the backbone was pretrained",
+    )
     gate_gain: float = Field(default=0.1, gt=0, description="Xavier gain of the gate's weight")
 
     @model_validator(mode="after")

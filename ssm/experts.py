@@ -33,6 +33,8 @@ class ExpertMlp(nn.Module):
     ) -> None:
         super().__init__()
         self.shared = shared
+        if config.shared_activation == "gelu":
+            shared.act = nn.GELU()
         self.channels_first = isinstance(next(_projections(shared)), nn.Conv2d)
         self.config, self.block, self.routing, self.released = config, block, routing, released
         self.gate = nn.Linear(width, config.count)
@@ -76,12 +78,10 @@ class ExpertMlp(nn.Module):
         logits = self.gate(x_FLd).float()
         if self.training and self.config.noise > 0:
             logits = logits + self.config.noise * self._noise(logits)
-        weights, experts = logits.softmax(-1).flatten(0, 1).topk(self.config.top, dim=-1)
+        weights, experts = logits.softmax(-1).topk(self.config.top, dim=-1)
         if self.released:
-            # DEVIATION: only for released checkpoints. Their flat expert table is cut into k halves of length N,
-            # so pass j sends token i to flat position j*N + i: section 8 (b).
-            experts = experts.flatten().view(self.config.top, -1).T
-        return weights, experts
+            experts = _scrambled(experts)
+        return weights.flatten(0, 1), experts.flatten(0, 1)
 
     def _noise(self, logits: Tensor) -> Tensor:
         if self.routing.seeds is None:
@@ -140,6 +140,17 @@ class _Collect(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (order,) = ctx.saved_tensors
         return grads[0].index_select(0, order // ctx.top), None, None, None
+
+
+def _scrambled(experts_FLk: Tensor) -> Tensor:
+    """The released code's expert table: cut into k pieces of length N, so pass j sends token i to flat j*N + i.
+
+    DEVIATION: only to reproduce released checkpoints (section 8 b). Its tokens are numbered position first, frames
+    second, as OpenAI's CLIP lays them out; found by matching the reference outputs.
+    """
+    frames, positions, top = experts_FLk.shape
+    table = experts_FLk.transpose(0, 1).reshape(top, positions, frames)
+    return table.permute(2, 1, 0)
 
 
 def _sum_routes(routed: Tensor, inverse: Tensor, top: int) -> Tensor:
