@@ -1,0 +1,300 @@
+"""Clips: the right frames and labels for every row of a plan, read plainly and through Ray Data.
+
+Frames carry their clip and frame number in the pixels, so that what arrives can be compared with what was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import ray
+
+from ssm.preprocessing import Augmentation, Preprocessing
+from ssm.vocabulary import Vocabulary
+from ssm_platform.clips import ClipConfig, ClipReader, Columns, Quarantine, TooManyUnreadable, to_batches
+from ssm_platform.order import OrderHash, verify
+from ssm_platform.plan import AU, FE, Plan, PlanConfig, Rows, evaluation_rows
+from ssm_platform.records import Manifest, Record
+from ssm_platform.sampling import segment_indices, window_indices
+from ssm_platform.streams import ClipStream, PlanDataConfig, batches
+from ssm_platform.synthetic.stamp import read_stamp, stamp
+
+T, SIDE = 4, 64
+VOCABULARY = Vocabulary(aus=(1, 2, 4, 12), expressions=("happiness", "neutral", "fear"))
+FE_LABELS = Vocabulary(expressions=("fear", "happiness"))
+AU_LABELS = Vocabulary(aus=(12, 1))
+PLAIN = (Augmentation(), Augmentation())
+PLAN_CONFIG = PlanConfig(fe_batch=8, au_batch=4, frames=T)
+
+
+def write_frames(folder: Path, clip: int, length: int) -> tuple[str, ...]:
+    folder.mkdir(parents=True)
+    names = tuple(f"{frame}.png" for frame in range(length))
+    for frame, name in enumerate(names):
+        cv2.imwrite(str(folder / name), stamp(np.full((SIDE, SIDE, 3), 90, np.uint8), clip, frame))
+    return names
+
+
+def au_labels_of(clip: int, length: int) -> np.ndarray:
+    """Every value is there: 1, 0 and -1."""
+    values = (np.arange(length)[:, None] + np.arange(len(AU_LABELS.aus)) + clip) % 3 - 1
+    return values.astype(np.int8)
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
+    """Eleven expression clips of 2 to 12 frames, four AU records of 6 to 15: stamps 0..10 and 100..103."""
+    root = tmp_path_factory.mktemp("stamped")
+    fe = [
+        Record(
+            f"{i:05}",
+            f"fe/{i}",
+            "frames",
+            0,
+            length=2 + i,
+            files=write_frames(root / f"fe/{i}", i, 2 + i),
+            expression=FE_LABELS.expressions[i % 2],
+        )
+        for i in range(11)
+    ]
+    au = [
+        Record(
+            f"F00{i}",
+            f"au/{i}",
+            "frames",
+            0,
+            length=6 + 3 * i,
+            files=write_frames(root / f"au/{i}", 100 + i, 6 + 3 * i),
+            au_labels=au_labels_of(i, 6 + 3 * i),
+        )
+        for i in range(4)
+    ]
+    return [Manifest.build(root, "dfew", "fe", FE_LABELS, fe), Manifest.build(root, "bp4d", "au", AU_LABELS, au)]
+
+
+def reader_of(manifests: list[Manifest], augmentation: tuple[Augmentation, ...] | None = PLAIN) -> ClipReader:
+    preprocessing = Preprocessing(image_size=SIDE)
+    config = ClipConfig(frames=T, preprocessing=preprocessing, augmentation=augmentation)
+    return ClipReader(manifests, VOCABULARY, config)
+
+
+def frames_asked_for(manifests: list[Manifest], rows: Rows, place: int, training: bool) -> list[int]:
+    length = int(manifests[rows.corpus[place]].lengths[rows.record[place]])
+    if rows.task[place] == AU:
+        return window_indices(int(rows.start[place]), length, T).indices.tolist()
+    return segment_indices(length, T, int(rows.seed[place]) if training else None).tolist()
+
+
+def assert_right_clips(manifests: list[Manifest], rows: Rows, columns: Columns, training: bool = True) -> None:
+    np.testing.assert_array_equal(columns["row"], rows.row)
+    for place in range(len(rows)):
+        stamps = [read_stamp(frame) for frame in columns["clip"][place]]
+        clip = int(rows.record[place]) + (100 if rows.task[place] == AU else 0)
+        assert [s.clip for s in stamps] == [clip] * T
+        assert [s.frame for s in stamps] == frames_asked_for(manifests, rows, place, training)
+
+
+def test_a_training_clip_holds_the_frames_and_labels_of_its_row(manifests: list[Manifest]) -> None:
+    rows = Plan.of(manifests, PLAN_CONFIG).rows(0, 4)
+    columns = reader_of(manifests).read(rows.columns())
+    assert_right_clips(manifests, rows, columns)
+    for place in range(len(rows)):
+        record = manifests[rows.corpus[place]][int(rows.record[place])]
+        if rows.task[place] == FE:
+            assert VOCABULARY.expressions[columns["fe_label"][place]] == record.expression
+            assert columns["fe_classes"][place].tolist() == [1, 0, 1]
+            assert not columns["au_mask"][place].any()
+            continue
+        assert not columns["fe_classes"][place].any()
+        start = int(rows.start[place])
+        for frame in range(T):
+            known = record.au_labels[start + frame] if start + frame < record.length else [-1, -1]
+            assert columns["au_mask"][place, frame].tolist() == [int(known[1] >= 0), 0, 0, int(known[0] >= 0)]
+            assert columns["au_target"][place, frame].tolist() == [int(known[1] == 1), 0, 0, int(known[0] == 1)]
+
+
+def test_evaluation_takes_segment_centres_and_scores_every_labelled_frame_once(manifests: list[Manifest]) -> None:
+    rows = evaluation_rows(manifests, T)
+    columns = reader_of(manifests, augmentation=None).read(rows.columns())
+    assert_right_clips(manifests, rows, columns, training=False)
+    labelled = sum(int((record.au_labels >= 0).sum()) for record in manifests[1])
+    assert int(columns["au_mask"].sum()) == labelled
+
+
+def test_a_clip_depends_on_its_row_alone(manifests: list[Manifest]) -> None:
+    warp = Augmentation(scale=(0.3, 1.0), flip=0.5, brightness=0.3, rotation=10)
+    reader = reader_of(manifests, (warp, warp))
+    rows = Plan.of(manifests, PLAN_CONFIG).rows(0, 2)
+    together, twins = reader.read(rows.columns()), reader.read(rows.columns())
+    np.testing.assert_array_equal(together["clip"], twins["clip"])
+    alone = reader_of(manifests, (warp, warp)).read(rows[slice(17, 18)].columns())
+    np.testing.assert_array_equal(alone["clip"][0], together["clip"][17])
+    assert alone["sample"][0] == together["sample"][17]
+
+
+def test_typed_batches_hold_their_task_only_and_own_their_memory(manifests: list[Manifest]) -> None:
+    rows = Plan.of(manifests, PLAN_CONFIG).rows(0, 1)
+    columns = reader_of(manifests).read(rows.columns())
+    for column in columns.values():
+        column.flags.writeable = False
+    fe, au = to_batches(columns)
+    assert fe is not None
+    assert au is not None
+    assert fe.clips.shape == (8, T, SIDE, SIDE, 3)
+    assert au.targets.shape == au.mask.shape == (4, T, 4)
+    assert fe.row_ids.tolist() == rows.row[rows.task == FE].tolist()
+    assert au.row_ids.tolist() == rows.row[rows.task == AU].tolist()
+    fe.clips[0] = 7  # a read-only view would warn here, or write into Ray's object store
+    assert columns["clip"][0, 0, 0, 0, 0] != 7
+
+
+def test_one_task_alone_gives_one_batch_and_no_columns_of_the_other(manifests: list[Manifest]) -> None:
+    plan = Plan.of(manifests[:1], PlanConfig(fe_batch=4, au_batch=0, frames=T))
+    config = ClipConfig(frames=T, preprocessing=Preprocessing(image_size=SIDE), augmentation=PLAIN[:1])
+    reader = ClipReader(manifests[:1], Vocabulary(expressions=VOCABULARY.expressions), config)
+    columns = reader.read(plan.rows(0, 1).columns())
+    assert "au_target" not in columns
+    fe, au = to_batches(columns)
+    assert au is None
+    assert fe is not None
+    assert fe.labels.tolist() == columns["fe_label"].tolist()
+
+
+def test_an_unreadable_clip_keeps_its_place_without_labels_and_is_counted(
+    manifests: list[Manifest], tmp_path: Path
+) -> None:
+    broken = [Manifest(str(tmp_path), m.corpus, m.task, m.labels, m.table) for m in manifests]
+    rows = Plan.of(manifests, PLAN_CONFIG).rows(0, 2)
+    good = reader_of(manifests).read(rows.columns())
+    columns = reader_of([manifests[0], broken[1]]).read(rows.columns())
+    lost = rows.task == AU
+    assert [bool(problem) for problem in columns["problem"]] == lost.tolist()
+    assert "bp4d: clip 'F00" in columns["problem"][lost][0]
+    assert str(tmp_path) in columns["problem"][lost][0]
+    assert not columns["au_mask"].any()
+    np.testing.assert_array_equal(columns["sample"], good["sample"])
+    np.testing.assert_array_equal(columns["clip"][~lost], good["clip"][~lost])
+
+    quarantine = Quarantine(ceiling=0.4, allowance=0)
+    assert len(quarantine.check(columns)) == len(set(columns["problem"][lost]))
+    assert quarantine.check(columns) == []
+    assert (quarantine.seen, quarantine.unreadable) == (48, 16)
+    with pytest.raises(TooManyUnreadable, match=r"8 of 24 clips .* ceiling of 30\.00% .*bp4d: clip"):
+        Quarantine(ceiling=0.3, allowance=0).check(columns)
+    Quarantine(ceiling=0.0, allowance=8).check(columns)
+
+
+def test_a_reader_that_cannot_fit_its_manifests_is_refused(manifests: list[Manifest]) -> None:
+    with pytest.raises(ValueError, match="1 augmentations for 2 manifests"):
+        ClipReader(manifests, VOCABULARY, ClipConfig(frames=T, augmentation=PLAIN[:1]))
+    with pytest.raises(ValueError, match="AU 12 is not in this vocabulary"):
+        ClipReader(manifests, Vocabulary(aus=(1,), expressions=FE_LABELS.expressions), ClipConfig(frames=T))
+
+
+# Through Ray Data ---------------------------------------------------------------------------------------------------
+
+
+@ray.remote(num_cpus=0)
+def consume(shard: Any, share: int, steps: int) -> list[Columns]:
+    """What one worker gets: copies of its columns, `steps` batches or fewer."""
+    taken: list[Columns] = []
+    for columns in batches(shard, share):
+        taken.append({name: np.array(column) for name, column in columns.items()})
+        if len(taken) == steps:
+            break
+    return taken
+
+
+def uneven(reader: ClipReader) -> ClipReader:
+    """The same reader with decode times that have nothing to do with the order."""
+
+    class Uneven(ClipReader):
+        def __reduce__(self) -> tuple[type[ClipReader], tuple[Any, ...]]:
+            return Uneven, super().__reduce__()[1]
+
+        def read(self, rows: Any) -> Columns:
+            time.sleep(0.15 * (int(rows["seed"][0]) % 3))
+            return super().read(rows)
+
+    return Uneven(*reader.__reduce__()[1])
+
+
+def global_batches(shards: list[Any], plan: Plan, steps: int) -> list[Columns]:
+    """Steps of what all workers got, put together in order of rank."""
+    share = plan.config.chunk(len(shards))
+    parts = ray.get([consume.remote(shard, share, steps) for shard in shards])
+    assert {len(part) for part in parts} == {steps}
+    return [
+        {name: np.concatenate([part[step][name] for part in parts]) for name in parts[0][0]} for step in range(steps)
+    ]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_global_batches_are_the_plan_row_for_row_at_any_worker_count_and_across_a_change(
+    manifests: list[Manifest],
+) -> None:
+    plan, steps, stop = Plan.of(manifests, PLAN_CONFIG), 9, 4
+    stream = ClipStream(uneven(reader_of(manifests)), decode_workers=2, decode_cpus=0.5)
+    expected = reader_of(manifests).read(plan.rows(0, steps).columns())
+    rows = plan.rows(0, steps)
+
+    def run(first: int, last: int, world: int) -> list[Columns]:
+        shards = stream.split(plan.rows(first, steps), plan.config.chunk(world), world)
+        return global_batches(shards, plan, last - first)
+
+    straight = run(0, steps, 1)
+    elastic = run(0, stop, 2) + run(stop, steps, 4)
+    for got in (straight, elastic):
+        for name, column in expected.items():
+            np.testing.assert_array_equal(np.concatenate([step[name] for step in got]), column, err_msg=name)
+    assert_right_clips(manifests, rows, {name: np.concatenate([s[name] for s in elastic]) for name in expected})
+
+    order = OrderHash()
+    for step, columns in enumerate(elastic):
+        state = order.update(step, columns["row"], columns["sample"])
+    assert verify(plan, manifests, state).rows == len(rows)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_decoder_killed_in_the_middle_loses_nothing(manifests: list[Manifest], tmp_path: Path) -> None:
+    plan, steps = Plan.of(manifests, PLAN_CONFIG), 6
+    marker = tmp_path / "killed"
+
+    class Mortal(ClipReader):
+        def __reduce__(self) -> tuple[type[ClipReader], tuple[Any, ...]]:
+            return Mortal, super().__reduce__()[1]
+
+        def read(self, rows: Any) -> Columns:
+            if int(rows["row"][0]) >= 3 * PLAN_CONFIG.global_batch and not marker.exists():
+                marker.touch()
+                os._exit(1)
+            return super().read(rows)
+
+    stream = ClipStream(Mortal(*reader_of(manifests).__reduce__()[1]), decode_workers=1, decode_cpus=0.5)
+    shards = stream.split(plan.rows(0, steps), plan.config.chunk(2), 2)
+    got = global_batches(shards, plan, steps)
+    assert marker.exists()
+    everything = {name: np.concatenate([step[name] for step in got]) for name in got[0]}
+    assert_right_clips(manifests, plan.rows(0, steps), everything)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_train_is_given_pointers_and_hands_out_the_plan_in_order(manifests: list[Manifest]) -> None:
+    plan, steps = Plan.of(manifests, PLAN_CONFIG), 5
+    stream = ClipStream(reader_of(manifests), decode_workers=1, decode_cpus=0.5)
+    config = PlanDataConfig(stream, PLAN_CONFIG.global_batch)
+    nodes = [node["NodeID"] for node in ray.nodes()] * 2
+    shards = config.configure({"train": stream.pointers(plan.rows(2, 2 + steps))}, 2, None, nodes)
+    got = global_batches([shard["train"] for shard in shards], plan, steps)
+    np.testing.assert_array_equal(np.concatenate([step["row"] for step in got]), plan.rows(2, 2 + steps).row)
+    with pytest.raises(ValueError, match="5 workers cannot share a global batch of 12"):
+        config.configure({}, 5, None, None)
