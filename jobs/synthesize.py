@@ -1,0 +1,53 @@
+"""Writes a synthetic corpus, or the contact sheets of the renderer.
+
+python jobs/synthesize.py bp4d ROOT --preset tiny --seed 1
+python jobs/synthesize.py --contact-sheet docs/au_contact_sheet.png --people-sheet docs/synthetic_people.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ssm_platform.synthetic import CORPORA, PRESETS, SyntheticSpec, write_corpus
+
+
+def main() -> None:
+    """Parses, then makes one call."""
+    options = _parser().parse_args()
+    if options.corpus is not None:
+        _write(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", nargs="?", choices=CORPORA, help="whose grammar to write in")
+    parser.add_argument(
+        "root", nargs="?", type=Path, help="folder of the corpus; must be absent, empty or the same corpus"
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="quickstart", help="how large and how hard")
+    parser.add_argument("--spec", type=Path, help="a JSON file of SyntheticSpec fields, instead of a preset")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    return parser
+
+
+def _write(options: argparse.Namespace) -> None:
+    if options.root is None:
+        raise SystemExit("name the folder to write to: synthesize.py CORPUS ROOT")
+    spec = SyntheticSpec.model_validate_json(options.spec.read_text()) if options.spec else PRESETS[options.preset]
+    with tqdm(unit="job", desc=options.corpus) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        root = write_corpus(options.corpus, options.root, spec, options.seed, options.processes, show)
+    print(root)
+
+
+if __name__ == "__main__":
+    main()
