@@ -27,7 +27,7 @@ class ClusterSize:
 
 
 @contextmanager
-def joined(cpus: float, *, dashboard: bool = False) -> Iterator[ClusterSize]:
+def joined(cpus: float, *, dashboard: bool = True) -> Iterator[ClusterSize]:
     """Joins Ray for the body of a `with`; a local cluster of its own declares at least `cpus` CPUs."""
     import ray
 

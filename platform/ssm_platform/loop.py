@@ -7,7 +7,6 @@ workers run it in step; what only one may do (log, write checkpoints) comes in a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +17,7 @@ from numpy.typing import NDArray
 
 from ssm.batch import AUBatch, FEBatch
 from ssm.step import StepResult, TrainStep
-
-
-class OrderError(ValueError):
-    """The feed brought other rows than the plan asks for at this step."""
+from ssm_platform.order import OrderError, OrderHash
 
 
 @dataclass(frozen=True)
@@ -29,6 +25,7 @@ class Batch:
     """This worker's slice of one global batch."""
 
     rows: NDArray[np.int64]  # global row numbers of the plan
+    samples: NDArray[np.int64]  # identities of the clips that were decoded for them
     fe: FEBatch | None
     au: AUBatch | None
 
@@ -58,24 +55,20 @@ class Schedule:
 
 @dataclass
 class Position:
-    """How far a run is: steps done, digest of the rows seen in order, and the curves so far. Saved in checkpoints."""
+    """How far a run is: steps done, running hash of the samples used, and the curves so far. Saved in checkpoints."""
 
     done: int = 0
-    order: str = ""
+    order: OrderHash = field(default_factory=OrderHash)
     curves: list[dict[str, float]] = field(default_factory=list)
-
-    def take(self, rows: torch.Tensor) -> None:
-        """Extends the digest by the rows of one global batch, in plan order."""
-        self.order = hashlib.sha256(bytes.fromhex(self.order) + rows.cpu().numpy().tobytes()).hexdigest()
 
     def state(self) -> dict[str, Any]:
         """As plain values for a checkpoint."""
-        return {"done": self.done, "order": self.order, "curves": [dict(point) for point in self.curves]}
+        return {"done": self.done, "order": self.order.state, "curves": [dict(point) for point in self.curves]}
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Position:
         """The inverse of `state`."""
-        return cls(state["done"], state["order"], [dict(point) for point in state["curves"]])
+        return cls(state["done"], OrderHash(state["order"]), [dict(point) for point in state["curves"]])
 
 
 def _nothing(*_: Any) -> None:
@@ -133,9 +126,15 @@ class Loop:
                     f"step {self.position.done}, worker {collective.rank} of {collective.world}: got rows "
                     f"{batch.rows[:3]}.. ({len(batch.rows)}), the plan has {first}..{first + share - 1}"
                 )
-            self.position.take(collective.gather(torch.from_numpy(batch.rows.copy()).to(self.step.device)))
+            self.position.order.update(
+                self.position.done, batch.rows, batch.samples, combine=self._sum, world=collective.world
+            )
             yield batch
         raise OrderError(f"the feed ended after step {self.position.done} of {self.schedule.total}")
+
+    def _sum(self, value: int) -> int:
+        """A signed 64-bit number summed over the workers, wrapping."""
+        return int(self.step.collective.sum(torch.tensor(value, dtype=torch.int64, device=self.step.device)))
 
     def _after_step(self, result: StepResult) -> None:
         done, total = self.position.done, self.schedule.total

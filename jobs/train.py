@@ -1,0 +1,49 @@
+"""Train a joint AU and expression model: `python jobs/train.py [--recipe NAME[+MODIFIER...]|FILE.json] [--field=value
+...]`.
+
+Without arguments it runs the quickstart: synthetic corpora, a small model, two CPU cores. Started again after any
+interruption, the same command goes on where the newest complete checkpoint ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ssm_platform.cli import OverrideError, format_fields, override, split_assignments
+from ssm_platform.config import RunConfig
+from ssm_platform.recipes import MODIFIERS, RECIPES, recipe
+
+
+def parse(arguments: list[str]) -> tuple[RunConfig, bool]:
+    """The config that the command line describes, and whether it is only to be printed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"recipes: {', '.join(RECIPES)}\nmodifiers: {', '.join(MODIFIERS)}\n\n"
+        f"fields (--field=value or --set field=value):\n{format_fields(RunConfig)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--recipe", default="quickstart", help="recipe, with modifiers after +, or a JSON file")
+    parser.add_argument("--print-config", action="store_true", help="print the config as JSON and stop")
+    known, fields = parser.parse_known_args(arguments)
+    return override(recipe(known.recipe), split_assignments(fields)), known.print_config
+
+
+def main() -> None:
+    try:
+        config, print_only = parse(sys.argv[1:])
+    except OverrideError as error:
+        sys.exit(f"error: {error}")
+    if print_only:
+        print(config.model_dump_json(indent=2))
+        return
+    from ssm_platform.trainer import train
+
+    result = train(config)
+    print(f"trained {result.steps} steps; best at step {result.best.step} (score {result.best.score:.3f})")
+    print(f"model: {result.model}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""A run from config to saved model: prepare, check, train on Ray Train, keep the best weights.
+
+    result = train(config)        # resumes by itself where the run's folder holds a complete checkpoint
+
+The driver holds no pixels and no GPU. Killed at any moment and started again it goes on from the newest complete
+checkpoint: bit-equal at the same number of workers, the same batches at any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ssm.model import SSM
+from ssm.saving import ModelFacts
+from ssm_platform import cluster, preflight
+from ssm_platform.checkpoints import CheckpointError, Checkpoints, Marker
+from ssm_platform.config import RunConfig
+from ssm_platform.feed import STREAM, ResumingDataConfig, placeholder
+from ssm_platform.plan import Plan
+from ssm_platform.preparation import Prepared, prepare, total_steps, training_plan
+from ssm_platform.progress import shown
+from ssm_platform.stores import open_store
+from ssm_platform.streams import ClipStream
+from ssm_platform.worker import Job, training_reader, work
+
+LOG = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+"""What a run is: its config, mathematics and data fingerprints."""
+
+
+class TrainingFailed(RuntimeError):
+    """The run ended early: diverged, or more worker failures than `scale.max_failures`. Says what is kept."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished run left behind."""
+
+    folder: str
+    steps: int
+    best: Marker
+    model: Path  # `SSM.from_pretrained` loads it
+    curves: list[dict[str, float]]
+
+
+def train(config: RunConfig) -> TrainingResult:
+    """Trains to the end, from wherever the run stands. Raises `PreflightError`, `TrainingFailed`, ValueError."""
+    preflight.require([*preflight.check_shadowing(), *preflight.check_config(config), *preflight.check_sources(config)])
+    prepared = prepare(config)
+    preflight.require(preflight.check_data(config, prepared.splits))
+    plan = training_plan(config, prepared)
+    job = Job(config, run_folder(config), _fingerprint(config, plan), total_steps(config, plan), prepared.validation)
+    checkpoints = Checkpoints(open_store(job.folder), config.checkpoint.keep, config.checkpoint.deadline)
+    preflight.require(preflight.check_storage(config, parameters(config)))
+    _claim(job, prepared, checkpoints)
+    newest = checkpoints.newest()
+    if newest is None or newest.step < job.total:
+        with cluster.joined(preflight.cpus_needed(config)) as size:
+            preflight.require(preflight.check_cluster(config, size))
+            _fit(job, prepared, plan)
+    return finish(job, checkpoints)
+
+
+def run_folder(config: RunConfig) -> str:
+    """The run's folder: `storage/name`, absolute."""
+    storage = config.storage if "://" in config.storage else str(Path(config.storage).absolute())
+    return f"{storage.rstrip('/')}/{config.name}"
+
+
+def parameters(config: RunConfig) -> int:
+    """Trained weights of the model; building it shows missing weights and impossible settings before Ray starts."""
+    try:
+        model = SSM(config.model)
+    except (ValueError, OSError) as error:
+        raise preflight.PreflightError([preflight.Refusal("model", f"cannot be built: {error}")]) from error
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def finish(job: Job, checkpoints: Checkpoints) -> TrainingResult:
+    """Saves the best checkpoint's averaged weights as a model. `TrainingFailed` where the run has not ended."""
+    newest, best = checkpoints.newest(), checkpoints.best()
+    if newest is None or best is None or newest.step < job.total:
+        done = newest.step if newest else 0
+        raise TrainingFailed(f"{job.folder}: the newest complete checkpoint is at step {done} of {job.total}")
+    curves = checkpoints.load(newest)["position"]["curves"]
+    open_store(job.folder).write("curves.json", json.dumps(curves).encode())
+    folder = Path(job.folder) / "model"
+    averaged_model(job.config, checkpoints.load(best)).save_pretrained(folder)
+    return TrainingResult(job.folder, newest.step, best, folder, curves)
+
+
+def averaged_model(config: RunConfig, state: dict[str, Any]) -> SSM:
+    """The model of a checkpoint with its averaged weights, folded and with the facts that travel with it."""
+    model = SSM(config.model)
+    model.load_state_dict({**state["train"]["model"], **state["train"]["average"]}, strict=False)
+    model.facts = ModelFacts(preprocessing=config.preprocessing.model_dump(mode="json"))
+    return model.fold()
+
+
+def _fit(job: Job, prepared: Prepared, plan: Plan) -> None:
+    from ray.data import DataContext
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig, LoggingConfig, ScalingConfig
+    from ray.train.v2.api.config import RunConfig as RayRunConfig
+
+    scale, data = job.config.scale, job.config.data
+    stream = ClipStream(training_reader(job.config, prepared.train), data.decode_workers, data.decode_cpus)
+    run_config: Any = RayRunConfig(
+        name="ray",
+        storage_path=job.folder,
+        failure_config=FailureConfig(max_failures=scale.max_failures),
+        logging_config=LoggingConfig("WARNING"),
+    )
+    DataContext.get_current().enable_progress_bars = False  # the run has its own bar
+    with shown(job.config.name) as board:
+        per_worker: Any = partial(work, replace(job, board=board))
+        trainer = TorchTrainer(
+            per_worker,
+            scaling_config=ScalingConfig(
+                num_workers=scale.workers,
+                use_gpu=scale.gpu,
+                resources_per_worker={"CPU": scale.cpus_per_worker, **({"GPU": 1} if scale.gpu else {})},
+                elastic_resize_monitor_interval_s=scale.resize_interval,
+            ),
+            run_config=run_config,
+            torch_config=TorchConfig(backend="nccl" if scale.gpu else "gloo"),
+            datasets={STREAM: placeholder},
+            dataset_config=ResumingDataConfig(stream, plan, job.total, partial(_newest_step, job.folder)),
+        )
+        result: Any = trainer.fit()
+    if (diverged := result.return_value.get("diverged")) is not None:
+        raise TrainingFailed(f"{diverged}; the checkpoints before it are kept in {job.folder}")
+
+
+def _newest_step(folder: str) -> int:
+    """Where a stream has to start; runs where Ray Train sets up its workers."""
+    newest = Checkpoints(open_store(folder)).newest()
+    return newest.step if newest else 0
+
+
+def _fingerprint(config: RunConfig, plan: Plan) -> str:
+    """What decides the numbers of a run: mathematics and data."""
+    return hashlib.sha256(f"{config.fingerprint()}/{plan.fingerprint}".encode()).hexdigest()
+
+
+def _claim(job: Job, prepared: Prepared, checkpoints: Checkpoints) -> None:
+    """Writes the run's `run.json`; refuses the folder of a run with other mathematics or data, naming what differs."""
+    store = open_store(job.folder)
+    mine: dict[str, Any] = {
+        "fingerprint": job.fingerprint,
+        "steps": job.total,
+        "mathematics": job.config.mathematics(),
+        "data": prepared.fingerprints,
+        "config": job.config.model_dump(mode="json"),
+    }
+    newest = checkpoints.newest()
+    if newest is not None and newest.fingerprint != job.fingerprint:
+        theirs = json.loads(store.read(RUN_FILE))
+        differing = _differences({**theirs["mathematics"], **theirs["data"]}, {**mine["mathematics"], **mine["data"]})
+        raise CheckpointError(
+            f"{job.folder} holds a run with other settings or data ({'; '.join(differing) or 'another plan'}): "
+            f"choose another name, or delete the folder"
+        )
+    store.write(RUN_FILE, json.dumps(mine, indent=1).encode())
+
+
+def _differences(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
+    names = sorted({*theirs, *mine})
+    changed = [name for name in names if theirs.get(name) != mine.get(name)]
+    return [f"{name}: {theirs.get(name)} there, {mine.get(name)} here" for name in changed]

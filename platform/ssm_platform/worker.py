@@ -1,0 +1,201 @@
+"""What one Ray Train worker does: builds model, step and loop from a `Job`, resumes, and trains to the end.
+
+Thin by intent: `loop.Loop` trains, `validation.Validation` validates, `checkpoints.Writer` writes. This module only
+ties them to Ray Train's context (rank, device, stream, report) and to `torch.distributed`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ssm.collective import Collective, ProcessGroup, SingleProcess
+from ssm.model import SSM
+from ssm.step import TrainConfig, TrainStep
+from ssm.watch import TrainingDiverged
+from ssm_platform.checkpoints import CheckpointError, Checkpoints, Writer
+from ssm_platform.clips import ClipConfig, ClipReader, Quarantine, to_batches
+from ssm_platform.config import RunConfig
+from ssm_platform.feed import STREAM
+from ssm_platform.hashing import text_key
+from ssm_platform.loop import Batch, Loop, Outlets, Position, Schedule
+from ssm_platform.plan import Rows, evaluation_rows
+from ssm_platform.progress import Reporter
+from ssm_platform.records import Manifest
+from ssm_platform.stores import open_store
+from ssm_platform.streams import batches
+from ssm_platform.tracking import Trackers
+from ssm_platform.validation import Validation, spread
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the driver hands to every worker."""
+
+    config: RunConfig
+    folder: str  # of the run, absolute or an s3:// prefix
+    fingerprint: str  # of mathematics and data together
+    total: int  # steps
+    validation: Sequence[Manifest]
+    board: Any = None  # the progress bar's actor
+
+
+def work(job: Job) -> dict[str, Any]:
+    """Ray Train's per-worker function. Returns steps done, the state of the order, and what diverged, if anything."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    config = job.config
+    torch.set_num_threads(config.scale.threads_per_worker)
+    context = ray.train.get_context()
+    collective: Collective = ProcessGroup() if context.get_world_size() > 1 else SingleProcess()
+    step = make_step(config, get_device(), collective)
+    checkpoints = Checkpoints(open_store(job.folder), config.checkpoint.keep, config.checkpoint.deadline)
+    loop = Loop(step, _schedule(job), Position(), _validation(job, step), Outlets())
+    _resume(loop, checkpoints, job.fingerprint)
+    stream = batches(
+        ray.train.get_dataset_shard(STREAM),
+        config.data.global_batch // collective.world,
+        config.data.prefetch_batches,
+    )
+    try:
+        position = _run(loop, job, checkpoints, _typed(stream))
+    except TrainingDiverged as error:  # the same again after any restart: not for Ray Train to retry
+        return {"done": loop.position.done, "diverged": str(error)}
+    return {"done": position.done, "order": position.order.state}
+
+
+def make_step(config: RunConfig, device: torch.device, collective: Collective) -> TrainStep:
+    """Model and training step of a run, with weights drawn from its seed; wrapped in DDP where there are peers."""
+    torch.manual_seed(config.seed)
+    model = SSM(config.model)
+    return TrainStep(
+        model,
+        step_config(config),
+        device=device,
+        wrap=_distributed if collective.world > 1 else lambda module: module,
+        collective=collective,
+        preprocessing=config.preprocessing,
+    )
+
+
+def step_config(config: RunConfig) -> TrainConfig:
+    """`config.train` with its seed mixed with the run's."""
+    seed = text_key(f"{config.seed}/{config.train.seed}") % 2**31
+    return config.train.model_copy(update={"seed": seed})
+
+
+def training_reader(config: RunConfig, manifests: Sequence[Manifest]) -> ClipReader:
+    """Reads training rows: random frames, one random warp per clip."""
+    augmentations = tuple(config.corpus(manifest.corpus).augmentation for manifest in manifests)
+    return ClipReader(manifests, config.model.vocabulary, _clip_config(config, augmentation=augmentations))
+
+
+def evaluation_reader(config: RunConfig, manifests: Sequence[Manifest]) -> ClipReader:
+    """Reads evaluation rows: nothing random."""
+    return ClipReader(manifests, config.model.vocabulary, _clip_config(config, augmentation=None))
+
+
+def _clip_config(config: RunConfig, augmentation: Any) -> ClipConfig:
+    return ClipConfig(
+        frames=config.model.frames,
+        preprocessing=config.preprocessing,
+        augmentation=augmentation,
+        decoder=config.data.decoder,
+    )
+
+
+def _distributed(model: nn.Module) -> nn.Module:
+    """DDP that looks for unused parameters: a step may leave a head out, and then DDP keeps its buckets as they are.
+
+    Rebuilt after the first step, as is its habit, they would sum in another order, and a resumed run round differently.
+    """
+    device = next(model.parameters()).device
+    return nn.parallel.DistributedDataParallel(
+        model, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=True
+    )
+
+
+def _schedule(job: Job) -> Schedule:
+    config = job.config
+    return Schedule(
+        total=job.total,
+        global_batch=config.data.global_batch,
+        log_every=config.tracking.every,
+        validate_every=config.validate_every,
+        checkpoint_every=config.checkpoint.every,
+    )
+
+
+def _validation(job: Job, step: TrainStep) -> Validation:
+    config = job.config
+    reader = evaluation_reader(config, job.validation)
+
+    def read(rows: Rows) -> Any:
+        return to_batches(reader.read(rows.columns()))
+
+    return Validation(
+        manifests=job.validation,
+        rows=spread(evaluation_rows(job.validation, config.model.frames), config.validation_clips),
+        vocabulary=config.model.vocabulary,
+        read=read,
+        preprocessing=config.preprocessing,
+        collective=step.collective,
+        device=step.device,
+    )
+
+
+def _resume(loop: Loop, checkpoints: Checkpoints, fingerprint: str) -> None:
+    """Loads the newest checkpoint. The first worker drops damaged ones before the others look."""
+    rank, world = loop.step.collective.rank, loop.step.collective.world
+    found = checkpoints.resume() if rank == 0 else None
+    if world > 1:
+        dist.barrier()
+        found = found if rank == 0 else checkpoints.resume()
+    if found is None:
+        return
+    marker, state = found
+    if marker.fingerprint != fingerprint:
+        raise CheckpointError(f"{marker.folder} belongs to another run; choose another name")
+    loop.load(state)
+
+
+def _typed(stream: Iterator[dict[str, Any]]) -> Iterator[Batch]:
+    quarantine = Quarantine()
+    for columns in stream:
+        for problem in quarantine.check(columns):
+            LOG.warning("clip without pixels: %s", problem)
+        fe, au = to_batches(columns)
+        yield Batch(columns["row"], columns["sample"], fe, au)
+
+
+def _run(loop: Loop, job: Job, checkpoints: Checkpoints, stream: Iterator[Batch]) -> Position:
+    """Trains with outlets: the first worker logs and writes, all of them report."""
+    import ray.train
+
+    if loop.step.collective.rank != 0:
+        loop.outlets = Outlets(report=ray.train.report)
+        return loop.run(stream)
+    trackers = Trackers.of(job.config, _local_folder(job), loop.position.done)
+    writer = Writer(checkpoints, job.fingerprint)
+    loop.outlets = Outlets(trackers.log, writer.submit, Reporter(job.board), ray.train.report)
+    try:
+        return loop.run(stream)
+    finally:
+        writer.close()
+        trackers.close()
+
+
+def _local_folder(job: Job) -> Path:
+    """Where this process may write event files: the run's folder, or a local one where that is an object store."""
+    return Path(os.environ.get("TMPDIR", "/tmp")) / "ssm" / job.config.name if "://" in job.folder else Path(job.folder)
