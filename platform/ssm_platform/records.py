@@ -35,11 +35,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ssm.vocabulary import Vocabulary
+from ssm_platform.columns import flat_list, logical_bytes, view
 
 Task = Literal["au", "fe"]
 Kind = Literal["video", "frames", "shard"]
 Severity = Literal["note", "problem", "leak"]
 TASKS: tuple[Task, ...] = ("au", "fe")
+SEVERITIES: tuple[Severity, ...] = ("leak", "problem", "note")
 KINDS: tuple[Kind, ...] = ("video", "frames", "shard")
 
 UNKNOWN = -1
@@ -104,10 +106,14 @@ class Issue:
     count: int = 1
     severity: Severity = "problem"
 
+    @property
+    def where(self) -> str:
+        """``path:line``, or the path alone."""
+        return self.path if self.line is None else f"{self.path}:{self.line}"
+
     def __str__(self) -> str:
-        where = self.path if self.line is None else f"{self.path}:{self.line}"
         times = f" (x{self.count})" if self.count > 1 else ""
-        return f"{where}: {self.value!r}: {self.rule}{times}"
+        return f"{self.where}: {self.value!r}: {self.rule}{times}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,17 @@ class Reading:
     def lost(self) -> int:
         """Label rows that problems made unusable."""
         return sum(issue.count for issue in self.issues if issue.severity == "problem")
+
+    def summary(self) -> list[str]:
+        """One line per severity and rule, worst first: how often, and where it was met first."""
+        groups: dict[tuple[Severity, str], list[Issue]] = {}
+        for issue in self.issues:
+            groups.setdefault((issue.severity, issue.rule), []).append(issue)
+        ranked = sorted(groups.items(), key=lambda group: (SEVERITIES.index(group[0][0]), -len(group[1])))
+        return [
+            f"{severity} x{sum(one.count for one in issues)}: {rule} (first: {issues[0].where}: {issues[0].value!r})"
+            for (severity, rule), issues in ranked
+        ]
 
     @property
     def leaks(self) -> list[Issue]:
@@ -229,18 +246,18 @@ class Manifest:
     @cached_property
     def lengths(self) -> npt.NDArray[np.int32]:
         """Frames of each record (N)."""
-        return _numpy(self.column("length"))
+        return view(self.column("length"))
 
     @cached_property
     def starts(self) -> npt.NDArray[np.int64]:
         """First frame of each record in its source (N)."""
-        return _numpy(self.column("start"))
+        return view(self.column("start"))
 
     @cached_property
     def expression_columns(self) -> npt.NDArray[np.int16]:
         """Column of each record's class in ``labels.expressions`` (N); -1 where it has none."""
         known = pa.array(self.labels.expressions, pa.large_string())
-        return _numpy(pc.fill_null(pc.index_in(self.column("expression"), known), UNKNOWN)).astype(np.int16)
+        return view(pc.fill_null(pc.index_in(self.column("expression"), known), UNKNOWN)).astype(np.int16)
 
     def au_labels(self, index: int, first: int = 0, length: int | None = None) -> npt.NDArray[np.int8]:
         """AU labels (length, A) of record ``index`` from its frame ``first``, read-only; ValueError past the end."""
@@ -268,7 +285,7 @@ class Manifest:
         """SHA-256 over corpus, task, labels and every column: equal content gives an equal fingerprint."""
         digest = hashlib.sha256(json.dumps([self.corpus, self.task, self.labels.model_dump(mode="json")]).encode())
         for name in SCHEMA.names:
-            for part in _logical_bytes(self.column(name)):
+            for part in logical_bytes(self.column(name)):
                 digest.update(part)
         return digest.hexdigest()
 
@@ -280,7 +297,7 @@ class Manifest:
     @cached_property
     def _flat_labels(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
         array = self.column("au_labels")
-        return _numpy(array.values), _numpy(array.offsets)
+        return view(array.values), view(array.offsets)
 
     def _described(self) -> pa.Table:
         about = {
@@ -338,45 +355,8 @@ def _to_batch(records: list[Record]) -> pa.RecordBatch:
     plain = [name for name in SCHEMA.names if name != "au_labels"]
     arrays = [pa.array([getattr(record, name) for record in records], SCHEMA.field(name).type) for name in plain]
     labels = [None if record.au_labels is None else record.au_labels.reshape(-1) for record in records]
-    return pa.RecordBatch.from_arrays([*arrays, _flat_list(labels)], schema=SCHEMA)
-
-
-def _flat_list(rows: list[npt.NDArray[np.int8] | None]) -> pa.Array:
-    """Arrays as one large_list<int8> over one buffer, without a Python integer per label."""
-    if all(row is None for row in rows):
-        return pa.nulls(len(rows), pa.large_list(pa.int8()))
-    filled = [np.zeros(0, np.int8) if row is None else row for row in rows]
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in filled])]).astype(np.int64)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(filled)))
-
-
-def _numpy(array: pa.Array) -> npt.NDArray[Any]:
-    view: npt.NDArray[Any] = array.to_numpy(zero_copy_only=False)
-    view.flags.writeable = False
-    return view
-
-
-def _logical_bytes(array: pa.Array) -> Iterator[bytes | memoryview]:
-    """The content of an Arrow array, whatever its offsets and validity buffers look like."""
-    yield np.packbits(_numpy(pc.is_null(array))).tobytes()
-    if pa.types.is_large_list(array.type):
-        yield _numpy(pc.fill_null(pc.list_value_length(array), 0)).tobytes()
-        yield from _logical_bytes(array.flatten())
-    elif pa.types.is_large_string(array.type):
-        yield _numpy(pc.fill_null(pc.binary_length(array), 0)).tobytes()
-        yield _text(pc.fill_null(array, ""))
-    else:
-        yield _numpy(pc.fill_null(array, 0)).tobytes()
+    return pa.RecordBatch.from_arrays([*arrays, flat_list(labels)], schema=SCHEMA)
 
 
 def _absolute(root: str | Path) -> str:
     return str(root) if "://" in str(root) else str(Path(root).absolute())
-
-
-def _text(array: pa.Array) -> bytes | memoryview:
-    """The characters of a large_string array without nulls, as they lie in its buffer."""
-    if not len(array):
-        return b""
-    _, offsets, data = array.buffers()
-    bounds = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
-    return b"" if data is None else memoryview(data)[int(bounds[0]) : int(bounds[-1])]

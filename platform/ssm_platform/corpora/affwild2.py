@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ssm_platform.corpora.base import Report
+from ssm_platform.corpora.base import Cause, Report
 from ssm_platform.corpora.sources import Frames, first_folder, folder_frames
 from ssm_platform.corpora.text import content, read_lines
 
@@ -30,7 +30,7 @@ def label_lines(path: Path, report: Report) -> list[tuple[int, str]]:
     return list(content(read_lines(path, report)))[1:]
 
 
-def crops(root: Path, video: str, report: Report, lost: int) -> Frames | None:
+def crops(root: Path, video: str, report: Report, cause: Cause) -> Frames | None:
     """The face crops of one person in one video, numbered from 1."""
     folder = first_folder(root, *(f"{place}/{video}" for place in _CROPS))
-    return folder_frames(folder or root / _CROPS[0] / video, report, lost=max(lost, 1))
+    return folder_frames(folder or root / _CROPS[0] / video, report, cause)

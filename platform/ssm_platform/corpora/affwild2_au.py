@@ -31,7 +31,7 @@ def read(root: Path, options: AffWild2AUOptions, report: Report) -> Iterator[Rec
     """All labelled videos, split where crops are missing; parts "train" and "validation"."""
     for part, path in label_files(root, "AU_Detection_Challenge"):
         labels = read_label_lines(path, label_lines(path, report), options.aus, AUS, _CODING, report)
-        frames = crops(root, path.stem, report, len(labels.numbers))
+        frames = crops(root, path.stem, report, labels.cause)
         if frames is not None:
             yield from labelled_records(Sequence(path.stem, None, part), labels, frames, report, sparse=True)
 
@@ -39,6 +39,7 @@ def read(root: Path, options: AffWild2AUOptions, report: Report) -> Iterator[Rec
 CORPUS = Corpus(
     name="affwild2_au",
     title="Aff-Wild2, AU detection",
+    task="au",
     options=AffWild2AUOptions,
     read=read,
     layout="""\

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ssm.vocabulary import BASIC_EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.affwild2 import crops, label_files, label_lines
-from ssm_platform.corpora.base import Corpus, ReadOptions, Report
+from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
 from ssm_platform.corpora.sources import Frames
 from ssm_platform.corpora.text import integer
 from ssm_platform.records import Record
@@ -41,7 +41,7 @@ def read(root: Path, options: AffWild2ExprOptions, report: Report) -> Iterator[R
     """Clips of one class; parts "train" and "validation"."""
     for part, path in label_files(root, "EXPR*_Challenge"):
         classes = _classes(path, report)
-        frames = crops(root, path.stem, report, len(classes))
+        frames = crops(root, path.stem, report, Cause(path, None, max(len(classes), 1)))
         if frames is not None:
             yield from _clips(path, part, classes, frames, options, report)
 
@@ -94,6 +94,7 @@ def _clip(video: str, part: str, expression: str, piece: list[tuple[int, int]], 
 CORPUS = Corpus(
     name="affwild2_expr",
     title="Aff-Wild2, expression",
+    task="fe",
     options=AffWild2ExprOptions,
     read=read,
     layout="""\

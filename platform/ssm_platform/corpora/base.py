@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssm.vocabulary import Vocabulary
-from ssm_platform.records import Issue, Record, Severity
+from ssm_platform.records import Issue, Record, Severity, Task
 
 
 class ReadOptions(BaseModel):
@@ -48,6 +48,15 @@ class AUOptions(ReadOptions):
     def vocabulary(self, root: Path) -> Vocabulary:
         """AU columns only."""
         return Vocabulary(aus=self.aus)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """The line of a label file that asks for frames, and how many label rows are lost without them."""
+
+    path: Path
+    line: int | None = None
+    rows: int = 1
 
 
 class Report:
@@ -84,6 +93,7 @@ class Corpus:
 
     name: str
     title: str
+    task: Task | None  # None: the corpus's own table says which
     options: type[ReadOptions]
     read: ReadRecords
     layout: str  # the grammar in a few lines, shown when nothing was found

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from ssm.vocabulary import BP4D_AUS
-from ssm_platform.corpora.base import AUOptions, Corpus, Report
+from ssm_platform.corpora.base import AUOptions, Cause, Corpus, Report
 from ssm_platform.corpora.labels import Coding, FrameLabels, read_occurrence_table
 from ssm_platform.corpora.sources import (
     Frames,
@@ -89,24 +89,23 @@ def image_folder(root: Path, layout: SequenceLayout, subject: str, task: str) ->
     return found or root / layout.folders[0] / subject / task
 
 
-def _avi_frames(root: Path, subject: str, task: str, lost: int, report: Report) -> Frames | None:
+def _avi_frames(root: Path, subject: str, task: str, cause: Cause, report: Report) -> Frames | None:
     """The AVI of a sequence, or a folder of images made from it."""
     name = f"2{subject[0]}{int(subject[1:]):02d}_{TASK_CODES.get(task, task)}"
     folder = first_folder(root, *(f"{place}/{name}" for place in _AVI_FOLDERS))
     if folder is not None:
-        return folder_frames(folder, report, shift=1, rate=RATE, lost=lost)
+        return folder_frames(folder, report, cause, 1, RATE)
     files = (root / place / f"{name}{suffix}" for place in _AVI_FOLDERS for suffix in (".avi", ".AVI", ".mp4"))
-    return video_frames(next((path for path in files if path.is_file()), root / f"{name}.avi"), report, 1, lost)
+    return video_frames(next((path for path in files if path.is_file()), root / f"{name}.avi"), report, cause, 1)
 
 
 def _frames(
     root: Path, subject: str, task: str, labels: FrameLabels, options: BP4DOptions, report: Report
 ) -> Frames | None:
-    lost = max(len(labels.numbers), 1)
     folder = image_folder(root, IMAGES_LAYOUT, subject, task)
     if options.delivery == "images" or (options.delivery == "auto" and folder.is_dir()):
-        return folder_frames(folder, report, IMAGES_LAYOUT.shift, RATE, lost)
-    return _avi_frames(root, subject, task, lost, report)
+        return folder_frames(folder, report, labels.cause, IMAGES_LAYOUT.shift, RATE)
+    return _avi_frames(root, subject, task, labels.cause, report)
 
 
 def read(root: Path, options: BP4DOptions, report: Report) -> Iterator[Record]:
@@ -124,6 +123,7 @@ def read(root: Path, options: BP4DOptions, report: Report) -> Iterator[Record]:
 CORPUS = Corpus(
     name="bp4d",
     title="BP4D-Spontaneous",
+    task="au",
     options=BP4DOptions,
     read=read,
     prevalence=PREVALENCE,

@@ -34,7 +34,7 @@ def read(root: Path, options: BP4DPlusOptions, report: Report) -> Iterator[Recor
         if labels is None:
             continue
         folder = image_folder(root, _LAYOUT, subject, task)
-        frames = folder_frames(folder, report, _LAYOUT.shift, RATE, max(len(labels.numbers), 1))
+        frames = folder_frames(folder, report, labels.cause, _LAYOUT.shift, RATE)
         if frames is not None:
             yield from labelled_records(Sequence(f"{subject}_{task}", subject), labels, frames, report, coded_part=True)
 
@@ -42,6 +42,7 @@ def read(root: Path, options: BP4DPlusOptions, report: Report) -> Iterator[Recor
 CORPUS = Corpus(
     name="bp4dplus",
     title="BP4D+",
+    task="au",
     options=BP4DPlusOptions,
     read=read,
     layout="""\

@@ -14,15 +14,12 @@ from pydantic import Field
 
 from ssm.vocabulary import BASIC_EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
-from ssm_platform.corpora.folds import Row, read_folds
+from ssm_platform.corpora.folds import Row, folded_records, read_folds
 from ssm_platform.corpora.sources import (
     by_number,
     first_folder,
-    folder_frames,
     is_folder,
     is_video,
-    video_frames,
-    whole_record,
 )
 from ssm_platform.corpora.text import content, integer, read_lines
 from ssm_platform.records import Record
@@ -82,19 +79,13 @@ def read(root: Path, options: DFEWOptions, report: Report) -> Iterator[Record]:
     }
     lists = {str(k): (folders["train"] / f"set_{k}.csv", folders["test"] / f"set_{k}.csv") for k in range(1, 6)}
     folder, clips = _clips(root, options.delivery)
-    for listed in read_folds(lists, _parse, report):
-        path = clips.get(int(listed.clip))
-        if path is None:
-            report.problem(listed.path, listed.line, f"{folder.name}/{listed.clip}", "a listed clip is there")
-            continue
-        frames = video_frames(path, report) if path.is_file() else folder_frames(path, report)
-        if frames is not None:
-            yield whole_record(listed.clip, frames, listed.expression, report, listed.part)
+    return folded_records(read_folds(lists, _parse, report), folder, clips, report)
 
 
 CORPUS = Corpus(
     name="dfew",
     title="DFEW",
+    task="fe",
     options=DFEWOptions,
     read=read,
     counts=dict(zip(CLASSES.values(), (2445, 1894, 2669, 2173, 1469, 145, 902), strict=True)),

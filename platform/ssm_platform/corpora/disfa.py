@@ -69,7 +69,7 @@ def read(root: Path, options: DISFAOptions, report: Report) -> Iterator[Record]:
         if subject not in PARTS:
             report.note(folder, None, subject, "a subject is one of SN001-SN032 as published; it belongs to no part")
         video = root / f"Videos_{side}Camera" / f"{side}Video{subject}_comp.avi"
-        frames = video_frames(video, report, 1, max(len(labels.numbers), 1))
+        frames = video_frames(video, report, labels.cause, 1)
         if frames is not None:
             yield from labelled_records(Sequence(subject, subject, PARTS.get(subject)), labels, frames, report)
 
@@ -77,6 +77,7 @@ def read(root: Path, options: DISFAOptions, report: Report) -> Iterator[Record]:
 CORPUS = Corpus(
     name="disfa",
     title="DISFA",
+    task="au",
     options=DISFAOptions,
     read=read,
     prevalence=dict(zip(DISFA_AUS, (5.0, 4.3, 15.2, 7.9, 4.2, 12.9, 27.7, 8.8), strict=True)),

@@ -35,7 +35,7 @@ def read(root: Path, options: DISFAPlusOptions, report: Report) -> Iterator[Reco
         if labels is None:
             report.problem(trial, None, "no label row", "a trial's folder holds its label files")
             continue
-        frames = folder_frames(root / "Images" / subject / trial.name, report, lost=max(len(labels.numbers), 1))
+        frames = folder_frames(root / "Images" / subject / trial.name, report, labels.cause)
         if frames is not None:
             yield from labelled_records(Sequence(f"{subject}/{trial.name}", subject), labels, frames, report)
 
@@ -43,6 +43,7 @@ def read(root: Path, options: DISFAPlusOptions, report: Report) -> Iterator[Reco
 CORPUS = Corpus(
     name="disfaplus",
     title="DISFA+",
+    task="au",
     options=DISFAPlusOptions,
     read=read,
     layout="""\

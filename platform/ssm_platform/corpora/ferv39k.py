@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssm.vocabulary import BASIC_EXPRESSIONS, Vocabulary
-from ssm_platform.corpora.base import Corpus, ReadOptions, Report
+from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
 from ssm_platform.corpora.folds import PartLists
 from ssm_platform.corpora.sources import first_folder, folder_frames, whole_record
 from ssm_platform.corpora.text import content, expression_of, read_lines
@@ -54,7 +54,7 @@ def _clip(crops: Path, clip: str, label: str, part: str, path: Path, line: int, 
         report.problem(path, line, f"{clip} {label}", "a line is Scene/Emotion/number and a class")
         return
     expression = expression_of(label, CLASSES, path, line, report)
-    frames = folder_frames(crops / clip, report) if expression else None
+    frames = folder_frames(crops / clip, report, Cause(path, line)) if expression else None
     if expression and frames is not None:
         if CLASSES.get(folder[1], expression) != expression:
             report.note(path, line, f"{clip} {label}", "a clip's folder and its listed class agree; the list is used")
@@ -64,6 +64,7 @@ def _clip(crops: Path, clip: str, label: str, part: str, path: Path, line: int, 
 CORPUS = Corpus(
     name="ferv39k",
     title="FERV39K",
+    task="fe",
     options=FERV39KOptions,
     read=read,
     layout="""\

@@ -3,7 +3,7 @@ class.
 
 A clip's part is the fold whose test list has it; training for fold k is then every clip of another part, which is
 what the train lists say, and they are read to prove it. Reported: a clip on both sides of a fold (leak), listed
-twice, under two classes, or test in two folds. Knows nothing of pixels.
+twice, under two classes, or test in two folds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssm_platform.corpora.base import Report
+from ssm_platform.corpora.base import Cause, Report
+from ssm_platform.corpora.sources import folder_frames, video_frames, whole_record
+from ssm_platform.records import Record
 
 Row = tuple[int, str, str | None]
 """One line of a list: its number, the clip it names, its expression (None: already reported)."""
@@ -52,6 +54,22 @@ def read_folds(lists: Mapping[str, tuple[Path, Path]], parse: ParseList, report:
             _merge(clips, clip, place, None, report)
     report.rows += len(clips)
     yield from (listed for listed in clips.values() if listed is not None)
+
+
+def folded_records(
+    listed: Iterable[Listed], folder: Path, clips: Mapping[int, Path], report: Report
+) -> Iterator[Record]:
+    """The listed clips as records. ``clips`` are the videos and frame folders in ``folder`` by number; an absent one
+    is reported.
+    """
+    for clip in listed:
+        path, cause = clips.get(int(clip.clip)), Cause(clip.path, clip.line)
+        if path is None:
+            report.problem(cause.path, cause.line, f"{folder.name}/{clip.clip}", "a listed clip is there")
+            continue
+        frames = video_frames(path, report, cause) if path.is_file() else folder_frames(path, report, cause)
+        if frames is not None:
+            yield whole_record(clip.clip, frames, clip.expression, report, clip.part)
 
 
 def _read_list(path: Path, parse: ParseList, report: Report) -> dict[str, _Place]:

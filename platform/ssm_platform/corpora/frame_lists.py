@@ -85,6 +85,6 @@ def _records(
         table.add(line, number, cells)
     labels = table.labels()
     place = resolver.find(folder.image, path, folder.line).parent
-    frames = folder_frames(place, report, rate=shape.rate, lost=len(labels.numbers))
+    frames = folder_frames(place, report, labels.cause, rate=shape.rate)
     if frames is not None:
         yield from labelled_records(who, labels, frames, report, coded_part=True)

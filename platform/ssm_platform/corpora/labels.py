@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssm_platform.corpora.base import Report
+from ssm_platform.corpora.base import Cause, Report
 from ssm_platform.corpora.text import content, integer, read_lines
 from ssm_platform.records import UNKNOWN
 
@@ -66,6 +66,11 @@ class FrameLabels:
     numbers: npt.NDArray[np.int64]
     values: npt.NDArray[np.int8]
     lines: npt.NDArray[np.int64]
+
+    @property
+    def cause(self) -> Cause:
+        """Who asks for this sequence's frames."""
+        return Cause(self.path, None, max(len(self.numbers), 1))
 
 
 class LabelRows:

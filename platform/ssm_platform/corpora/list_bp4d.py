@@ -56,6 +56,7 @@ def read(root: Path, options: ListBP4DOptions, report: Report) -> Iterator[Recor
 CORPUS = Corpus(
     name="list_bp4d",
     title="Prepared BP4D list",
+    task="au",
     options=ListBP4DOptions,
     read=read,
     prevalence=PREVALENCE,

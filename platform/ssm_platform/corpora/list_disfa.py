@@ -68,6 +68,7 @@ def read(root: Path, options: ListDISFAOptions, report: Report) -> Iterator[Reco
 CORPUS = Corpus(
     name="list_disfa",
     title="Prepared DISFA list",
+    task="au",
     options=ListDISFAOptions,
     read=read,
     prevalence=disfa.CORPUS.prevalence,

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from ssm.vocabulary import BASIC_EXPRESSIONS, Vocabulary
-from ssm_platform.corpora.base import Corpus, Report
+from ssm_platform.corpora.base import Cause, Corpus, Report
 from ssm_platform.corpora.folds import PartLists
 from ssm_platform.corpora.lists import ListOptions, Resolver, list_files
 from ssm_platform.corpora.sources import folder_frames, whole_record
@@ -60,7 +60,7 @@ def read(root: Path, options: ListFEOptions, report: Report) -> Iterator[Record]
                 report.problem(path, number, text, rule)
             elif lists.admits(line.directory, part, path, number):
                 folder = resolver.find(line.directory, path, number)
-                frames = folder_frames(folder, report)
+                frames = folder_frames(folder, report, Cause(path, number))
                 if frames is None:
                     continue
                 if len(frames.numbers) != line.frames:
@@ -73,6 +73,7 @@ def read(root: Path, options: ListFEOptions, report: Report) -> Iterator[Record]
 CORPUS = Corpus(
     name="list_fe",
     title="Prepared expression list",
+    task="fe",
     options=ListFEOptions,
     read=read,
     layout="""\

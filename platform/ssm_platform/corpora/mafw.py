@@ -15,15 +15,12 @@ from pydantic import Field
 
 from ssm.vocabulary import EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
-from ssm_platform.corpora.folds import Row, read_folds
+from ssm_platform.corpora.folds import Row, folded_records, read_folds
 from ssm_platform.corpora.sources import (
     by_number,
     first_folder,
-    folder_frames,
     is_folder,
     is_video,
-    video_frames,
-    whole_record,
 )
 from ssm_platform.corpora.text import content, expression_of, read_lines
 from ssm_platform.records import Record
@@ -79,19 +76,13 @@ def read(root: Path, options: MAFWOptions, report: Report) -> Iterator[Record]:
     sets = first_folder(root, *_LISTS) or root / _LISTS[0]
     lists = {str(k): (sets / f"set_{k}" / "train.txt", sets / f"set_{k}" / "test.txt") for k in range(1, 6)}
     folder, clips = _clips(root, options.delivery)
-    for listed in read_folds(lists, _parse, report):
-        path = clips.get(int(listed.clip))
-        if path is None:
-            report.problem(listed.path, listed.line, f"{folder.name}/{listed.clip}", "a listed clip is there")
-            continue
-        frames = video_frames(path, report) if path.is_file() else folder_frames(path, report)
-        if frames is not None:
-            yield whole_record(listed.clip, frames, listed.expression, report, listed.part)
+    return folded_records(read_folds(lists, _parse, report), folder, clips, report)
 
 
 CORPUS = Corpus(
     name="mafw",
     title="MAFW",
+    task="fe",
     options=MAFWOptions,
     read=read,
     layout="""\

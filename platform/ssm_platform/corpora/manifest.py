@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from ssm.vocabulary import ACTION_UNITS, EXPRESSIONS, Vocabulary
-from ssm_platform.corpora.base import Corpus, ReadOptions, Report
+from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
 from ssm_platform.corpora.labels import Coding, LabelRows
 from ssm_platform.corpora.sources import Frames, Sequence, folder_frames, labelled_records, video_frames, whole_record
 from ssm_platform.corpora.text import expression_of, integer, read_lines
@@ -82,7 +82,7 @@ def read(root: Path, options: ManifestOptions, report: Report) -> Iterator[Recor
 def _read_clips(rows: Iterable[_Row], path: Path, report: Report) -> Iterator[Record]:
     for row in rows:
         expression = expression_of(row.cells.get("expression", ""), _CLASSES, path, row.line, report)
-        frames = _frames(row, path, report, lost=1) if expression else None
+        frames = _frames(row, report, Cause(path, row.line)) if expression else None
         if expression is None or frames is None:
             continue
         whole = whole_record(row.clip, frames, expression, report, row.cells.get("part") or None)
@@ -109,7 +109,7 @@ def _read_frames(rows: Iterable[_Row], aus: dict[int, str], path: Path, report: 
             else:
                 table.add(row.line, frame, [row.cells[aus[number]] for number in numbers])
         labels = table.labels()
-        frames = _frames(members[0], path, report, lost=max(len(labels.numbers), 1))
+        frames = _frames(members[0], report, replace(labels.cause, line=members[0].line))
         if frames is not None:
             who = Sequence(clip, members[0].cells.get("subject") or None, members[0].cells.get("part") or None)
             yield from labelled_records(who, labels, frames, report, coded_part=True)
@@ -124,15 +124,15 @@ def _named_rows(rows: Iterable[_Row], path: Path, report: Report) -> Iterator[_R
             report.problem(path, row.line, "source is empty", "a row names its source")
 
 
-def _frames(row: _Row, path: Path, report: Report, lost: int) -> Frames | None:
+def _frames(row: _Row, report: Report, cause: Cause) -> Frames | None:
     """The source of a row: a folder of images or a video."""
     place = report.root / row.source
-    frames = folder_frames(place, report, lost=lost) if place.is_dir() else video_frames(place, report, 0, lost)
+    frames = folder_frames(place, report, cause) if place.is_dir() else video_frames(place, report, cause)
     rate = row.cells.get("rate", "")
     if frames is None or not rate:
         return frames
     if not rate.replace(".", "", 1).isdigit() or float(rate) <= 0:
-        report.note(path, row.line, rate, "rate is frames per second, above 0; not used")
+        report.note(cause.path, row.line, rate, "rate is frames per second, above 0; not used")
         return frames
     return replace(frames, rate=float(rate))
 
@@ -211,6 +211,7 @@ def _au_columns(columns: Iterable[str]) -> dict[int, str]:
 CORPUS = Corpus(
     name="manifest",
     title="Own table",
+    task=None,
     options=ManifestOptions,
     read=read,
     layout="""\

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssm_platform.corpora.base import Report
+from ssm_platform.corpora.base import Cause, Report
 from ssm_platform.corpora.labels import FrameLabels, frame_number
 from ssm_platform.frames import UnreadableVideo, probe
 from ssm_platform.records import Kind, Record
@@ -49,11 +49,9 @@ class Sequence:
 
 
 def folder_frames(
-    folder: Path, report: Report, shift: int = 0, rate: float | None = None, lost: int = 1
+    folder: Path, report: Report, cause: Cause, shift: int = 0, rate: float | None = None
 ) -> Frames | None:
-    """The images of ``folder`` by number; ``shift`` is added to each. None, reported at ``lost`` label rows, if there
-    are none.
-    """
+    """The images of ``folder`` by number; ``shift`` is added to each. None, and reported, where there is none."""
     found: dict[int, str] = {}
     for name, size in _images(folder):
         number = frame_number(name)
@@ -61,25 +59,27 @@ def folder_frames(
             report.problem(folder / name, None, name, _image_rule(number, size))
         else:
             found[number + shift] = name
+    source = _below(report.root, folder)
     if not found:
-        report.problem(folder, None, "no image", "a listed folder is there and holds numbered images", lost)
+        rule = "a listed folder is there and holds numbered images"
+        report.problem(cause.path, cause.line, f"{source}: no image", rule, cause.rows)
         return None
     numbers = sorted(found)
     files = tuple(found[number] for number in numbers)
-    return Frames(folder, _below(report.root, folder), "frames", np.array(numbers, np.int64), files, rate)
+    return Frames(folder, source, "frames", np.array(numbers, np.int64), files, rate)
 
 
-def video_frames(path: Path, report: Report, first: int = 0, lost: int = 1) -> Frames | None:
-    """The frames of a video, the first one numbered ``first``. None, reported at ``lost`` label rows, if it cannot be
-    read.
-    """
+def video_frames(path: Path, report: Report, cause: Cause, first: int = 0) -> Frames | None:
+    """The frames of a video, the first one numbered ``first``. None, and reported, where it cannot be read."""
+    source = _below(report.root, path)
     try:
         info = probe(path)
     except UnreadableVideo as error:
-        report.problem(path, None, error.reason, "a listed video is there and can be read", lost)
+        rule = "a listed video is there and can be read"
+        report.problem(cause.path, cause.line, f"{source}: {error.reason}", rule, cause.rows)
         return None
     numbers = np.arange(first, first + info.frames, dtype=np.int64)
-    return Frames(path, _below(report.root, path), "video", numbers, None, info.rate or None)
+    return Frames(path, source, "video", numbers, None, info.rate or None)
 
 
 def labelled_records(
