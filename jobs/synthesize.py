@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ssm_platform.synthetic import CORPORA, PRESETS, SyntheticSpec, write_corpus
+from ssm_platform.synthetic.sheets import au_sheet, people_sheet, write_sheet
 
 
 def main() -> None:
@@ -20,6 +21,10 @@ def main() -> None:
     options = _parser().parse_args()
     if options.corpus is not None:
         _write(options)
+    if options.contact_sheet is not None:
+        write_sheet(options.contact_sheet, au_sheet())
+    if options.people_sheet is not None:
+        write_sheet(options.people_sheet, people_sheet())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--spec", type=Path, help="a JSON file of SyntheticSpec fields, instead of a preset")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="write every AU at three intensities")
+    parser.add_argument("--people-sheet", type=Path, metavar="PNG", help="write many people with many expressions")
     return parser
 
 

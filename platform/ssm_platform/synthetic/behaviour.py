@@ -42,7 +42,9 @@ _TOGETHER: Mapping[tuple[int, int], float] = MappingProxyType(
     }
 )  # fmt: skip
 
-_ELSEWHERE = 0.05  # an AU that has nothing to do with the expression
+ELSEWHERE = 0.04
+"""Chance of an AU that has nothing to do with the expression; such AUs are weak."""
+
 _PROTOTYPES: Mapping[str, Mapping[int, float]] = MappingProxyType(
     {
         "happiness": {6: 0.76, 12: 0.86, 25: 0.50, 7: 0.25, 10: 0.12, 26: 0.15},
@@ -80,7 +82,7 @@ def co_occurrence() -> Table:
 
 def prototypes(expressions: tuple[str, ...] = EXPRESSIONS) -> Table:
     """Chance (E A) that an expression alone, without a second one mixed in, shows each AU."""
-    table = np.full((len(expressions), len(AU_ORDER)), _ELSEWHERE)
+    table = np.full((len(expressions), len(AU_ORDER)), ELSEWHERE)
     for row, expression in enumerate(expressions):
         for number, chance in _PROTOTYPES[expression].items():
             table[row, AU_ORDER.index(number)] = chance

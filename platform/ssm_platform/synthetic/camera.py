@@ -67,8 +67,7 @@ class Camera:
         z = np.sqrt(np.maximum(1 - x * x - y * y, 0.0))
         towards = self.scene.light
         lit = self.scene.ambient + (1 - self.scene.ambient) * (z + 1.3 * (x * towards[0] + y * towards[1]))
-        inside = np.clip((1.18 - np.sqrt(x * x + y * y)) / 0.25, 0, 1)
-        coarse = (1 + (np.maximum(lit, 0.25) - 1) * inside).astype(np.float32)
+        coarse = np.maximum(lit, 0.25).astype(np.float32)
         return np.asarray(cv2.resize(coarse, (self.size, self.size)), np.float32)
 
     def expose(self, canvas: Image, light: Array, index: int) -> Image:
@@ -106,6 +105,6 @@ class Camera:
 def backdrop(rng: np.random.Generator, size: int, busy: float) -> Image:
     """A blurred background (2H 2W 3): an even tone for busy 0, patches of colour for busy 1."""
     tone = rng.uniform(50, 190) * rng.uniform(0.85, 1.15, 3)
-    cells = tone + busy * rng.normal(0, 45, (6, 6, 3))
+    cells = tone + busy * (rng.normal(0, 34, (6, 6, 1)) + rng.normal(0, 13, (6, 6, 3)))
     small = np.clip(cells, 8, 248).astype(np.uint8)
     return np.asarray(cv2.resize(small, (2 * size, 2 * size), interpolation=cv2.INTER_CUBIC), np.uint8)

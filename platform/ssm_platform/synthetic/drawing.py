@@ -67,6 +67,7 @@ def curves(
     skin.update(_hair_edges(face, parts))
     frames = len(motion.au)
     drawn = {**_projected(heads, pose.damped(_OUTLINE_TURNS), frames, size), **_projected(skin, pose, frames, size)}
+    drawn["strands"] = _strands(face, drawn["crown"], drawn["hairline"])
     drawn["hair_front"] = np.concatenate([drawn["crown"], drawn.pop("hairline")], axis=1)
     drawn["beard"] = np.concatenate([drawn.pop("jawline"), drawn.pop("beard_edge")], axis=1)
     return drawn
@@ -136,6 +137,16 @@ def _hair_edges(face: Identity, parts: Anatomy) -> dict[str, Array]:
         "hairline": on_skin(np.stack([across * 0.95 * face.width, line], axis=-1)[None], face),
         "beard_edge": on_skin(beard, face),
     }
+
+
+def _strands(face: Identity, crown: Array, hairline: Array, count: int = 26) -> Array:
+    """Lines of hair from the crown to the hairline, as (T 2 count 2): start and end of each in turn."""
+    rng = np.random.default_rng(face.texture_seed)
+    share = np.sort(rng.uniform(0.02, 0.98, count))
+    top = crown[:, ::-1][:, np.round(share * (crown.shape[1] - 1)).astype(int)]
+    low = hairline[:, np.round(np.clip(share + rng.normal(0, 0.03, count), 0, 1) * (hairline.shape[1] - 1)).astype(int)]
+    ends = np.stack([top + (low - top) * np.float32(0.08), top + (low - top) * np.float32(0.94)], axis=2)
+    return ends.reshape(len(crown), 2 * count, 2)
 
 
 def _eyes(face: Identity, motion: Motion, parts: Anatomy) -> dict[str, Array]:

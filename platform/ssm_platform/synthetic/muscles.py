@@ -24,7 +24,7 @@ _BROW_X = np.array([0.15, 0.29, 0.44, 0.58, 0.69], np.float32)
 _BROW_ARCH = np.array([0.0, -0.045, -0.08, -0.062, 0.0], np.float32)
 _BROW_HALF = np.array([0.030, 0.036, 0.033, 0.022, 0.008], np.float32)
 _INNER_UP = np.array([1.0, 0.68, 0.28, 0.04, -0.03], np.float32)
-_OUTER_UP = np.array([-0.02, 0.16, 0.62, 1.0, 0.92], np.float32)
+_OUTER_UP = np.array([-0.02, 0.18, 0.66, 1.0, 0.80], np.float32)
 _LOWERED = np.array([1.0, 0.86, 0.62, 0.36, 0.18], np.float32)
 
 
@@ -124,7 +124,7 @@ def lips(face: Identity, motion: Motion, points: int = 9) -> Lips:
     raised = 0.115 * up[10] * (1 - along**3.5)
     open_mouth = 1 - 0.75 * np.minimum(1, up[24] + 0.35 * up[23])
     gap_top = (0.030 * up[25] + 0.012 * up[26]) * open_mouth * (1 - along**2.2) ** 0.8
-    gap_low = (0.105 * up[25] + 0.190 * up[26]) * open_mouth * (1 - along**2.4) ** 0.8
+    gap_low = (0.105 * up[25] + 0.250 * up[26]) * open_mouth * (1 - along**2.4) ** 0.8
     bow = 1 - 0.22 * np.exp(-((along / 0.16) ** 2))
     inner_top = line - gap_top - 0.80 * raised
     top = inner_top - 0.082 * face.upper_lip * thin * dome**0.75 * bow - 0.20 * raised - 0.006
@@ -139,7 +139,7 @@ def _corner(face: Identity, motion: Motion) -> Array:
     """Mouth corner (T S 2): lateral distance from the midline and offset of its height."""
     au = motion.of
     wide = 0.155 * au(12) + 0.215 * au(20) - 0.030 * au(14) - 0.015 * au(15)
-    narrow = 0.095 * au(23) + 0.020 * au(24) + 0.045 * au(26) + 0.02 * au(17)
+    narrow = 0.095 * au(23) + 0.020 * au(24) + 0.065 * au(26) + 0.02 * au(17)
     high = 0.180 * au(12) + 0.02 * au(10) + 0.012 * au(14)
     low = 0.175 * au(15) + 0.030 * au(20) + 0.03 * au(26)
     across = 0.345 * face.mouth_width + wide - narrow
@@ -149,7 +149,7 @@ def _corner(face: Identity, motion: Motion) -> Array:
 def jaw_drop(motion: Motion) -> Array:
     """How far the chin is below its resting place (T 1): 26 drops it, 25 a little, 17 lifts the chin's skin."""
     lifted = 0.045 * motion.middle(17)
-    return np.asarray(0.225 * motion.middle(26) + 0.02 * motion.middle(25) - lifted, np.float32)
+    return np.asarray(0.265 * motion.middle(26) + 0.02 * motion.middle(25) - lifted, np.float32)
 
 
 def _spread(motion: Motion, number: int, along: Array) -> Array:

@@ -44,19 +44,26 @@ class Painter:
         self._eyeballs(canvas, now, unit)
         self._inside_of_mouth(canvas, now)
         _fill(canvas, self.skin, now["outline"], now["eye_left"], now["eye_right"], now["mouth"])
-        self._beard(canvas, now)
+        self._beard(canvas, now, unit)
         self._lips(canvas, now, unit)
         self._details(canvas, now, unit)
         if self.face.hair_style != "bald":
-            _fill(canvas, self.face.hair, now["hair_front"])
+            self._hair(canvas, now, unit)
         if self.face.glasses is not None:
             self._glasses(canvas, now, unit)
+
+    def head_mask(self, curves: Mapping[str, Fixed], frame: int, size: int) -> NDArray[np.float32]:
+        """Where the head is (H W, 0..1) at half the canvas's size: what its light and shadow fall on."""
+        mask = np.zeros((size, size), np.uint8)
+        for name in ("outline", "hair_front") if self.face.hair_style != "bald" else ("outline",):
+            cv2.fillPoly(mask, [curves[name][frame]], 255, cv2.LINE_AA, _BITS + 1)
+        return np.asarray(mask / np.float32(255), np.float32)
 
     def _back(self, canvas: Image, now: Mapping[str, Fixed]) -> None:
         long_hair = self.face.hair_style in ("long", "bob")
         if long_hair:
             _fill(canvas, _toned(self.face.hair, 0.8), now["hair_back"])
-        _fill(canvas, _toned(self.skin, 0.80), now["neck"])
+        _fill(canvas, _toned(self.skin, 0.66), now["neck"])
         _fill(canvas, self.cloth, now["shoulders"])
         if not long_hair and self.face.hair_style != "bald":
             _fill(canvas, _toned(self.face.hair, 0.9), now["hair_back"])
@@ -80,13 +87,17 @@ class Painter:
         _fill(canvas, (186, 92, 96), now["tongue"])
         _fill(canvas, (232, 228, 218), now["teeth"])
 
-    def _beard(self, canvas: Image, now: Mapping[str, Fixed]) -> None:
+    def _beard(self, canvas: Image, now: Mapping[str, Fixed], unit: float) -> None:
+        """Hair on the lower face, its edges soft, through a mask."""
         if self.face.beard <= 0:
             return
-        colour = _between(self.skin, _toned(self.face.hair, 0.9), self.face.beard)
-        _fill(canvas, colour, now["beard"])
-        if self.face.moustache:
-            _fill(canvas, colour, now["moustache"])
+        mask = np.zeros(canvas.shape[:2], np.uint8)
+        for name in ("beard", "moustache") if self.face.moustache else ("beard",):
+            cv2.fillPoly(mask, [now[name]], round(255 * self.face.beard), cv2.LINE_AA, _BITS)
+        mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), 0.04 * unit), np.uint8)
+        cv2.fillPoly(mask, [now["mouth"]], 0, cv2.LINE_8, _BITS)
+        share = mask[..., None].astype(np.float32) / 255
+        canvas[:] = canvas + (np.array(_toned(self.face.hair, 0.9), np.float32) - canvas) * share
 
     def _lips(self, canvas: Image, now: Mapping[str, Fixed], unit: float) -> None:
         _fill(canvas, self.upper_lip, now["upper_lip"])
@@ -100,6 +111,13 @@ class Painter:
             _line(canvas, self.dark_skin, now[f"low_lash_line_{side}"], 0.016 * unit)
             _line(canvas, self.lash, now[f"lash_line_{side}"], 0.028 * unit)
             _fill(canvas, self.face.brow, now[f"brow_{side}"])
+
+    def _hair(self, canvas: Image, now: Mapping[str, Fixed], unit: float) -> None:
+        _fill(canvas, self.face.hair, now["hair_front"])
+        strands = now["strands"].reshape(-1, 2, 2)
+        for tone, some in ((0.80, strands[::2]), (1.16, strands[1::2])):
+            width = max(1, round(0.022 * unit))
+            cv2.polylines(canvas, list(some), False, _toned(self.face.hair, tone), width, cv2.LINE_AA, _BITS)
 
     def _glasses(self, canvas: Image, now: Mapping[str, Fixed], unit: float) -> None:
         assert self.face.glasses is not None
@@ -124,8 +142,3 @@ def _line(canvas: Image, colour: Colour, points: Fixed, width: float, only_if_cl
 
 def _toned(colour: Colour, factor: float) -> Colour:
     return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
-
-
-def _between(first: Colour, second: Colour, share: float) -> Colour:
-    mixed = [(1 - share) * one + share * other for one, other in zip(first, second, strict=True)]
-    return (mixed[0], mixed[1], mixed[2])

@@ -20,7 +20,7 @@ from ssm_platform.synthetic.muscles import AU_ORDER, Motion
 from ssm_platform.synthetic.pose import Pose
 from ssm_platform.synthetic.render import render
 
-_SCALE = 0.335  # frame sides per face unit: a face crop as the owners cut it
+FACE_SCALE = 0.335  # frame sides per face unit: a face crop as the owners cut it
 _UNILATERAL = 0.25  # share of dimplers (14) that show on one side
 
 
@@ -59,7 +59,7 @@ def lab_performance(
     turn = room.normal(0, [0.06, 0.05, 0.03]) * nuisance
     sway = dynamics.drift(rng, frames, rate, 5, seconds=1.5) * np.array([0.07, 0.05, 0.035, 0.006, 0.006]) * nuisance
     shake = dynamics.tremor(rng, frames, 2) * 0.0015
-    scale = np.full(frames, _SCALE * room.normal(1, 0.025))
+    scale = np.full(frames, FACE_SCALE * room.normal(1, 0.025))
     pose = Pose.of(turn + sway[:, :3], scale, sway[:, 3:] + shake + room.normal(0, 0.008, 2))
     return Performance(face, _motion(rng, intensity, rate), pose, _room(room, nuisance, size), intensity, size)
 
@@ -71,7 +71,7 @@ def wild_performance(
     frames = len(intensity)
     turn = np.clip(rng.normal(0, [0.24, 0.12, 0.11]) * nuisance, -0.55, 0.55)
     sway = dynamics.drift(rng, frames, rate, 5, seconds=0.7) * np.array([0.05, 0.035, 0.025, 0.008, 0.008]) * nuisance
-    scale = np.full(frames, _SCALE * np.clip(rng.normal(1, 0.05 * nuisance), 0.8, 1.2))
+    scale = np.full(frames, FACE_SCALE * np.clip(rng.normal(1, 0.05 * nuisance), 0.8, 1.2))
     pose = Pose.of(np.clip(turn + sway[:, :3], -0.6, 0.6), scale, sway[:, 3:] + rng.normal(0, 0.02 * nuisance, 2))
     scene = _film(rng, nuisance, size)
     return Performance(face, _motion(rng, intensity, rate), pose, scene, intensity, size)

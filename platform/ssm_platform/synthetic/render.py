@@ -46,7 +46,8 @@ def _render_part(
         roll = float(pose.roll[index])
         painter.paint(canvas, fixed, index, 2 * unit)
         light = camera.head_light(centre, unit, roll) + relief.shade(index, size)
-        frame = camera.expose(canvas, light * skin.at(centre, unit, roll), first + index)
+        light = 1 + (light * skin.at(centre, unit, roll) - 1) * painter.head_mask(fixed, index, size)
+        frame = camera.expose(canvas, light, first + index)
         camera.occlude(frame, centre, unit)
         yield camera.finish(frame)
 

@@ -18,7 +18,7 @@ from ssm.vocabulary import EXPRESSIONS, NEUTRAL
 from ssm_platform.corpora.dfew import CLASSES as DFEW_CLASSES
 from ssm_platform.corpora.dfew import CORPUS as DFEW
 from ssm_platform.corpora.ferv39k import CLASSES as FERV39K_CLASSES
-from ssm_platform.synthetic.behaviour import BLENDED, blend_partners, prototypes
+from ssm_platform.synthetic.behaviour import BLENDED, ELSEWHERE, blend_partners, prototypes
 from ssm_platform.synthetic.dynamics import Intensity, clip_course, talking
 from ssm_platform.synthetic.media import write_images, write_video
 from ssm_platform.synthetic.muscles import AU_ORDER
@@ -132,7 +132,8 @@ def draw_peaks(
         (rng.random(len(AU_ORDER)) < table[second] * BLENDED) & (rng.random() < wild.blend) & (expression != NEUTRAL)
     )
     vigour = wild.strength * rng.uniform(0.55, 1.0)
-    peaks = np.where(own, rng.uniform(2.0, 5.0, len(own)) * vigour, rng.uniform(1.6, 3.2, len(own)) * vigour)
+    clear = own & (table[row] > ELSEWHERE)
+    peaks = np.where(clear, rng.uniform(2.0, 5.0, len(own)), rng.uniform(1.6, 3.2, len(own))) * vigour
     faint = rng.uniform(0, 0.9, len(own)) * (rng.random(len(own)) < 0.4)
     drawn = own | mixed
     return drawn, np.where(drawn, np.maximum(peaks, 1.5), faint)
