@@ -90,7 +90,8 @@ class ExpertMlp(nn.Module):
 
     def _segments(self, x: Tensor, counts: Tensor, weights: Tensor) -> Tensor:
         """Each expert over its own rows of `x` (k*N, d), sorted by expert; rows come back scaled by `weights`."""
-        if x.is_cuda:
+        aligned = not (self.w1.shape[1] % 8 or self.w1.shape[2] % 8)  # the kernel reads 16 bytes at a time
+        if x.is_cuda and x.dtype == torch.bfloat16 and aligned:
             return self._grouped(x, counts, weights)
         sizes = counts.tolist()
         rows_of_each, weights_of_each = torch.split(x, sizes), torch.split(weights, sizes)

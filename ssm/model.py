@@ -39,6 +39,14 @@ class SSMOutput:
     map_fe_to_au: Tensor | None = None  # A E
 
 
+@dataclass(frozen=True)
+class Folded:
+    """Fused prototypes kept for inference, and the state of the weights they were made of."""
+
+    prototypes: Prototypes
+    versions: tuple[int, ...]
+
+
 class SSM(nn.Module, ModelHubMixin):
     """The model. `SSM(config)` starts from scratch (or timm's weights); `SSM.from_pretrained` from a saved folder."""
 
@@ -57,7 +65,7 @@ class SSM(nn.Module, ModelHubMixin):
         self.fe_head = SemanticHead(config.width, len(labels.expressions), config.semantic_weight, config.temperature)
         self.au_head = SemanticHead(config.width, len(labels.aus), config.semantic_weight, config.temperature)
         self.facts = ModelFacts()
-        self._folded: Prototypes | None = None
+        self._folded: Folded | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -79,6 +87,8 @@ class SSM(nn.Module, ModelHubMixin):
         Row ids (int64 B) with `noise_key` make the gate noise of training a pure function of the rows;
         `in_use` restricts the maps to some labels. ValueError for clips that do not fit the model.
         """
+        if fe_clips is None and au_clips is None:
+            raise ValueError("neither fe_clips nor au_clips was given")
         self._check("fe_clips", fe_clips, self.config.frames)
         self._check("au_clips", au_clips, None)
         fe_frames, au_frames = self._encode_sides(
@@ -113,21 +123,23 @@ class SSM(nn.Module, ModelHubMixin):
 
     def prototypes(self, in_use: InUse | None = None) -> Prototypes | None:
         """Fused prototypes: the folded ones where there are any, else through the text tower."""
-        if self._folded is not None and in_use is None and not self.training:
-            return self._folded
+        folded = self._valid_fold()
+        if folded is not None and in_use is None and not self.training:
+            return folded
         if self.text is None:
             return None
         raw = cast(Prototypes, self.text())
         if self.mapping is None:
             return raw
-        return Prototypes(*self.mapping.fuse(raw.expressions, raw.aus, in_use))
+        return Prototypes(*self.mapping.fuse(raw.expressions, raw.aus, in_use), unfused=raw)
 
     @torch.no_grad()
     def fold(self) -> Self:
-        """Puts the model into evaluation mode and computes the fused prototypes once; training unfolds."""
+        """Puts the model into evaluation mode and computes the fused prototypes once, where they are not yet."""
         self.eval()
-        self._folded = None
-        self._folded = self.prototypes()
+        prototypes = self.prototypes()
+        if prototypes is not None:
+            self.take_folded(prototypes)
         return self
 
     def take_folded(self, prototypes: Prototypes) -> None:
@@ -136,12 +148,25 @@ class SSM(nn.Module, ModelHubMixin):
         got = tuple(prototypes.expressions.shape), tuple(prototypes.aus.shape)
         if got != want:
             raise ValueError(f"folded prototypes are {got}; the configuration asks for {want}")
-        self._folded = prototypes
+        self._folded = Folded(prototypes, self._text_versions())
 
     @torch.no_grad()
     def folded_copy(self) -> Prototypes | None:
         """The fused prototypes of the present weights, whatever mode the model is in; None without a text side."""
-        return self._folded if self._folded is not None else self.prototypes()
+        return self._valid_fold() or self.prototypes()
+
+    def _valid_fold(self) -> Prototypes | None:
+        """The folded prototypes, unless a weight they were made of has changed since (an average swapped in)."""
+        if self._folded is None:
+            return None
+        if not torch.compiler.is_compiling() and self._folded.versions != self._text_versions():
+            return None
+        return self._folded.prototypes
+
+    def _text_versions(self) -> tuple[int, ...]:
+        """In-place changes so far of every tensor that the prototypes depend on."""
+        parts = [part for part in (self.text, self.mapping) if part is not None]
+        return tuple(0 if p.is_inference() else p._version for part in parts for p in part.parameters())
 
     def train(self, mode: bool = True) -> Self:
         """As any module; going to training forgets the folded prototypes."""
@@ -149,10 +174,20 @@ class SSM(nn.Module, ModelHubMixin):
             self._folded = None
         return super().train(mode)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: tensors' change counters start anew there, so the fold travels without them."""
+        return {**self.__dict__, "_folded": self._valid_fold()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        rows = state["_folded"]
+        super().__setstate__({**state, "_folded": None})  # type: ignore[no-untyped-call]
+        if rows is not None:
+            self.take_folded(rows)
+
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
         result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._folded is not None:
-            self._folded = Prototypes(fn(self._folded.expressions), fn(self._folded.aus))
+            self.take_folded(self._folded.prototypes.apply(fn))
         return result
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:

@@ -73,9 +73,11 @@ def import_released(
         texts = _texts(config.vocabulary, corpus, descriptions)
         vectors = _token_vectors(state, texts)
         tensors = _translate(state, config, family, vectors)
-        tower = _tower(state)
+        tower = _tower(state, checkpoint)
     except KeyError as error:
         raise ValueError(f"{checkpoint}: not a released SSM checkpoint: it lacks {error.args[0]!r}") from error
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(f"{checkpoint}: not a released SSM checkpoint: shapes do not fit: {error}") from error
     model = SSM(config, text_shape=_shape(texts, vectors, len(config.vocabulary.expressions), tower))
     check_fit(model.state_dict(), tensors, checkpoint)
     model.load_state_dict(tensors)
@@ -282,7 +284,7 @@ def _shape(texts: tuple[str, ...], vectors: TokenVectors, expressions: int, towe
     )  # fmt: skip
 
 
-def _tower(state: State) -> ClipTower:
+def _tower(state: State, checkpoint: Path) -> ClipTower:
     """The checkpoint's text tower as transformers' CLIP; its token table is not needed and not there."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -303,6 +305,7 @@ def _tower(state: State) -> ClipTower:
         source, target = f"text_encoder.transformer.resblocks.{number}.", f"text_model.encoder.layers.{number}."
         tensors |= _renamed(state, source, target, _TEXT_BLOCK)
         tensors |= _split_attention(state, source, target)
+    check_fit(net.state_dict(), tensors, checkpoint)
     net.load_state_dict(tensors)
     return ClipTower(net, tokenizer=None)
 

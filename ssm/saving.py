@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ssm.card import model_card
 from ssm.config import ModelConfig
+from ssm.preprocessing import Preprocessing
 from ssm.text import Prototypes, TextShape
 
 if TYPE_CHECKING:
@@ -72,8 +73,15 @@ def fingerprints(model: SSM) -> dict[str, str]:
         "labels": fingerprint(model.vocabulary.model_dump(mode="json")),
         "prompts": fingerprint(shape),
         "prior": fingerprint(prior),
-        "preprocessing": fingerprint(model.facts.preprocessing),
+        "preprocessing": _preprocessing_fingerprint(model.facts),
     }
+
+
+def _preprocessing_fingerprint(facts: ModelFacts) -> str:
+    """That of `ssm.preprocessing`, which covers its code too; of nothing where none is recorded."""
+    if facts.preprocessing is None:
+        return fingerprint(None)
+    return Preprocessing.model_validate(facts.preprocessing).fingerprint()
 
 
 def save(model: SSM, folder: Path) -> None:
@@ -114,14 +122,15 @@ def load(folder: Path, *, released_behaviour: bool | None = None) -> SSM:
     build = config.model_copy(update={"backbone": config.backbone.model_copy(update={"pretrained": False})})
     tensors = read_tensors(folder / WEIGHTS)
     model = SSM(build, text_shape=saved.text_shape)
-    folded = {name: tensors.pop(_FOLDED + name) for name in ("expressions", "aus") if _FOLDED + name in tensors}
+    folded = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_FOLDED)}
     check_fit(model.state_dict(), tensors, folder / WEIGHTS)
     model.load_state_dict(tensors)
     model.config, model.facts = config, saved.facts
     model.eval()
     _check_fingerprints(model, saved, folder / CONFIG)
-    if len(folded) == 2:
-        model.take_folded(Prototypes(folded["expressions"], folded["aus"]))
+    rows = _unpack(folded)
+    if rows is not None:
+        model.take_folded(rows)
     return model
 
 
@@ -186,8 +195,20 @@ def _tensors(model: SSM) -> dict[str, Tensor]:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     folded = model.folded_copy()
     if folded is not None:
-        tensors |= {_FOLDED + "expressions": folded.expressions.cpu(), _FOLDED + "aus": folded.aus.cpu()}
+        tensors |= _pack(folded.apply(Tensor.cpu))
     return tensors
+
+
+def _pack(rows: Prototypes, prefix: str = _FOLDED) -> dict[str, Tensor]:
+    packed = {prefix + "expressions": rows.expressions, prefix + "aus": rows.aus}
+    return packed if rows.unfused is None else packed | _pack(rows.unfused, prefix + "unfused.")
+
+
+def _unpack(tensors: dict[str, Tensor], prefix: str = _FOLDED) -> Prototypes | None:
+    if prefix + "expressions" not in tensors or prefix + "aus" not in tensors:
+        return None
+    unfused = _unpack(tensors, prefix + "unfused.")
+    return Prototypes(tensors[prefix + "expressions"], tensors[prefix + "aus"], unfused)
 
 
 def _swap(fresh: Path, folder: Path) -> None:
@@ -212,7 +233,7 @@ def _check_fingerprints(model: SSM, saved: SavedConfig, path: Path) -> None:
         if saved.fingerprints.get(name) != value:
             raise ValueError(
                 f"{path}: the fingerprint of {name} is {saved.fingerprints.get(name)!r}, the contents give {value!r}: "
-                "the file was changed after it was saved"
+                "the file was changed after it was saved, or by a version that computes this otherwise"
             )
 
 
