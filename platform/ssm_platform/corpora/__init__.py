@@ -8,6 +8,24 @@ table.
 """
 
 from ssm_platform.corpora.base import Corpus, ReadOptions
-from ssm_platform.corpora.registry import CorpusRefused, corpora, corpus_named, read_corpus, refusal, survey
+from ssm_platform.corpora.registry import (
+    CorpusRefused,
+    corpora,
+    corpus_named,
+    read_corpus,
+    refusal,
+    settings_of,
+    survey,
+)
 
-__all__ = ["Corpus", "CorpusRefused", "ReadOptions", "corpora", "corpus_named", "read_corpus", "refusal", "survey"]
+__all__ = [
+    "Corpus",
+    "CorpusRefused",
+    "ReadOptions",
+    "corpora",
+    "corpus_named",
+    "read_corpus",
+    "refusal",
+    "settings_of",
+    "survey",
+]

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from ssm.vocabulary import BP4D_AUS
-from ssm_platform.corpora.base import AUOptions, Cause, Corpus, Report
+from ssm_platform.corpora.base import AUOptions, Corpus, Report
 from ssm_platform.corpora.labels import Coding, FrameLabels, read_occurrence_table
 from ssm_platform.corpora.sources import (
     Frames,
@@ -70,6 +70,8 @@ class SequenceLayout:
 
 IMAGES_LAYOUT = SequenceLayout(("Sequences(2D+3D)", "Sequences", "2D+3D", "Images", "."), 0)
 _AVI_FOLDERS = ("BP4D-Spontaneous", "Videos", "videos", ".")
+_AVI_SUFFIXES = (".avi", ".AVI", ".mp4", "")
+_AVI_SHIFT = 1
 
 
 def label_files(root: Path, report: Report) -> Iterator[tuple[str, str, Path]]:
@@ -89,23 +91,23 @@ def image_folder(root: Path, layout: SequenceLayout, subject: str, task: str) ->
     return found or root / layout.folders[0] / subject / task
 
 
-def _avi_frames(root: Path, subject: str, task: str, cause: Cause, report: Report) -> Frames | None:
-    """The AVI of a sequence, or a folder of images made from it."""
+def _avi_place(root: Path, subject: str, task: str) -> Path:
+    """The AVI of a sequence or a folder of images made from it; with neither, the place the AVI should be in."""
     name = f"2{subject[0]}{int(subject[1:]):02d}_{TASK_CODES.get(task, task)}"
-    folder = first_folder(root, *(f"{place}/{name}" for place in _AVI_FOLDERS))
-    if folder is not None:
-        return folder_frames(folder, report, cause, 1, RATE)
-    files = (root / place / f"{name}{suffix}" for place in _AVI_FOLDERS for suffix in (".avi", ".AVI", ".mp4"))
-    return video_frames(next((path for path in files if path.is_file()), root / f"{name}.avi"), report, cause, 1)
+    found = (root / folder / f"{name}{suffix}" for folder in _AVI_FOLDERS for suffix in _AVI_SUFFIXES)
+    return next((path for path in found if path.exists()), root / _AVI_FOLDERS[0] / f"{name}.avi")
 
 
 def _frames(
     root: Path, subject: str, task: str, labels: FrameLabels, options: BP4DOptions, report: Report
 ) -> Frames | None:
     folder = image_folder(root, IMAGES_LAYOUT, subject, task)
-    if options.delivery == "images" or (options.delivery == "auto" and folder.is_dir()):
+    avi = _avi_place(root, subject, task)
+    if options.delivery == "images" or (options.delivery == "auto" and (folder.is_dir() or not avi.exists())):
         return folder_frames(folder, report, labels.cause, IMAGES_LAYOUT.shift, RATE)
-    return _avi_frames(root, subject, task, labels.cause, report)
+    if avi.is_dir():
+        return folder_frames(avi, report, labels.cause, _AVI_SHIFT, RATE)
+    return video_frames(avi, report, labels.cause, _AVI_SHIFT)
 
 
 def read(root: Path, options: BP4DOptions, report: Report) -> Iterator[Record]:

@@ -92,8 +92,8 @@ class LabelRows:
     def labels(self) -> FrameLabels:
         """All rows by frame number; missing-label codes become one note per AU."""
         for (au, cell), lines in self._missing.items():
-            rule = f"AU{au:02d}: a missing-label code is masked"
-            self._report.note(self._path, lines[0], cell or "empty", rule, len(lines))
+            value = f"AU{au:02d}={cell or 'empty'}"
+            self._report.note(self._path, lines[0], value, "a missing-label code is masked", len(lines))
         numbers = sorted(self._rows)
         values = np.array([self._rows[number][1] for number in numbers], np.int8).reshape(len(numbers), len(self._aus))
         at = np.array([self._rows[number][0] for number in numbers], np.int64)

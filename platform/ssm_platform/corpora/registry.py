@@ -10,12 +10,15 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 import ssm_platform.corpora as package
+from ssm_platform.cli import explain
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
 from ssm_platform.records import Issue, Manifest, Reading, Record
 
@@ -52,12 +55,20 @@ def read_corpus(name: str, root: str | Path, **options: Any) -> Reading:
     Raises ValueError for an unknown name, option or root, and `CorpusRefused` where the reading must not be used.
     """
     corpus = corpus_named(name)
-    settings = corpus.options(**options)
+    settings = settings_of(corpus, options)
     reading = survey(corpus, root, settings)
     reasons = refusal(corpus, reading, settings)
     if reasons:
         raise CorpusRefused(_refused(corpus, Path(root), reading, reasons))
     return reading
+
+
+def settings_of(corpus: Corpus, options: Mapping[str, Any]) -> ReadOptions:
+    """``options`` checked against the corpus's own fields; ValueError has a line per field: name, value, rule."""
+    try:
+        return corpus.options(**options)
+    except ValidationError as error:
+        raise ValueError(f"options of corpus {corpus.name!r}:\n{explain(error)}") from None
 
 
 def survey(corpus: Corpus, root: str | Path, options: ReadOptions) -> Reading:
