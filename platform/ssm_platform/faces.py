@@ -250,15 +250,15 @@ def crop(
     columns = np.clip(np.arange(left, left + side), 0, width - 1)
     inside = 0 <= top <= height - side and 0 <= left <= width - side
     square = image[top : top + side, left : left + side] if inside else image[rows[:, None], columns]
-    return resize(square, size or side)
+    return resize(square, size or side, size or side)
 
 
-def resize(square: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A square image at another size: area average down, bicubic up."""
-    if square.shape[0] == square.shape[1] == size:
-        return np.ascontiguousarray(square)
-    how = cv2.INTER_AREA if size < square.shape[0] else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(square, (size, size), interpolation=how), np.uint8)
+def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """An image at another size: area average down, bicubic up."""
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    how = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
 
 
 _MIN_OVERLAP = 0.3

@@ -17,11 +17,15 @@ from ssm_platform.video_index import UnreadableVideo
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """An image file as (H, W, 3) RGB. UnreadableVideo with path and reason where there is none."""
+    return decode_image(load_image(path), str(path))
+
+
+def load_image(path: str | Path) -> bytes:
+    """An image file as it is stored. UnreadableVideo where it cannot be opened."""
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise UnreadableVideo(path, error.strerror or "cannot be opened") from error
-    return decode_image(data, str(path))
 
 
 def decode_image(data: bytes | memoryview, name: str) -> NDArray[np.uint8]:
