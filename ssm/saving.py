@@ -195,7 +195,7 @@ def _tensors(model: SSM) -> dict[str, Tensor]:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     folded = model.folded_copy()
     if folded is not None:
-        tensors |= _pack(folded.apply(Tensor.cpu))
+        tensors |= _pack(folded.apply(lambda rows: rows.detach().cpu().clone()))
     return tensors
 
 
