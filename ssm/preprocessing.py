@@ -11,14 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
+
+if TYPE_CHECKING:  # decode processes crop and warp without loading torch: seconds and hundreds of MB each
+    import torch
+    from torch import Tensor
 
 Frames = NDArray[np.uint8]
 
@@ -128,8 +130,10 @@ def augment(frames: Frames, spec: Augmentation, image_size: int, seed: int) -> F
     return _brighten(out, brightness) if spec.brightness else out
 
 
-def normalise(clips: Tensor, preprocessing: Preprocessing, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 RGB B T H W 3 on any device -> (x / 255 - mean) / std as contiguous B T 3 H W of `dtype`."""
+def normalise(clips: Tensor, preprocessing: Preprocessing, dtype: torch.dtype | None = None) -> Tensor:
+    """uint8 RGB B T H W 3 on any device -> (x / 255 - mean) / std as contiguous B T 3 H W of `dtype` (float32)."""
+    import torch
+
     if clips.dtype != torch.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
         raise ValueError(f"clips must be uint8 B T H W 3, got {clips.dtype} {tuple(clips.shape)}")
     scale = [1 / (255 * std) for std in preprocessing.std]
@@ -138,7 +142,7 @@ def normalise(clips: Tensor, preprocessing: Preprocessing, dtype: torch.dtype = 
     shift_C11 = torch.tensor(shift, device=clips.device).view(3, 1, 1)
     # Convert and transpose in one copy, then in place: half the time of permuting lazily (measured on CPU).
     planes = clips.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
-    return planes.mul_(scale_C11).add_(shift_C11).to(dtype)
+    return planes.mul_(scale_C11).add_(shift_C11).to(dtype or torch.float32)
 
 
 def _check_frames(frames: Any) -> None:
@@ -198,5 +202,4 @@ def _reduce(frames: Frames, matrix: NDArray[np.float64], reduction: float) -> tu
 
 def _brighten(frames: Frames, factor: float) -> Frames:
     table: Frames = np.clip(np.arange(256) * factor + 0.5, 0, 255).astype(np.uint8)
-    bright: Frames = table[frames]
-    return bright
+    return np.asarray(cv2.LUT(frames.reshape(len(frames), -1, 3), table), np.uint8).reshape(frames.shape)
