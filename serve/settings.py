@@ -29,6 +29,7 @@ class Limits(BaseModel):
         default=20_000, ge=1, description="longest video answered as one JSON document; longer ones stream or are CSV"
     )
     request_s: float = Field(default=1800, gt=0, description="time from the first byte to the last row of an answer")
+    patience_s: float = Field(default=5, ge=0, description="how long a full model queue is waited for, then 503")
     idle_s: float = Field(default=20, gt=0, description="longest pause of a client that is sending")
 
 
@@ -84,7 +85,6 @@ class Settings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
     threads: int | None = Field(default=None, ge=1, description="torch threads of a replica; None: its whole CPUs")
     batch: int = Field(default=8, ge=1, le=1024, description="most clips in one forward pass")
-    batch_wait_s: float = Field(default=0.005, ge=0, le=1, description="longest wait of a clip for others to join it")
     in_flight: int = Field(default=8, ge=1, le=256, description="clips of one video sent to the model ahead of answers")
     faces: Literal["all", "main"] = Field(default="all", description="faces answered when a request does not say")
     decoder: Literal["decord", "av", "torchcodec"] = Field(default="av", description="video decoder")

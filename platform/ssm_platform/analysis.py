@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ssm.predictor import Answers
 from ssm.preprocessing import Preprocessing, center
 from ssm_platform import faces as tracking
-from ssm_platform.assembly import Assembler, Clip, Face, Row, Window
+from ssm_platform.assembly import Assembler, Clip, ClipAnswer, Face, Row, Window
 from ssm_platform.faces import FaceSettings, MainFace
 from ssm_platform.inputs import InputInfo, InputLimits, frames_of, inspect
 from ssm_platform.reader import ClipReader, ModelDescription
@@ -79,7 +80,7 @@ def analyse(
 
 def assembler_for(model: ModelDescription) -> Assembler:
     """The state machine for a model's clips and rule."""
-    return Assembler(model.frames, model.vote, model.reach)
+    return Assembler(model.frames, model.rule.apply, model.rule.reach)
 
 
 def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:
@@ -134,7 +135,13 @@ def _crops(image: NDArray[np.uint8], found: Sequence[tracking.Face], preprocessi
 def _read(assembler: Assembler, reader: ClipReader, clips: list[Clip]) -> None:
     answers = reader.read(np.stack([clip.crops for clip in clips]))
     for number, clip in enumerate(clips):
-        assembler.answer(clip, answers[number])
+        assembler.answer(clip, answer_of(answers, number))
+
+
+def answer_of(answers: Answers, number: int) -> ClipAnswer:
+    """The answer to one clip of a batch."""
+    why = None if answers.why is None else answers.why[number]
+    return ClipAnswer(answers.au_probability[number], answers.expression[number], why)
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:

@@ -1,11 +1,10 @@
 """From faces in frames to clips for the model, and from answered clips to rows in order: no file, no model, no thread.
 
 One state machine serves the command line, notebooks and HTTP, so that they give the same numbers. A face that stays
-is a run; a run is cut into clips of T consecutive frames. The last clip of a run reaches back over frames already
-answered, so that it holds T real frames; a run shorter than T repeats its last frame (method, section 6). A frame
-without the face ends the run: nothing is smoothed or voted across the gap. Rows leave in order of frames as soon as
-every face of the frame is answered and its vote can no longer change; what is held is bounded by T, the vote's reach
-and the number of faces.
+is a run; a run is cut into clips of T consecutive frames, the last of which repeats its last frame, as
+`ssm.predictor.Predictor` does and evaluation did. A frame without the face ends the run: nothing is smoothed or voted
+across the gap. Rows leave in order of frames as soon as every face of the frame is answered and its vote can no longer
+change; what is held is bounded by T, the vote's reach and the number of faces.
 
 Letters: T frames of a clip, A action units, E expressions, S side of the model's input.
 """
@@ -39,12 +38,11 @@ class Face:
 
 @dataclass(frozen=True)
 class Clip:
-    """T consecutive crops of one face; only frames `skip` .. `skip + count - 1` of the answer are new."""
+    """T consecutive crops of one face, of which the first `count` are real."""
 
     number: int
     face_id: int
-    start: int  # number of the frame of the first new answer
-    skip: int
+    start: int  # number of the first frame
     count: int
     crops: NDArray[np.uint8]  # T S S 3
 
@@ -55,7 +53,7 @@ class ClipAnswer:
 
     au_probability: Floats  # T A
     expression: Floats  # E
-    why: Floats  # E A, what each AU adds to each expression through the learned map
+    why: Floats | None  # E A, what each AU adds to each expression through the learned map, where there is one
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Window:
-    """The expression over the new frames of one clip, and why."""
+    """The expression over the frames of one clip, and why."""
 
     face_id: int
     start: int
     frames: int
     expression: Floats  # E
-    why: Floats  # E A
+    why: Floats | None  # E A
 
 
 @dataclass
@@ -93,9 +91,8 @@ class _Run:
     """One face over frames without a gap."""
 
     start: int
-    crops: deque[NDArray[np.uint8]] = field(default_factory=deque)  # the last T at most, newest last
+    crops: list[NDArray[np.uint8]] = field(default_factory=list)  # those no clip has yet
     length: int = 0
-    sent: int = 0  # frames given to clips
     ended: bool = False
     base: int = 0  # offset in the run of the first entry of `probabilities`
     probabilities: Floats | None = None  # frames not yet final, after the context their vote needs
@@ -137,10 +134,8 @@ class Assembler:
             entry.faces.append((_without_crop(face), run, run.length))
             run.crops.append(face.crop)
             run.length += 1
-            if run.length - run.sent == self._clip_frames:
+            if len(run.crops) == self._clip_frames:
                 clips.append(self._cut(face.face_id, run))
-            while len(run.crops) > self._clip_frames:
-                run.crops.popleft()
         self._waiting.append(entry)
         return clips
 
@@ -152,9 +147,10 @@ class Assembler:
         """Take in the model's answer to a clip; the clips of one face must be answered in order."""
         run = self._asked.pop(clip.number)
         expression = np.round(answer.expression, DECIMALS)
-        self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, np.round(answer.why, DECIMALS)))
+        why = None if answer.why is None else np.round(answer.why, DECIMALS)
+        self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why))
         run.expressions.append((clip.count, expression))
-        fresh = answer.au_probability[clip.skip : clip.skip + clip.count]
+        fresh = answer.au_probability[: clip.count]
         run.probabilities = fresh if run.probabilities is None else np.concatenate([run.probabilities, fresh])
         self._settle(run)
 
@@ -184,22 +180,19 @@ class Assembler:
         for face_id in [face_id for face_id in self._runs if face_id not in keep]:
             run = self._runs.pop(face_id)
             run.ended = True
-            if run.length > run.sent:
+            if run.crops:
                 clips.append(self._cut(face_id, run))
             else:
                 self._settle(run)  # the last clip is full and may be answered already
-            run.crops.clear()
         return clips
 
     def _cut(self, face_id: int, run: _Run) -> Clip:
-        crops = list(run.crops)[-self._clip_frames :]
-        count = run.length - run.sent
-        skip = len(crops) - count
-        crops += crops[-1:] * (self._clip_frames - len(crops))
-        clip = Clip(self._number, face_id, run.start + run.sent, skip, count, np.stack(crops))
+        count = len(run.crops)
+        crops = run.crops + run.crops[-1:] * (self._clip_frames - count)
+        clip = Clip(self._number, face_id, run.start + run.length - count, count, np.stack(crops))
         self._asked[clip.number] = run
         self._number += 1
-        run.sent = run.length
+        run.crops = []
         return clip
 
     def _settle(self, run: _Run) -> None:

@@ -1,0 +1,105 @@
+"""Clips of many callers into one forward pass. Knows no model and no Ray; the plain part of the model replica.
+
+There is no timer: while a pass runs, clips gather; when it ends, all that wait (up to the limit) go together. A lone
+request therefore never waits for company, and under load batches fill by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssm.predictor import Answers
+
+Read = Callable[[Hashable, NDArray[np.uint8]], Answers]
+
+
+@dataclass
+class _Job:
+    key: Hashable
+    clips: NDArray[np.uint8]  # n T S S 3
+    future: asyncio.Future[Answers]
+
+
+class Batcher:
+    """`await submit(key, clips)`: clips of equal key are read together, at most `most` at a time, in one thread."""
+
+    def __init__(self, read: Read, most: int) -> None:
+        self._read, self._most = read, most
+        self._jobs: deque[_Job] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Clips that no pass has taken yet."""
+        return sum(len(job.clips) for job in self._jobs)
+
+    async def submit(self, key: Hashable, clips: NDArray[np.uint8]) -> Answers:
+        """The answers to `clips`; the error of the pass where it fails."""
+        job = _Job(key, clips, asyncio.get_running_loop().create_future())
+        self._jobs.append(job)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await job.future
+
+    async def run(self, call: Callable[[], None]) -> None:
+        """Run something else in the model's thread, between passes."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def _work(self) -> None:
+        while self._jobs:
+            jobs = self._take()
+            if not jobs:
+                continue
+            try:
+                answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._pass, jobs)
+            except Exception as error:  # noqa: BLE001 whatever it is belongs to the callers of this pass
+                for job in jobs:
+                    if not job.future.done():
+                        job.future.set_exception(error)
+                continue
+            for job, answer in zip(jobs, answers, strict=True):
+                if not job.future.done():
+                    job.future.set_result(answer)
+
+    def _take(self) -> list[_Job]:
+        """The oldest job and the jobs of its key that fit beside it; jobs whose caller left are dropped."""
+        self._jobs = deque(job for job in self._jobs if not job.future.done())
+        taken: list[_Job] = []
+        clips, key = 0, self._jobs[0].key if self._jobs else None
+        for job in list(self._jobs):
+            if job.key == key and (not taken or clips + len(job.clips) <= self._most):
+                taken.append(job)
+                clips += len(job.clips)
+        self._jobs = deque(job for job in self._jobs if not any(job is other for other in taken))
+        return taken
+
+    def _pass(self, jobs: list[_Job]) -> list[Answers]:
+        clips = np.concatenate([job.clips for job in jobs])
+        pieces = [self._read(jobs[0].key, clips[at : at + self._most]) for at in range(0, len(clips), self._most)]
+        stops = np.cumsum([len(job.clips) for job in jobs]).tolist()
+        answers = _joined(pieces)
+        return [_part(answers, stop - len(job.clips), stop) for job, stop in zip(jobs, stops, strict=True)]
+
+
+def _joined(pieces: list[Answers]) -> Answers:
+    if len(pieces) == 1:
+        return pieces[0]
+    reasons = [piece.why for piece in pieces if piece.why is not None]
+    return Answers(
+        np.concatenate([piece.au_probability for piece in pieces]),
+        np.concatenate([piece.expression for piece in pieces]),
+        np.concatenate(reasons) if reasons else None,
+    )
+
+
+def _part(answers: Answers, start: int, stop: int) -> Answers:
+    why = None if answers.why is None else answers.why[start:stop]
+    return Answers(answers.au_probability[start:stop], answers.expression[start:stop], why)

@@ -1,0 +1,78 @@
+"""The three deployments as Serve sees them: thin shells around plain classes, and their options from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from serve.backend import HandleBackend, ModelCalls
+from serve.exporter import node_metrics
+from serve.http import create_app
+from serve.metrics import IngressMetrics
+from serve.model import Inference, Served
+from serve.settings import Settings
+from serve.spool import Spool
+from serve.transfer import Upload, at_hand
+from serve.video import Faces, Said, VideoAnalysis
+
+_DRAIN_LOOP_S = 0.5
+_HEALTH = {"health_check_period_s": 5, "health_check_timeout_s": 60}
+
+
+class Video:
+    """The video deployment."""
+
+    def __init__(self, settings: Settings, inference: DeploymentHandle[Any]) -> None:
+        model = ModelCalls(inference, settings.limits.request_s)
+        self._analysis = VideoAnalysis(settings, model.read, model.describe)
+        self._spool = Spool(settings.scratch)
+
+    async def analyse(self, upload: Upload, faces: Faces, served: Served | None) -> AsyncIterator[Said]:
+        """Start, then rows and windows, or a refusal."""
+        async with at_hand(upload, self._spool) as paths:
+            async for said in self._analysis.analyse(paths, faces, served):
+                yield said
+
+    def __del__(self) -> None:
+        if hasattr(self, "_spool"):
+            self._spool.close()
+
+
+class Ingress:
+    """The HTTP deployment."""
+
+    def __init__(
+        self, settings: Settings, token: str | None, video: DeploymentHandle[Any], inference: DeploymentHandle[Any]
+    ) -> None:
+        self._settings, self._token = settings, token
+        self._backend = HandleBackend(inference, video, settings.limits.patience_s)
+        self._spool = Spool(settings.scratch)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(self._settings, self._backend, IngressMetrics(), self._spool, self._token, node_metrics)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_spool"):
+            self._spool.close()
+
+
+def application(settings: Settings, token: str | None) -> serve.Application:
+    """The application: ingress -> video -> model, ingress -> model."""
+    drain: dict[str, Any] = {
+        "graceful_shutdown_timeout_s": settings.limits.request_s,
+        "graceful_shutdown_wait_loop_s": _DRAIN_LOOP_S,
+        "logging_config": {
+            "enable_access_log": False
+        },  # requests are counted; a line for each costs as much as its work
+        **_HEALTH,
+    }
+    model: dict[str, Any] = {"user_config": {"model": settings.model}}
+    inference = serve.deployment(name="model", **model, **settings.inference.options(), **drain)(Inference)
+    video = serve.deployment(name="video", **settings.video.options(), **drain)(Video)
+    ingress = serve.deployment(name="ingress", **settings.ingress.options(), **drain)(serve.ingress()(Ingress))
+    answering = inference.bind(settings)
+    return ingress.bind(settings, token, video.bind(settings, answering), answering)

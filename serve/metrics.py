@@ -1,0 +1,90 @@
+"""What the service counts, in one place; exported by Ray on every node, in Prometheus' format, with the prefix `ray_`.
+
+Queue lengths and replica counts come from Serve itself (`ray_serve_deployment_queued_queries`,
+`ray_serve_deployment_replica_healthy`); here is what only the service knows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray.serve.metrics import Counter, Gauge, Histogram
+
+_SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800]
+
+
+class IngressMetrics:
+    """Requests, their time, and how many are open."""
+
+    def __init__(self) -> None:
+        self._requests = Counter("ssm_requests", "HTTP requests answered", ("route", "status"))  # type: ignore[arg-type]
+        self._seconds = Histogram("ssm_request_seconds", "time from request to end of answer", _SECONDS, ("route",))
+        self._stage = _stages()
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        self._requests.inc(tags={"route": route, "status": str(status)})
+        self._seconds.observe(seconds, tags={"route": route})
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage of a request."""
+        with _timed(self._stage, name):
+            yield
+
+
+class VideoMetrics:
+    """Frames and the time they take."""
+
+    def __init__(self) -> None:
+        self._frames = Counter("ssm_frames", "frames decoded and searched for faces; its rate is frames/s")
+        self._faces = Counter("ssm_faces", "faces found in them")
+        self._stage = _stages()
+
+    def frames(self, frames: int, faces: int) -> None:
+        """Count frames that were searched."""
+        self._frames.inc(frames) if frames else None
+        self._faces.inc(faces) if faces else None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage of a request."""
+        with _timed(self._stage, name):
+            yield
+
+
+class ModelMetrics:
+    """Forward passes."""
+
+    def __init__(self) -> None:
+        self._clips = Counter("ssm_clips", "clips read by the model")
+        self._batch = Histogram("ssm_batch_clips", "clips in a forward pass", [1, 2, 4, 8, 16, 32, 64, 128])
+        self._queue = Gauge("ssm_waiting_clips", "clips waiting for a forward pass")
+        self._stage = _stages()
+
+    def batch(self, clips: int, waiting: int) -> None:
+        """Count a pass."""
+        self._clips.inc(clips)
+        self._batch.observe(clips)
+        self._queue.set(waiting)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage of a request."""
+        with _timed(self._stage, name):
+            yield
+
+
+def _stages() -> Histogram:
+    return Histogram("ssm_stage_seconds", "time in a stage of a request", _SECONDS, ("stage",))
+
+
+@contextmanager
+def _timed(histogram: Histogram, name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        histogram.observe(max(time.perf_counter() - start, 1e-9), tags={"stage": name})

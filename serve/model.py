@@ -1,0 +1,128 @@
+"""The model's replicas: load, answer clips in batches, change models without a gap, and be ill when the model is.
+
+`reconfigure` loads the new model beside the old one and swaps; a caller may name the version it started with, so that
+one video is read by one model even while the service changes over. A folder that does not fit is refused: the replica
+does not start, or keeps what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve.batching import Batcher
+from serve.errors import Refusal
+from serve.metrics import ModelMetrics
+from serve.settings import Settings
+from ssm.predictor import Answers
+from ssm_platform.reader import ClipReader, ModelDescription, locate
+
+_KEPT = 2  # models in memory: the current one, and one that videos under way may still ask for
+_FRESH_S = 5.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model as it is served: where it is found, and what it says of itself. `model` never leaves the cluster."""
+
+    model: str  # a folder, or a version of the registry
+    description: ModelDescription
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Answers, and the version of the model that gave them."""
+
+    answers: Answers
+    version: str
+
+
+class Inference:
+    """The deployment's class. Plain: Serve only calls its methods."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = ModelMetrics()
+        self._readers: OrderedDict[str, ClipReader] = OrderedDict()  # by version, the current one last
+        self._served: Served | None = None
+        self._batcher = Batcher(self._read, settings.batch)
+        self._loading = asyncio.Lock()
+        self._answered = 0.0
+
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Change to the model of `config["model"]`; until it is loaded the old one answers."""
+        async with self._loading:
+            reader = await asyncio.to_thread(self._load, config["model"])
+            self._keep(reader)
+            self._served = Served(config["model"], reader.description)
+
+    async def describe(self) -> Served:
+        """The current model."""
+        return self._current()
+
+    async def read(self, clips: NDArray[Any], served: Served | None = None) -> Reading:
+        """Answers to clips (n, T, S, S, 3) by the current model, or by the one a caller started with."""
+        served = served or self._current()
+        version = served.description.version
+        if version not in self._readers:
+            await self._fetch(served)
+        try:
+            self._readers[version].check(clips)
+        except ValueError as error:
+            raise Refusal(400, str(error)) from None
+        return Reading(await self._batcher.submit(version, clips), version)
+
+    async def check_health(self) -> None:
+        """Raises unless the model answers a real input with finite numbers; a recent answer is proof enough."""
+        if time.monotonic() - self._answered < _FRESH_S or self._served is None:
+            return
+        version = self._served.description.version
+        answers = await self._batcher.submit(version, self._readers[version].blank())
+        if not all(np.isfinite(array).all() for array in (answers.au_probability, answers.expression)):
+            raise RuntimeError("the model answers with numbers that are not finite")
+
+    def _current(self) -> Served:
+        if self._served is None:
+            raise Refusal(503, "no model is loaded yet; try again", retry_after=1)
+        return self._served
+
+    async def _fetch(self, served: Served) -> None:
+        """Load the model of a video that began before an update; refused where its folder has changed since."""
+        async with self._loading:
+            if served.description.version in self._readers:
+                return
+            gone = Refusal(503, "the model was replaced while this request was running; try again", retry_after=1)
+            try:
+                reader = await asyncio.to_thread(self._load, served.model)
+            except ValueError:
+                raise gone from None
+            if reader.description.version != served.description.version:
+                raise gone
+            self._keep(reader)
+            if self._served is not None:
+                self._readers.move_to_end(self._served.description.version)
+
+    def _load(self, model: str) -> ClipReader:
+        threads = self._settings.threads or max(1, int(self._settings.inference.cpus))
+        return ClipReader(locate(model, self._settings.registry), self._settings.device, threads)
+
+    def _keep(self, reader: ClipReader) -> None:
+        self._readers[reader.description.version] = reader
+        self._readers.move_to_end(reader.description.version)
+        while len(self._readers) > _KEPT:
+            self._readers.popitem(last=False)
+
+    def _read(self, version: Hashable, clips: NDArray[np.uint8]) -> Answers:
+        """One pass, in the batcher's thread."""
+        with self._metrics.stage("forward"):
+            answers = self._readers[str(version)].read(clips)
+        self._metrics.batch(len(clips), self._batcher.waiting)
+        self._answered = time.monotonic()
+        return answers

@@ -1,0 +1,187 @@
+"""What the OpenAPI document says of bodies that FastAPI cannot see by itself: uploads, streams, binary tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from serve.formats import CSV, JSON, LINES
+from serve.protocol import InferenceRequest
+
+
+class Problem(BaseModel):
+    """Every error."""
+
+    error: str = Field(description="what is wrong, in words")
+
+
+class Named(BaseModel):
+    """An action unit."""
+
+    code: str = Field(description="column name, such as AU12")
+    number: int = Field(description="FACS number")
+    name: str = Field(description="FACS name")
+
+
+class Model(BaseModel):
+    """The model that is served."""
+
+    name: str = Field(description="name under /v2/models")
+    version: str = Field(description="equal versions give equal answers")
+    frames: int = Field(description="frames of a clip")
+    image_size: int = Field(description="side of a crop in pixels")
+    aus: list[Named] = Field(description="action units, in column order")
+    expressions: list[str] = Field(description="expressions, in column order")
+    preprocessing: str = Field(description="fingerprint of how faces are prepared")
+    rule: dict[str, Any] = Field(description="per action unit: threshold, half window, votes")
+    rule_fitted: bool = Field(description="false: 0.5 without a vote")
+
+
+class Answer(BaseModel):
+    """A video or pictures, read."""
+
+    model: Model
+    video: dict[str, Any] = Field(description="kind, frames, rate, width, height, rotation, decoder")
+    columns: list[str] = Field(description="names of the columns of a row")
+    rows: list[dict[str, float | int | None]] = Field(description="one per face and frame, or per frame without a face")
+    windows: list[dict[str, Any]] = Field(description="expression over a few frames, and what each AU adds to it")
+
+
+class Live(BaseModel):
+    """Whether the process answers."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Whether the model answers."""
+
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    """Whether this model answers."""
+
+    name: str
+    ready: bool
+
+
+class ServerMetadata(BaseModel):
+    """/v2."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(BaseModel):
+    """A tensor of the model."""
+
+    name: str
+    datatype: str
+    shape: list[int] = Field(description="-1: any")
+    parameters: dict[str, Any] = Field(default={}, description="labels of the last axes")
+
+
+class ModelMetadata(BaseModel):
+    """/v2/models/{name}."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ResponseTensor(BaseModel):
+    """An output tensor; `data` is absent with the binary extension."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[float] | None = None
+    parameters: dict[str, Any] = {}
+
+
+class InferenceResponse(BaseModel):
+    """The JSON part of an inference response."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[ResponseTensor]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors a route can answer with."""
+    return {status: {"model": Problem, "description": _MEANING[status]} for status in statuses}
+
+
+UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "one video, or one or more pictures",
+                        }
+                    },
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}
+
+ANSWER: dict[str, Any] = {
+    "model": Answer,
+    "description": "Rows and windows; as lines of JSON they come while the video is read",
+    "content": {JSON: {}, CSV: {"schema": {"type": "string"}}, LINES: {"schema": {"type": "string"}}},
+}
+
+TENSORS: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Inference-Header-Content-Length",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "integer", "minimum": 0},
+            "description": "length of the JSON part where binary tensors follow it",
+        }
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {"schema": InferenceRequest.model_json_schema()},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+}
+
+TENSOR_ANSWER: dict[str, Any] = {
+    "model": InferenceResponse,
+    "description": "Output tensors",
+    "content": {JSON: {}, "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
+
+_MEANING = {
+    400: "The request is malformed",
+    401: "A bearer token is needed",
+    404: "There is no such thing here",
+    405: "The method is not allowed here",
+    406: "No answer in a form the client accepts",
+    408: "The client stopped sending",
+    413: "More than the limits allow",
+    415: "A body of this type is not accepted",
+    422: "The file or the values cannot be used",
+    503: "Too much to do just now; see Retry-After",
+    504: "The time limit was reached",
+}
