@@ -38,11 +38,27 @@ def main() -> None:
     if print_only:
         print(config.model_dump_json(indent=2))
         return
-    from ssm_platform.trainer import train
+    run(config)
 
-    result = train(config)
-    print(f"trained {result.steps} steps; best at step {result.best.step} (score {result.best.score:.3f})")
-    print(f"model: {result.model}")
+
+def run(config: RunConfig) -> None:
+    """Train, evaluate, report, publish; one Ray cluster for all of it."""
+    from ssm_platform import cluster
+    from ssm_platform.assessment import assess
+    from ssm_platform.preflight import cpus_needed
+    from ssm_platform.trainer import TrainingFailed, complete, open_run
+
+    try:
+        opened = open_run(config)
+        with cluster.joined(cpus_needed(config)):
+            result = complete(opened)
+            print(f"trained {result.steps} steps; best at step {result.best.step} (score {result.best.score:.3f})")
+            outcome = assess(result.folder)
+    except (ValueError, TrainingFailed) as error:
+        sys.exit(f"error: {error}")
+    print(outcome.evaluation.summary())
+    print(f"report: {outcome.report}")
+    print(f"model: {result.folder}/model, in the registry as {outcome.version} (alias latest)")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,11 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+
+from ssm_platform.storage import MissingKey, Storage, StorageError
 
 LOG = logging.getLogger(__name__)
 
@@ -29,26 +31,6 @@ _MARKER = "complete.json"
 _STATE = "state.pt"
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
-
-
-class Store(Protocol):
-    """Files below one root, a local folder or an object-store prefix; failures are `OSError`."""
-
-    def read(self, key: str) -> bytes:
-        """The bytes of one file."""
-        ...
-
-    def write(self, key: str, data: bytes) -> None:
-        """Writes one file whole or not at all."""
-        ...
-
-    def list(self, prefix: str) -> list[str]:
-        """Keys below `prefix`, in order; empty where there is none."""
-        ...
-
-    def delete(self, key: str) -> None:
-        """Removes one file; no error where it is absent."""
-        ...
 
 
 class CheckpointError(ValueError):
@@ -74,13 +56,13 @@ class Marker:
 class Checkpoints:
     """The checkpoints of one run. Only one process may write."""
 
-    def __init__(self, store: Store, keep: int = 2, deadline: float = 120.0) -> None:
-        self._store, self._keep, self._deadline = store, keep, deadline
+    def __init__(self, storage: Storage, keep: int = 2, deadline: float = 120.0) -> None:
+        self._storage, self._keep, self._deadline = storage, keep, deadline
 
     def complete(self) -> list[Marker]:
         """Every complete checkpoint, oldest first."""
         markers = []
-        for key in self._retried("list checkpoints", lambda: self._store.list(_FOLDER)):
+        for key in self._retried("list checkpoints", lambda: self._storage.list(_FOLDER)):
             if key.endswith(f"/{_MARKER}"):
                 markers.append(self._marker(key))
         return sorted((marker for marker in markers if marker), key=lambda marker: marker.step)
@@ -107,7 +89,7 @@ class Checkpoints:
     def load(self, marker: Marker) -> dict[str, Any]:
         """The state behind `marker`, on the CPU; raises `CheckpointError` where the bytes are not those it names."""
         key = f"{marker.folder}/{_STATE}"
-        data = self._retried(f"read {key}", lambda: self._store.read(key))
+        data = self._retried(f"read {key}", lambda: self._storage.read(key))
         if len(data) != marker.bytes or hashlib.sha256(data).hexdigest() != marker.sha256:
             raise CheckpointError(f"{key}: {len(data)} bytes, not the {marker.bytes} that its marker names")
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -121,7 +103,7 @@ class Checkpoints:
         marker = Marker(step, len(data), hashlib.sha256(data).hexdigest(), fingerprint, score)
         for name, content in ((_STATE, data), (_MARKER, json.dumps(asdict(marker)).encode())):
             key = f"{marker.folder}/{name}"
-            self._retried(f"write {key}", partial(self._store.write, key, content))
+            self._retried(f"write {key}", partial(self._storage.write, key, content))
         self.prune()
         return marker
 
@@ -131,18 +113,18 @@ class Checkpoints:
         best = self.best()
         kept = {marker.step for marker in complete[-self._keep :]} | ({best.step} if best else set())
         newest = complete[-1].step if complete else -1
-        keys = self._retried("list checkpoints", lambda: self._store.list(_FOLDER))
+        keys = self._retried("list checkpoints", lambda: self._storage.list(_FOLDER))
         for key in sorted(keys, key=lambda key: not key.endswith(_MARKER)):
             step = _step_of(key)
             if step is not None and step not in kept and step < newest:
                 self._delete(key)
 
     def _delete(self, key: str) -> None:
-        self._retried(f"delete {key}", lambda: self._store.delete(key))
+        self._retried(f"delete {key}", lambda: self._storage.delete(key))
 
     def _marker(self, key: str) -> Marker | None:
         try:
-            return Marker(**json.loads(self._retried(f"read {key}", lambda: self._store.read(key))))
+            return Marker(**json.loads(self._retried(f"read {key}", lambda: self._storage.read(key))))
         except (json.JSONDecodeError, TypeError) as error:
             LOG.warning("%s is not a checkpoint marker (%s); passed over", key, error)
             return None
@@ -154,20 +136,17 @@ class Checkpoints:
         while True:
             try:
                 return action()
-            except OSError as error:
-                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-                if full or isinstance(error, (FileNotFoundError, PermissionError)) or time.monotonic() + pause > end:
-                    advice = (
-                        "free space or change storage"
-                        if full
-                        else f"gave up after checkpoint.deadline={self._deadline:g} s"
-                    )
-                    raise CheckpointError(
-                        f"cannot {what}: {error} ({advice}); the last complete checkpoint is kept"
-                    ) from error
+            except (OSError, StorageError) as error:
+                if _is_final(error) or time.monotonic() + pause > end:
+                    raise CheckpointError(f"cannot {what}: {error}; {self._advice(error)}") from error
                 LOG.warning("cannot %s: %s; again in %.1f s", what, error, pause)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _advice(self, error: Exception) -> str:
+        if _is_full(error):
+            return "free space or change storage; the last complete checkpoint is kept"
+        return f"given up (checkpoint.deadline={self._deadline:g} s); the last complete checkpoint is kept"
 
 
 class Writer:
@@ -206,6 +185,16 @@ def detached(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(detached(item) for item in value)
     return value
+
+
+def _is_full(error: Exception) -> bool:
+    cause = error.__cause__ or error
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether waiting cannot help: a full disk, a missing key, no permission."""
+    return _is_full(error) or isinstance(error, MissingKey) or isinstance(error.__cause__ or error, PermissionError)
 
 
 def _folder(step: int) -> str:

@@ -60,6 +60,7 @@ def _start_or_join(cpus: float, dashboard: bool) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_REPORT_URL", "http://127.0.0.1:9")  # silences the one ping at start
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "WARNING")
     if will_join():
         ray.init(address="auto", logging_level=logging.WARNING)
         return

@@ -94,6 +94,7 @@ class Loop:
     position: Position
     validate: Callable[[torch.nn.Module], dict[str, float]]  # all workers call it together; `score` is what chooses
     outlets: Outlets
+    _notes: dict[str, str] = field(default_factory=dict)  # last loss and last score, for the progress bar
 
     def run(self, batches: Iterable[Batch]) -> Position:
         """Trains to the end. Raises `OrderError`, `ssm.watch.TrainingDiverged`, `CheckpointError`."""
@@ -140,7 +141,8 @@ class Loop:
         done, total = self.position.done, self.schedule.total
         if self.schedule.logs(done):
             self._log(result.floats())
-            self.outlets.progress(done, total, f"loss {self.position.curves[-1]['total']:.3f}")
+            self._notes["loss"] = f"loss {self.position.curves[-1]['total']:.3f}"
+        self.outlets.progress(done, total, ", ".join(self._notes.values()))
         score = self._validate() if self.schedule.validates(done) else None
         if self.schedule.checkpoints(done):
             self.outlets.checkpoint(self.state(), done, score)
@@ -149,6 +151,7 @@ class Loop:
         with self.step.averaged() as model:
             metrics = self.validate(model)
         self._log({f"validation/{name}": value for name, value in metrics.items()})
+        self._notes["score"] = f"score {metrics['score']:.3f} at {self.position.done}"
         self.outlets.report({**metrics, "step": float(self.position.done)})
         return metrics["score"]
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from ssm_platform.config import CorpusConfig, RunConfig
 from ssm_platform.corpora.registry import read_corpus
 from ssm_platform.plan import Plan, PlanConfig
-from ssm_platform.records import Manifest
+from ssm_platform.records import Manifest, Reading
 from ssm_platform.splits import Split, split
 
 LOG = logging.getLogger(__name__)
 
+_ISSUES_SHOWN = 5
 _SYNTHETIC_SEED = 1  # of the corpus, not of the run: runs with other seeds train on the same data
 
 
@@ -66,10 +67,18 @@ def load(corpus: CorpusConfig) -> Manifest:
         if corpus.synthetic is not None:
             synthesise(corpus, root, corpus.synthetic)
         reading = read_corpus(corpus.reader or corpus.name, root, **corpus.options)
-        for issue in reading.issues:
-            LOG.warning("%s: %s", corpus.name, issue)
+        _tell(corpus.name, root, reading)
         manifest = reading.manifest
     return Manifest(manifest.root, corpus.name, manifest.task, manifest.labels, manifest.table)
+
+
+def _tell(name: str, root: Path, reading: Reading) -> None:
+    """Problems one by one up to a few; what costs nothing only as a count."""
+    problems = [issue for issue in reading.issues if issue.severity != "note"]
+    for issue in problems[:_ISSUES_SHOWN]:
+        LOG.warning("%s: %s", name, issue)
+    if len(reading.issues) > min(len(problems), _ISSUES_SHOWN):
+        LOG.warning("%s: %d issues in all; list them: python jobs/doctor.py %s", name, len(reading.issues), root)
 
 
 def synthesise(corpus: CorpusConfig, root: Path, size: str) -> None:

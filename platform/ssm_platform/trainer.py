@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +23,11 @@ from ssm_platform import cluster, preflight
 from ssm_platform.checkpoints import CheckpointError, Checkpoints, Marker
 from ssm_platform.config import RunConfig
 from ssm_platform.feed import STREAM, ResumingDataConfig, placeholder
+from ssm_platform.pace import keep_pace
 from ssm_platform.plan import Plan
 from ssm_platform.preparation import Prepared, prepare, total_steps, training_plan
 from ssm_platform.progress import shown
-from ssm_platform.stores import open_store
+from ssm_platform.storage import Storage, StorageSettings, open_storage
 from ssm_platform.streams import ClipStream
 from ssm_platform.worker import Job, training_reader, work
 
@@ -46,26 +48,51 @@ class TrainingResult:
     folder: str
     steps: int
     best: Marker
-    model: Path  # `SSM.from_pretrained` loads it
     curves: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that may start: its data, its plan, its place."""
+
+    job: Job
+    prepared: Prepared
+    plan: Plan
+    checkpoints: Checkpoints
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step's checkpoint is complete."""
+        newest = self.checkpoints.newest()
+        return newest is not None and newest.step >= self.job.total
 
 
 def train(config: RunConfig) -> TrainingResult:
     """Trains to the end, from wherever the run stands. Raises `PreflightError`, `TrainingFailed`, ValueError."""
+    return complete(open_run(config))
+
+
+def complete(run: Run) -> TrainingResult:
+    """Does what is left of an opened run, on the cluster that is joined or on one of its own."""
+    config = run.job.config
+    if not run.ended:
+        with cluster.joined(preflight.cpus_needed(config)) as size:
+            preflight.require(preflight.check_cluster(config, size))
+            _fit(run)
+    return _finish(run)
+
+
+def open_run(config: RunConfig) -> Run:
+    """Everything that can be known before Ray starts; writes synthetic corpora and claims the run's folder."""
     preflight.require([*preflight.check_shadowing(), *preflight.check_config(config), *preflight.check_sources(config)])
     prepared = prepare(config)
     preflight.require(preflight.check_data(config, prepared.splits))
+    preflight.require(preflight.check_storage(config, parameters(config)))
     plan = training_plan(config, prepared)
     job = Job(config, run_folder(config), _fingerprint(config, plan), total_steps(config, plan), prepared.validation)
-    checkpoints = Checkpoints(open_store(job.folder), config.checkpoint.keep, config.checkpoint.deadline)
-    preflight.require(preflight.check_storage(config, parameters(config)))
-    _claim(job, prepared, checkpoints)
-    newest = checkpoints.newest()
-    if newest is None or newest.step < job.total:
-        with cluster.joined(preflight.cpus_needed(config)) as size:
-            preflight.require(preflight.check_cluster(config, size))
-            _fit(job, prepared, plan)
-    return finish(job, checkpoints)
+    run = Run(job, prepared, plan, Checkpoints(_storage(job), config.checkpoint.keep, config.checkpoint.deadline))
+    _claim(run)
+    return run
 
 
 def run_folder(config: RunConfig) -> str:
@@ -83,17 +110,36 @@ def parameters(config: RunConfig) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def finish(job: Job, checkpoints: Checkpoints) -> TrainingResult:
+def _finish(run: Run) -> TrainingResult:
     """Saves the best checkpoint's averaged weights as a model. `TrainingFailed` where the run has not ended."""
+    job, checkpoints = run.job, run.checkpoints
     newest, best = checkpoints.newest(), checkpoints.best()
     if newest is None or best is None or newest.step < job.total:
         done = newest.step if newest else 0
         raise TrainingFailed(f"{job.folder}: the newest complete checkpoint is at step {done} of {job.total}")
-    curves = checkpoints.load(newest)["position"]["curves"]
-    open_store(job.folder).write("curves.json", json.dumps(curves).encode())
-    folder = Path(job.folder) / "model"
-    averaged_model(job.config, checkpoints.load(best)).save_pretrained(folder)
-    return TrainingResult(job.folder, newest.step, best, folder, curves)
+    last = checkpoints.load(newest)
+    curves = last["position"]["curves"]
+    storage = _storage(job)
+    storage.write("curves.json", json.dumps(curves).encode())
+    storage.write("order.json", json.dumps(last["position"]["order"]).encode())
+    _save(averaged_model(job.config, checkpoints.load(best)), storage)
+    return TrainingResult(job.folder, newest.step, best, curves)
+
+
+def _save(model: SSM, storage: Storage) -> None:
+    """The run's `model/`, whose `config.json` comes last where storage cannot rename folders."""
+    if "://" not in storage.uri:
+        model.save_pretrained(Path(storage.uri) / "model")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        model.save_pretrained(folder)
+        for file in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
+            storage.write(f"model/{file.name}", file.read_bytes())
+
+
+def _storage(job: Job) -> Storage:
+    return open_storage(job.folder, StorageSettings(deadline_s=job.config.checkpoint.deadline))
 
 
 def averaged_model(config: RunConfig, state: dict[str, Any]) -> SSM:
@@ -104,21 +150,20 @@ def averaged_model(config: RunConfig, state: dict[str, Any]) -> SSM:
     return model.fold()
 
 
-def _fit(job: Job, prepared: Prepared, plan: Plan) -> None:
-    from ray.data import DataContext
+def _fit(run: Run) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig, LoggingConfig, ScalingConfig
     from ray.train.v2.api.config import RunConfig as RayRunConfig
 
-    scale, data = job.config.scale, job.config.data
-    stream = ClipStream(training_reader(job.config, prepared.train), data.decode_workers, data.decode_cpus)
+    job, scale, data = run.job, run.job.config.scale, run.job.config.data
+    stream = ClipStream(training_reader(job.config, run.prepared.train), data.decode_workers, data.decode_cpus)
     run_config: Any = RayRunConfig(
         name="ray",
         storage_path=job.folder,
         failure_config=FailureConfig(max_failures=scale.max_failures),
         logging_config=LoggingConfig("WARNING"),
     )
-    DataContext.get_current().enable_progress_bars = False  # the run has its own bar
+    keep_pace()
     with shown(job.config.name) as board:
         per_worker: Any = partial(work, replace(job, board=board))
         trainer = TorchTrainer(
@@ -132,7 +177,7 @@ def _fit(job: Job, prepared: Prepared, plan: Plan) -> None:
             run_config=run_config,
             torch_config=TorchConfig(backend="nccl" if scale.gpu else "gloo"),
             datasets={STREAM: placeholder},
-            dataset_config=ResumingDataConfig(stream, plan, job.total, partial(_newest_step, job.folder)),
+            dataset_config=ResumingDataConfig(stream, run.plan, job.total, partial(_newest_step, job.folder)),
         )
         result: Any = trainer.fit()
     if (diverged := result.return_value.get("diverged")) is not None:
@@ -141,7 +186,7 @@ def _fit(job: Job, prepared: Prepared, plan: Plan) -> None:
 
 def _newest_step(folder: str) -> int:
     """Where a stream has to start; runs where Ray Train sets up its workers."""
-    newest = Checkpoints(open_store(folder)).newest()
+    newest = Checkpoints(open_storage(folder)).newest()
     return newest.step if newest else 0
 
 
@@ -150,25 +195,25 @@ def _fingerprint(config: RunConfig, plan: Plan) -> str:
     return hashlib.sha256(f"{config.fingerprint()}/{plan.fingerprint}".encode()).hexdigest()
 
 
-def _claim(job: Job, prepared: Prepared, checkpoints: Checkpoints) -> None:
+def _claim(run: Run) -> None:
     """Writes the run's `run.json`; refuses the folder of a run with other mathematics or data, naming what differs."""
-    store = open_store(job.folder)
+    job, storage = run.job, _storage(run.job)
     mine: dict[str, Any] = {
         "fingerprint": job.fingerprint,
         "steps": job.total,
         "mathematics": job.config.mathematics(),
-        "data": prepared.fingerprints,
+        "data": run.prepared.fingerprints,
         "config": job.config.model_dump(mode="json"),
     }
-    newest = checkpoints.newest()
+    newest = run.checkpoints.newest()
     if newest is not None and newest.fingerprint != job.fingerprint:
-        theirs = json.loads(store.read(RUN_FILE))
+        theirs = json.loads(storage.read(RUN_FILE))
         differing = _differences({**theirs["mathematics"], **theirs["data"]}, {**mine["mathematics"], **mine["data"]})
         raise CheckpointError(
             f"{job.folder} holds a run with other settings or data ({'; '.join(differing) or 'another plan'}): "
             f"choose another name, or delete the folder"
         )
-    store.write(RUN_FILE, json.dumps(mine, indent=1).encode())
+    storage.write(RUN_FILE, json.dumps(mine, indent=1).encode())
 
 
 def _differences(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ from ssm_platform.loop import Batch, Loop, Outlets, Position, Schedule
 from ssm_platform.plan import Rows, evaluation_rows
 from ssm_platform.progress import Reporter
 from ssm_platform.records import Manifest
-from ssm_platform.stores import open_store
+from ssm_platform.storage import open_storage
 from ssm_platform.streams import batches
 from ssm_platform.tracking import Trackers
 from ssm_platform.validation import Validation, spread
@@ -57,10 +57,11 @@ def work(job: Job) -> dict[str, Any]:
 
     config = job.config
     torch.set_num_threads(config.scale.threads_per_worker)
+    logging.getLogger().setLevel(logging.WARNING)  # Ray Train tells of every report
     context = ray.train.get_context()
     collective: Collective = ProcessGroup() if context.get_world_size() > 1 else SingleProcess()
     step = make_step(config, get_device(), collective)
-    checkpoints = Checkpoints(open_store(job.folder), config.checkpoint.keep, config.checkpoint.deadline)
+    checkpoints = Checkpoints(open_storage(job.folder), config.checkpoint.keep, config.checkpoint.deadline)
     loop = Loop(step, _schedule(job), Position(), _validation(job, step), Outlets())
     _resume(loop, checkpoints, job.fingerprint)
     stream = batches(
