@@ -48,7 +48,7 @@ def f1_bars(
         axes.set_ylim(0, 1)
         axes.set_ylabel("F1")
         axes.set_title(title)
-        axes.legend(frameon=False, loc="upper right", fontsize=8)
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.99), borderaxespad=0, fontsize=8)
         return _svg(figure)
 
 
@@ -58,7 +58,7 @@ def confusion(matrix: NDArray[np.integer], names: Sequence[str], title: str) -> 
     size = 0.62 * len(names) + 2.0
     with _figure(size + 0.4, size) as (figure, axes):
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for row, column in np.ndindex(*matrix.shape):
+        for row, column in np.argwhere(matrix):
             colour = "white" if shares[row, column] > 0.55 else "#1b2733"
             axes.text(
                 column,
@@ -78,10 +78,10 @@ def confusion(matrix: NDArray[np.integer], names: Sequence[str], title: str) -> 
 
 def maps(panels: Mapping[str, NDArray[np.floating]], expressions: Sequence[str], aus: Sequence[str]) -> str:
     """Association maps (E A) side by side on one colour scale, so that prior, learned and true can be compared."""
-    width = (0.34 * len(aus) + 0.6) * len(panels) + 1.6
+    width = (0.23 * len(aus) + 0.3) * len(panels) + 1.7
     top = max(float(panel.max()) for panel in panels.values()) or 1.0
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, 0.34 * len(expressions) + 1.3), layout="constrained")
+        figure = Figure(figsize=(width, 0.3 * len(expressions) + 1.2), layout="constrained")
         for index, (name, panel) in enumerate(panels.items()):
             axes = figure.add_subplot(1, len(panels), index + 1)
             image = axes.imshow(panel, cmap="Blues", vmin=0, vmax=top, aspect="auto")
