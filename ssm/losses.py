@@ -48,13 +48,18 @@ def ramp(progress: float, steepness: float = 10.0) -> float:
     return 2 / (1 + math.exp(-steepness * progress)) - 1
 
 
-def expression_loss(logits_BE: Tensor, labels_B: Tensor, class_mask_BE: Tensor, weights_B: Tensor | None) -> Tensor:
-    """Sum over clips of the cross-entropy among the classes of each clip's own corpus.
+def expression_losses(logits_BE: Tensor, labels_B: Tensor, class_mask_BE: Tensor) -> Tensor:
+    """Cross-entropy of each clip (B) among the classes of its own corpus.
 
     A class outside the mask has probability and gradient exactly zero; a label outside it makes the loss infinite.
     """
     logits = logits_BE.float().masked_fill(~class_mask_BE, -torch.inf)
-    losses_B = F.cross_entropy(logits, labels_B, reduction="none")
+    return F.cross_entropy(logits, labels_B, reduction="none")
+
+
+def expression_loss(logits_BE: Tensor, labels_B: Tensor, class_mask_BE: Tensor, weights_B: Tensor | None) -> Tensor:
+    """Sum over clips of `expression_losses`, each times its weight where there are weights."""
+    losses_B = expression_losses(logits_BE, labels_B, class_mask_BE)
     return losses_B.sum() if weights_B is None else (losses_B * weights_B).sum()
 
 

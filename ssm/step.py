@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from ssm.batch import AUBatch, FEBatch
 from ssm.collective import Collective, SingleProcess
 from ssm.losses import LOSSES, LossConfig, RunningMeans
+from ssm.mal import MALConfig, SampleWeighting, WeightingScope
 from ssm.microbatch import MicroBatch, au_part, fe_part
+from ssm.model import SSM
 from ssm.optim import (
     MovingAverage,
     OptimConfig,
@@ -54,6 +56,10 @@ class TrainConfig(BaseModel):
         default=1, ge=1, le=1024, description="micro-batches per step: less memory, the same result up to rounding"
     )
     seed: int = Field(default=1, ge=0, description="seed of mixup and of the gates' noise")
+    sample_weighting: Literal["none", "mal"] = Field(
+        default="none", description="mal: weights of FE clips learned to help the AU side (meta auxiliary learning)"
+    )
+    mal: MALConfig = Field(default=MALConfig(), description="settings of sample_weighting = mal")
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class TrainStep:
         self._wrapped = wrap(self.model)
         self._forward = torch.compile(self._wrapped) if config.compile else self._wrapped
         self._parameters = list(trainable(self.model).values())
+        self._weighting = self._make_weighting()
         self._started: set[tuple[bool, bool]] = set()
         self._watch = Watch()
 
@@ -150,16 +157,19 @@ class TrainStep:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "means": self.means.values,
+            "weighting": self._weighting.state_dict() if self._weighting else {},
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state; ValueError, before anything changes, where names or shapes do not fit."""
         own = {"model": learned_state(self.model), "average": self.average.state_dict()}
-        check_names("parts of the training state", state, {**own, "optimizer": None, "means": None})
+        check_names("parts of the training state", state, {**own, "optimizer": 0, "means": 0, "weighting": 0})
         for part, tensors in own.items():
             check_names(f"{part} tensors", state[part], tensors)
             check_shapes(f"{part} tensors", state[part], tensors)
+        if self._weighting:
+            self._weighting.load_state_dict(state["weighting"])
         self.optimizer.load_state_dict(state["optimizer"])
         for part, tensors in own.items():
             for name, tensor in tensors.items():
@@ -178,12 +188,29 @@ class TrainStep:
                     f"accumulation = {self.config.accumulation} micro-batches: lower it or raise the batch"
                 )
 
+    def _make_weighting(self) -> SampleWeighting | None:
+        if self.config.sample_weighting == "none":
+            return None
+        if not isinstance(self.model, SSM):
+            raise ValueError(f"sample_weighting = mal needs an SSM model, got {type(self.model).__name__}")
+        scope = WeightingScope(self.config.seed, self.device, self.collective, self.preprocessing)
+        return SampleWeighting(self.model, self.config.mal, scope)
+
     def _prepare(self, fe: FEBatch | None, au: AUBatch | None, step: int) -> MicroBatch:
         config = self.config
-        return MicroBatch(
-            None if fe is None else fe_part(fe.to(self.device)),
-            None if au is None else au_part(au.to(self.device), config.mixup_alpha, config.seed, step, self.collective),
-        )
+        fe_side = None if fe is None else fe_part(fe.to(self.device))
+        au_side = None
+        if au is not None:
+            au_side = au_part(au.to(self.device), config.mixup_alpha, config.seed, step, self.collective)
+        if self._weighting and fe_side and au_side:
+            with self._autocast():
+                key = noise_key(config.seed, step)
+                weights = self._weighting(fe_side, au_side, key=key, slices=config.accumulation)
+            fe_side = replace(fe_side, weights=weights)
+        return MicroBatch(fe_side, au_side)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def _global_counts(self, batch: MicroBatch) -> Tensor:
         """L: what the global sum of each loss is divided by."""
@@ -219,7 +246,7 @@ class TrainStep:
     def _sums(self, model: Callable[..., Any], part: MicroBatch, key: int) -> tuple[Tensor, list[bool]]:
         """The four weighted sums over one micro-batch (L), zero where the model does not produce a loss."""
         inputs = part.inputs(self.preprocessing)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        with self._autocast():
             output = model(**inputs, noise_key=key)
         sums = part.loss_sums(output)
         zero = torch.zeros((), device=self.device)

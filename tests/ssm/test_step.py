@@ -82,14 +82,15 @@ def test_two_workers_equal_one(tmp_path: Path) -> None:
     script, result = tiny.__file__, tmp_path / "runs.pt"
     command = [sys.executable, script]
     workers = [subprocess.Popen([*command, str(rank), "2", str(tmp_path / "store"), str(result)]) for rank in range(2)]
-    alone = tiny.tiny_step()
-    expected = [r.floats() for r in tiny.train(alone, range(20))]
-    assert [worker.wait(timeout=200) for worker in workers] == [0, 0]
-    for run in torch.load(result, weights_only=True).values():
+    alone = {name: tiny.tiny_step(tiny.fast_with(**changes)) for name, changes, _ in tiny.WORKER_RUNS}
+    curves = {name: [r.floats() for r in tiny.train(alone[name], range(steps))] for name, _, steps in tiny.WORKER_RUNS}
+    assert [worker.wait(timeout=250) for worker in workers] == [0, 0]
+    for name, run in torch.load(result, weights_only=True).items():
+        expected = curves[name]
         for number, (found, one) in enumerate(zip(run["floats"], expected, strict=True)):
             assert found == pytest.approx(one, rel=1e-4, abs=1e-4), f"step {number}"
-        for name, tensor in alone.state_dict()["model"].items():
-            torch.testing.assert_close(run["model"][name], tensor, rtol=1e-2, atol=2e-3)
+        for key, tensor in alone[name].state_dict()["model"].items():
+            torch.testing.assert_close(run["model"][key], tensor, rtol=1e-2, atol=2e-3)
 
 
 @pytest.mark.parametrize("absent", ["fe", "au"])
@@ -156,7 +157,7 @@ def test_mixup_uses_the_partner_of_the_global_draw() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 2}, {"mixup_alpha": 0.2}, {"precision": "bfloat16"}],
+    [{"seed": 2}, {"mixup_alpha": 0.2}, {"precision": "bfloat16"}, {"sample_weighting": "mal"}],
 )
 def test_every_setting_changes_the_run(changes: dict[str, object]) -> None:
     base, other = (tiny.tiny_step(config) for config in (tiny.FAST, tiny.fast_with(**changes)))

@@ -107,6 +107,14 @@ def fast_with(**changes: object) -> TrainConfig:
     return FAST.model_copy(update=changes)
 
 
+WORKER_RUNS: tuple[tuple[str, dict[str, object], int], ...] = (
+    ("plain", {}, 20),
+    ("accumulated", {"accumulation": 2}, 4),
+    ("weighted", {"sample_weighting": "mal"}, 4),
+)
+"""What a worker trains one after the other: name, settings, steps."""
+
+
 def _worker(rank: int, world: int, store: str, result: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
@@ -116,10 +124,10 @@ def _worker(rank: int, world: int, store: str, result: Path) -> None:
 
     group = ProcessGroup()
     runs = {}
-    for name, accumulation in (("plain", 1), ("accumulated", 2)):
-        config = fast_with(accumulation=accumulation)
+    for name, changes, steps in WORKER_RUNS:
+        config = fast_with(**changes)
         step = TrainStep(tiny_model(), config, device="cpu", wrap=wrap, collective=group)
-        found = train(step, range(20), cut=lambda size: slice(rank * size // world, (rank + 1) * size // world))
+        found = train(step, range(steps), cut=lambda size: slice(rank * size // world, (rank + 1) * size // world))
         runs[name] = {"floats": [r.floats() for r in found], "model": step.state_dict()["model"]}
     if rank == 0:
         torch.save(runs, result)
