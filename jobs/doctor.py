@@ -23,7 +23,7 @@ def main() -> None:
     """Parse, examine, print, write."""
     arguments, fields = _parser(sys.argv[1:]).parse_known_args()
     try:
-        diagnosis = examine(arguments.corpus, arguments.root, **split_assignments(fields))
+        diagnosis = examine(arguments.corpus, arguments.root, arguments.content, **split_assignments(fields))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE)
@@ -43,6 +43,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     parser.add_argument("root", type=Path, help="the folder that holds the corpus")
     parser.add_argument("--corpus", required=True, metavar="NAME", help=f"one of {', '.join(corpora())}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, report.json and issues.csv there")
+    parser.add_argument("--content", action="store_true", help="also look for identical clips under different names")
     parser.add_argument("--show", type=int, default=20, metavar="N", help="bad lines to print (default: 20)")
     return parser
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ssm.vocabulary import ACTION_UNITS
 from ssm_platform.corpora import Corpus, corpus_named, refusal, settings_of, survey
+from ssm_platform.corpora.duplicates import same_content
 from ssm_platform.records import Manifest, Reading
 
 _FAR_POINTS, _FAR_RATIO = 5.0, 1.5  # a prevalence this far from the published one, both ways, is worth a look
@@ -103,11 +104,15 @@ class Diagnosis(_Frozen):
     summary: list[str] = Field(description="one line per rule, worst first")
 
 
-def examine(name: str, root: str | Path, **options: Any) -> Diagnosis:
-    """Read corpus ``name`` below ``root`` and count. ValueError for an unknown corpus, option or root."""
+def examine(name: str, root: str | Path, content: bool = False, **options: Any) -> Diagnosis:
+    """Read corpus ``name`` below ``root`` and count; ``content`` also looks for identical clips under other names.
+
+    ValueError for an unknown corpus, option or root.
+    """
     corpus = corpus_named(name)
     settings = settings_of(corpus, options)
     reading = survey(corpus, root, settings)
+    reading.issues.extend(same_content(reading.manifest) if content else ())
     manifest, reasons = reading.manifest, refusal(corpus, reading, settings)
     labels = _au_counts(corpus, manifest) if manifest.task == "au" else _class_counts(corpus, manifest)
     return Diagnosis(

@@ -101,6 +101,21 @@ def test_an_empty_tree_gives_a_report_too(tree: Tree, tmp_path: Path) -> None:
             assert "no usable record" in write(diagnosis, tmp_path / name).read_text()
 
 
+def test_identical_content_under_two_names_is_found_on_request(tree: Tree) -> None:
+    tree.text("mine.csv", "source,expression,part\na.mp4,joy,train\nb.mp4,joy,test\nc.mp4,joy,train\nd.mp4,joy,train\n")
+    tree.video("a.mp4", 9)
+    tree.video("b.mp4", 9)
+    tree.video("c.mp4", 9)
+    tree.video("d.mp4", 8)
+    assert examine("manifest", tree.root).usable
+    diagnosis = examine("manifest", tree.root, content=True)
+    assert [(issue.value, issue.severity) for issue in diagnosis.issues if "content" in issue.rule] == [
+        ("b.mp4", "leak"),
+        ("c.mp4", "note"),
+    ]
+    assert not diagnosis.usable
+
+
 def test_printing_is_bounded(tree: Tree) -> None:
     lines = "".join(f"A/Sad/{n:04d} Sad\n" for n in range(1, 31))
     tree.text("4_setups/All_scenes/train_All.csv", lines)
