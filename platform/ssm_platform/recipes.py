@@ -166,6 +166,11 @@ def _learning(directions: str) -> Modifier:
     return modify
 
 
+def mal(config: RunConfig) -> RunConfig:
+    """Meta auxiliary learning: FE clips weighted so that they help the AU side."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"sample_weighting": "mal"})})
+
+
 RECIPES: Mapping[str, Recipe] = {
     "quickstart": quickstart,
     "tiny": tiny,
@@ -183,6 +188,7 @@ MODIFIERS: Mapping[str, Modifier] = {
     "au_to_fe": _learning("au_to_fe"),
     "fe_to_au": _learning("fe_to_au"),
     "full": _learning("both"),
+    "mal": mal,
 }
 """Baselines and ablations, appended to a recipe by `+`; each adds its name to the run's."""
 

@@ -1,0 +1,151 @@
+"""Checkpoints after deaths at any moment, on damaged and on absent storage."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ssm_platform.checkpoints import CheckpointError, Checkpoints, Writer, detached
+from ssm_platform.storage import Storage, open_storage
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"train": {"weight": torch.full((4,), float(step))}, "position": {"done": step, "curves": [{"step": 1.0}]}}
+
+
+def made(folder: Path, *steps: tuple[int, float | None], keep: int = 2) -> Checkpoints:
+    checkpoints = Checkpoints(open_storage(folder), keep)
+    for step, score in steps:
+        checkpoints.write(state(step), step, "run", score)
+    return checkpoints
+
+
+class Unreliable:
+    """Real storage whose writes fail as told: one error, or None, for each write."""
+
+    def __init__(self, storage: Storage, errors: list[OSError | None]) -> None:
+        self._storage, self._errors = storage, itertools.chain(errors, itertools.repeat(None))
+        self.uri = storage.uri
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def write(self, key: str, data: bytes) -> None:
+        if (error := next(self._errors)) is not None:
+            raise error
+        self._storage.write(key, data)
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    found = made(tmp_path, (3, None), (6, 0.5)).resume()
+    assert found is not None
+    marker, loaded = found
+    assert (marker.step, marker.score, marker.fingerprint) == (6, 0.5, "run")
+    assert torch.equal(loaded["train"]["weight"], torch.full((4,), 6.0))
+    assert loaded["position"] == state(6)["position"]
+
+
+def test_a_death_before_the_marker_leaves_the_one_before(tmp_path: Path) -> None:
+    checkpoints = made(tmp_path, (3, None), (6, None))
+    (tmp_path / "checkpoints/step-00000006/complete.json").unlink()
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.step == 3
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 50, None])
+def test_a_damaged_state_is_dropped_and_the_one_before_is_used(tmp_path: Path, damage: bytes | None) -> None:
+    checkpoints = made(tmp_path, (3, None), (6, None))
+    file = tmp_path / "checkpoints/step-00000006/state.pt"
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage)
+    found = checkpoints.resume()
+    assert found is not None
+    assert found[0].step == 3
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.step == 3  # whoever asks next, asks for the same
+
+
+def test_a_damaged_marker_never_happened(tmp_path: Path) -> None:
+    checkpoints = made(tmp_path, (3, None), (6, None))
+    (tmp_path / "checkpoints/step-00000006/complete.json").write_text("{")
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.step == 3
+
+
+def test_nothing_is_loaded_but_tensors_and_plain_values(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(open_storage(tmp_path))
+    marker = checkpoints.write({"code": Path("/etc")}, 1, "run", None)
+    with pytest.raises(Exception, match="[Ww]eights.only"):
+        checkpoints.load(marker)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+    checkpoints = made(tmp_path, (1, 0.3), (2, 0.9), (3, 0.9), (4, 0.1), (5, None), (6, None))
+    assert [marker.step for marker in checkpoints.complete()] == [2, 5, 6]
+    best = checkpoints.best()
+    assert best is not None
+    assert best.step == 2
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir() if any(path.iterdir())) == [
+        "step-00000002",
+        "step-00000005",
+        "step-00000006",
+    ]
+
+
+def test_storage_that_comes_back_within_the_deadline_costs_nothing(tmp_path: Path) -> None:
+    away = Unreliable(open_storage(tmp_path), [OSError(errno.EIO, "away")])
+    assert Checkpoints(away, deadline=30).write(state(1), 1, "run", None).step == 1  # type: ignore[arg-type]
+    assert Checkpoints(open_storage(tmp_path)).newest() is not None
+
+
+def test_storage_that_stays_away_ends_the_run_after_the_deadline_and_keeps_the_last_good_one(tmp_path: Path) -> None:
+    made(tmp_path, (1, None))
+    away = Unreliable(open_storage(tmp_path), [OSError(errno.EIO, "away")] * 9)
+    with pytest.raises(CheckpointError, match=r"away.*checkpoint\.deadline=0.6.*kept"):
+        Checkpoints(away, deadline=0.6).write(state(2), 2, "run", None)  # type: ignore[arg-type]
+    newest = Checkpoints(open_storage(tmp_path)).newest()
+    assert newest is not None
+    assert newest.step == 1
+
+
+def test_a_full_disk_is_told_at_once(tmp_path: Path) -> None:
+    full = Unreliable(open_storage(tmp_path), [OSError(errno.ENOSPC, "No space left on device")])
+    with pytest.raises(CheckpointError, match="free space or change storage"):
+        Checkpoints(full, deadline=3600).write(state(1), 1, "run", None)  # type: ignore[arg-type]
+
+
+def test_the_writer_hands_over_a_copy_and_raises_what_went_wrong(tmp_path: Path) -> None:
+    weight = torch.zeros(3)
+    writer = Writer(Checkpoints(open_storage(tmp_path)), "run")
+    writer.submit({"weight": weight}, 1, None)
+    weight += 1
+    writer.close()
+    found = Checkpoints(open_storage(tmp_path)).resume()
+    assert found is not None
+    assert torch.equal(found[1]["weight"], torch.zeros(3))
+
+    full = Unreliable(open_storage(tmp_path), [OSError(errno.ENOSPC, "full")])
+    failing = Writer(Checkpoints(full), "run")  # type: ignore[arg-type]
+    failing.submit({"weight": weight}, 2, None)
+    with pytest.raises(CheckpointError, match="full"):
+        failing.submit({"weight": weight}, 3, None)
+    failing.close()
+
+
+def test_detached_follows_containers() -> None:
+    tensor = torch.ones(2)
+    copy = detached({"a": [tensor, (tensor, 1)], "b": None})
+    tensor += 1
+    assert torch.equal(copy["a"][0], torch.ones(2))
+    assert torch.equal(copy["a"][1][0], torch.ones(2))
+    assert copy["b"] is None
