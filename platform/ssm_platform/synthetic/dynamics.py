@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 Intensity = NDArray[np.float32]
 
 TOP = 5.0
-_RISE, _DECAY = 0.12, 0.70  # seconds: an onset is faster than an offset
+_RISE, _DECAY = 0.20, 0.65  # seconds: how fast events start and how long they last
 _SLOPE = 2.75  # intensity per standard deviation of drive above the threshold
 _PARTED, _DROPPED = AU_ORDER.index(25), AU_ORDER.index(26)
 

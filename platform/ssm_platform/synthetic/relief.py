@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from ssm_platform.synthetic.drawing import Anatomy
@@ -20,7 +21,8 @@ from ssm_platform.synthetic.pose import Array, Pose, on_skin
 from ssm_platform.synthetic.relief_table import ANCHORS, FEATURES, Feature
 
 _SIDES = np.array([-1.0, 1.0], np.float32)
-_FAINT = 0.006  # a spot below this share of light is not drawn
+_NO_ADDEND = np.empty((0, 0), np.float32)
+_FAINT = 0.008  # a spot below this share of light is not drawn
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,7 @@ class Spots:
         pixels = np.arange(size, dtype=np.float32) + 0.5
         across = np.exp(-(((pixels - where[:, :1]) / width) ** 2))
         down = np.exp(-(((pixels - where[:, 1:]) / width) ** 2))
-        light: Array = down.T @ (across * self.strength[frame, kept, None])
-        return light
+        return _product(down.T, across * self.strength[frame, kept, None])
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def spots(face: Identity, motion: Motion, parts: Anatomy, pose: Pose, light: tup
     moves = _anchor_moves(face, motion, parts)
     where = _TABLE.where + moves[:, :, _TABLE.anchor]  # T S K 2, lateral
     where = where * np.stack([_SIDES, np.ones(2, np.float32)], axis=-1)[:, None]
-    active = motion.au @ (_TABLE.weights * face.wrinkling)
+    active = _product(motion.au.reshape(-1, len(AU_ORDER)), _TABLE.weights * np.float32(face.wrinkling))
+    active = active.reshape(*motion.au.shape[:2], -1)
     strength = active + _TABLE.rest + _TABLE.age * face.age
     frames = len(strength)
     flat = pose.project(on_skin(where.reshape(frames, -1, 2), face), size)
@@ -106,6 +108,11 @@ def _anchor_moves(face: Identity, motion: Motion, parts: Anatomy) -> Array:
         "chin": chin,
     }
     return np.stack([places[name] for name in ANCHORS], axis=2).astype(np.float32)
+
+
+def _product(left: Array, right: Array) -> Array:
+    """Matrix product on one core: numpy's would start a thread per core for each frame, 15 times the CPU time."""
+    return np.asarray(cv2.gemm(left, right, 1.0, _NO_ADDEND, 0.0), np.float32)
 
 
 def _at(x: float, y: float) -> Array:

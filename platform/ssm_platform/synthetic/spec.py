@@ -19,7 +19,7 @@ class LabSpec(_Frozen):
 
     subjects: int = Field(default=18, ge=1, le=27, description="subjects, spread evenly over the published parts")
     sequences: int = Field(default=3, ge=1, le=8, description="tasks per subject; DISFA has one video of all of them")
-    frames: int = Field(default=250, ge=8, description="frames per sequence")
+    frames: int = Field(default=200, ge=8, description="frames per sequence")
     nuisance: float = Field(default=1.0, ge=0, le=3, description="factor on head movement, light and noise")
     trait: float = Field(default=0.25, ge=0, lt=1, description="share of AU variance between sequences, not within")
     jitter: float = Field(default=0.45, ge=0, le=3, description="how unsure coders are, in units of intensity (0-5)")
@@ -29,10 +29,10 @@ class LabSpec(_Frozen):
 class WildSpec(_Frozen):
     """FE corpora: many people, short clips, one label per clip."""
 
-    clips: int = Field(default=1500, ge=20, description="clips")
-    people: int = Field(default=500, ge=1, description="different faces among the clips")
+    clips: int = Field(default=1300, ge=20, description="clips")
+    people: int = Field(default=450, ge=1, description="different faces among the clips")
     shortest: int = Field(default=16, ge=1, description="frames of the shortest clip")
-    longest: int = Field(default=24, ge=1, description="frames of the longest clip")
+    longest: int = Field(default=20, ge=1, description="frames of the longest clip")
     storage: Literal["frames", "video"] = Field(default="frames", description="folders of JPEG frames, or MP4 files")
     nuisance: float = Field(default=1.0, ge=0, le=3, description="factor on pose, light, blur, occlusion, compression")
     strength: float = Field(default=1.0, gt=0, le=1.5, description="factor on the intensity of expressions")
