@@ -1,21 +1,20 @@
 """Shared/private experts: `mlp(x) + alpha * sum_k w_k * expert_k(x)`, top-k routing per token (method, section 2).
 
-Tokens are sorted by expert once, each expert multiplies its own contiguous segment, and the results are gathered
-back, so the cost is that of the products and not of masks. Letters: F frames, N tokens of all frames, d width,
-K experts, k experts per token, h hidden width.
+The shared expert is the block's own feed-forward part. What is computed here is who goes where; `ssm.expert_kernels`
+multiplies. Letters: F frames, L positions of a frame, N = F L tokens, d width, K experts, k experts per token.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ssm import noise
 from ssm.config import ExpertsConfig
+from ssm.expert_kernels import ExpertWeights, Routes, grouped, segments
 
 
 @dataclass
@@ -64,14 +63,13 @@ class ExpertMlp(nn.Module):
 
     def private(self, x_FLd: Tensor) -> Tensor:
         """The weighted sum of each token's experts, (N, d), before alpha."""
-        weights, experts = self.route(x_FLd)
-        order = experts.flatten().argsort(stable=True)
-        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        counts = torch.bincount(experts.flatten(), minlength=self.config.count)
+        gates, experts = self.route(x_FLd)
         x = x_FLd.flatten(0, 1).to(_compute_dtype(x_FLd))
-        hidden_in = _Spread.apply(x, order, inverse, self.config.top)
-        out = self._segments(hidden_in, counts, weights.flatten()[order].to(x.dtype))
-        return cast(Tensor, _Collect.apply(out, order, inverse, self.config.top))
+        weights = ExpertWeights(self.w1, self.b1, self.w2, self.b2).to(x.dtype)
+        routes = Routes.of(experts, self.config.count)
+        aligned = not (self.w1.shape[1] % 8 or self.w1.shape[2] % 8)  # the grouped kernel reads 16 bytes at a time
+        fast = x.is_cuda and x.dtype == torch.bfloat16 and aligned
+        return (grouped if fast else segments)(x, gates.to(x.dtype), routes, weights)
 
     def route(self, x_FLd: Tensor) -> tuple[Tensor, Tensor]:
         """Gate weights (N, k), softmax over all experts and not renormalised, and expert numbers (N, k)."""
@@ -88,60 +86,6 @@ class ExpertMlp(nn.Module):
             return torch.randn_like(logits)
         return noise.normal(self.routing.seeds, self.block, logits.shape[1], self.config.count)
 
-    def _segments(self, x: Tensor, counts: Tensor, weights: Tensor) -> Tensor:
-        """Each expert over its own rows of `x` (k*N, d), sorted by expert; rows come back scaled by `weights`."""
-        aligned = not (self.w1.shape[1] % 8 or self.w1.shape[2] % 8)  # the kernel reads 16 bytes at a time
-        if x.is_cuda and x.dtype == torch.bfloat16 and aligned:
-            return self._grouped(x, counts, weights)
-        sizes = counts.tolist()
-        rows_of_each, weights_of_each = torch.split(x, sizes), torch.split(weights, sizes)
-        parameters = (self.w1.unbind(), self.b1.unbind(), self.w2.unbind(), self.b2.unbind())
-        return torch.cat([
-            torch.addmm(b2, functional.gelu(torch.addmm(b1, rows, w1)), w2) * weight[:, None]
-            for rows, weight, w1, b1, w2, b2 in zip(rows_of_each, weights_of_each, *parameters, strict=True)
-        ])  # fmt: skip
-
-    def _grouped(self, x: Tensor, counts: Tensor, weights: Tensor) -> Tensor:
-        """The same as one kernel per linear map: no wait for the counts, so it compiles and never syncs."""
-        ends = counts.cumsum(0).to(torch.int32)
-        rows = torch.repeat_interleave(counts, output_size=len(x))
-        w1, b1, w2, b2 = (p.to(x.dtype) for p in (self.w1, self.b1, self.w2, self.b2))
-        hidden = functional.gelu(functional.grouped_mm(x, w1, offs=ends) + b1[rows])
-        return (functional.grouped_mm(hidden, w2, offs=ends) + b2[rows]) * weights[:, None]
-
-
-class _Spread(torch.autograd.Function):
-    """Rows of x (N, d) in the order of the sorted routes (k*N, d).
-
-    Both directions gather (autograd would scatter with atomics), which is faster and deterministic.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor, top: int) -> Tensor:
-        ctx.save_for_backward(inverse)
-        ctx.top = top
-        return x.index_select(0, order // top)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (inverse,) = ctx.saved_tensors
-        return _sum_routes(grads[0], inverse, ctx.top), None, None, None
-
-
-class _Collect(torch.autograd.Function):
-    """The transpose of `_Spread`: sums each token's sorted routes (k*N, d) into (N, d)."""
-
-    @staticmethod
-    def forward(ctx: Any, routed: Tensor, order: Tensor, inverse: Tensor, top: int) -> Tensor:
-        ctx.save_for_backward(order)
-        ctx.top = top
-        return _sum_routes(routed, inverse, top)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (order,) = ctx.saved_tensors
-        return grads[0].index_select(0, order // ctx.top), None, None, None
-
 
 def _scrambled(experts_FLk: Tensor) -> Tensor:
     """The released code's expert table: cut into k pieces of length N, so pass j sends token i to flat j*N + i.
@@ -152,10 +96,6 @@ def _scrambled(experts_FLk: Tensor) -> Tensor:
     frames, positions, top = experts_FLk.shape
     table = experts_FLk.transpose(0, 1).reshape(top, positions, frames)
     return table.permute(2, 1, 0)
-
-
-def _sum_routes(routed: Tensor, inverse: Tensor, top: int) -> Tensor:
-    return routed.index_select(0, inverse).view(-1, top, routed.shape[-1]).sum(1)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

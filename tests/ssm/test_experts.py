@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssm import noise
 from ssm.backbone import Backbone
 from ssm.config import BackboneConfig, ExpertsConfig
+from ssm.expert_kernels import ExpertWeights, Routes, grouped, segments
 from ssm.experts import ExpertMlp, Routing, mlp_width
 
 
@@ -47,14 +48,20 @@ def test_equal_to_a_loop_over_tokens_forwards_and_backwards(top: int) -> None:
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_the_grouped_kernel_of_the_gpu_path_computes_the_same() -> None:
+def test_the_grouped_kernels_of_the_gpu_path_compute_the_same() -> None:
     layer = _layer().eval()
-    x = torch.randn(3, 16, 8)
-    weights, experts = layer.route(x)
-    rows = torch.randn(96, 8)
-    counts = torch.bincount(experts.flatten(), minlength=4)
-    by_segment = layer._segments(rows, counts, weights.flatten())
-    torch.testing.assert_close(layer._grouped(rows, counts, weights.flatten()), by_segment, atol=1e-5, rtol=1e-5)
+    x = torch.randn(48, 8, requires_grad=True)
+    gates, experts = (table.detach() for table in layer.route(x[None]))
+    gates.requires_grad_()
+    weights, routes = ExpertWeights(layer.w1, layer.b1, layer.w2, layer.b2), Routes.of(experts, 4)
+    upstream = torch.randn(48, 8)
+    results = []
+    for kernel in (segments, grouped):
+        out = kernel(x, gates, routes, weights)
+        wanted = (x, gates, layer.w1, layer.b1, layer.w2, layer.b2)
+        results.append((out, *torch.autograd.grad(out, wanted, upstream)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_an_expert_that_no_token_visits_still_has_a_gradient() -> None:
