@@ -22,6 +22,7 @@ from ssm_platform.synthetic.relief_table import ANCHORS, FEATURES, Feature
 
 _SIDES = np.array([-1.0, 1.0], np.float32)
 _NO_ADDEND = np.empty((0, 0), np.float32)
+_DEEPEST = 0.42  # where several AUs deepen one fold it does not turn black
 _FAINT = 0.008  # a spot below this share of light is not drawn
 
 
@@ -63,7 +64,7 @@ def spots(face: Identity, motion: Motion, parts: Anatomy, pose: Pose, light: tup
     where = where * np.stack([_SIDES, np.ones(2, np.float32)], axis=-1)[:, None]
     active = _product(motion.au.reshape(-1, len(AU_ORDER)), _TABLE.weights * np.float32(face.wrinkling))
     active = active.reshape(*motion.au.shape[:2], -1)
-    strength = active + _TABLE.rest + _TABLE.age * face.age
+    strength = _DEEPEST * np.tanh((active + _TABLE.rest + _TABLE.age * face.age) / _DEEPEST)
     frames = len(strength)
     flat = pose.project(on_skin(where.reshape(frames, -1, 2), face), size)
     scale = float(pose.scale.mean()) * size
