@@ -247,7 +247,8 @@ class TrainStep:
         """The four weighted sums over one micro-batch (L), zero where the model does not produce a loss."""
         inputs = part.inputs(self.preprocessing)
         with self._autocast():
-            output = model(**inputs, noise_key=key)
+            # as a tensor: a compiled model would otherwise be compiled again for another number
+            output = model(**inputs, noise_key=torch.tensor(key, device=self.device))
         sums = part.loss_sums(output)
         zero = torch.zeros((), device=self.device)
         return torch.stack([zero if value is None else value for value in sums]), [v is not None for v in sums]
