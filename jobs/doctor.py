@@ -12,6 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from ssm_platform.cli import format_fields, split_assignments
 from ssm_platform.corpora import Corpus, corpora, corpus_named
 from ssm_platform.doctor import describe, examine, write
@@ -23,7 +25,9 @@ def main() -> None:
     """Parse, examine, print, write."""
     arguments, fields = _parser(sys.argv[1:]).parse_known_args()
     try:
-        diagnosis = examine(arguments.corpus, arguments.root, arguments.content, **split_assignments(fields))
+        with tqdm(desc=arguments.corpus, unit=" records", disable=None, leave=False) as bar:
+            options = split_assignments(fields)
+            diagnosis = examine(arguments.corpus, arguments.root, arguments.content, bar.update, **options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE)

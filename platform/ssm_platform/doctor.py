@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -104,14 +104,16 @@ class Diagnosis(_Frozen):
     summary: list[str] = Field(description="one line per rule, worst first")
 
 
-def examine(name: str, root: str | Path, content: bool = False, **options: Any) -> Diagnosis:
+def examine(
+    name: str, root: str | Path, content: bool = False, on_record: Callable[[], None] | None = None, **options: Any
+) -> Diagnosis:
     """Read corpus ``name`` below ``root`` and count; ``content`` also looks for identical clips under other names.
 
     ValueError for an unknown corpus, option or root.
     """
     corpus = corpus_named(name)
     settings = settings_of(corpus, options)
-    reading = survey(corpus, root, settings)
+    reading = survey(corpus, root, settings, on_record)
     reading.issues.extend(same_content(reading.manifest) if content else ())
     manifest, reasons = reading.manifest, refusal(corpus, reading, settings)
     labels = _au_counts(corpus, manifest) if manifest.task == "au" else _class_counts(corpus, manifest)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ssm.vocabulary import BP4D_AUS
-from ssm_platform.corpora import corpora
+from ssm_platform.corpora import ReadOptions, corpora
 from ssm_platform.doctor import Diagnosis, describe, examine, write
 
 if TYPE_CHECKING:
@@ -150,3 +150,11 @@ def test_help_shows_layout_and_options(name: str) -> None:
     text = doctor("--corpus", name, "--help").stdout
     assert corpora()[name].layout in text
     assert all(f"--{field}=" in text for field in corpora()[name].options.model_fields)
+
+
+def test_the_guide_names_every_corpus_and_option() -> None:
+    guide = (REPOSITORY / "docs" / "corpora.md").read_text()
+    table = {row.split("`")[1]: row for row in guide.splitlines() if row.startswith("| `")}
+    for name, corpus in corpora().items():
+        for option in corpus.options.model_fields:
+            assert f"`{option}`" in (table[name] if option not in ReadOptions.model_fields else guide), (name, option)

@@ -234,6 +234,14 @@ def test_dfew_lists_are_checked_against_each_other(tree: Tree) -> None:
     assert issue.value == "00001: anger here, happiness in set_1.csv:2"
 
 
+def test_dfew_clips_that_a_fold_lists_on_neither_side_are_noted(tree: Tree) -> None:
+    dfew(tree, train1="2,2", test1="1,1", train2="1,1", test2="2,2 3,3")
+    reading = read_corpus("dfew", tree.root)
+    assert len(reading.manifest) == 3
+    issue = found(reading, "in the train or the test list of every fold", "note")
+    assert (issue.path, issue.value) == ("EmoLabel_DataSplit/train(single-labeled)/set_1.csv", "00003")
+
+
 def test_dfew_test_in_two_folds_is_named(tree: Tree) -> None:
     dfew(tree, train1="2,2", test1="1,1", train2="2,2", test2="1,1 3,3")
     reading = lenient("dfew", tree)
@@ -269,8 +277,8 @@ def test_the_ceiling_is_a_setting(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize(("option", "value", "rule"), [
-    ("camera", "top", "camera"), ("threshold", 9, "threshold"), ("aus", (3,), "unknown AU 3"), ("colour", 1, "colour"),
-    ("max_issue_fraction", 2, "max_issue_fraction"),
+    ("camera", "top", "camera"), ("threshold", 9, "threshold"), ("aus", (3,), "AU 3 is not scored here"),
+    ("aus", (), "name at least one AU"), ("colour", 1, "colour"), ("max_issue_fraction", 2, "max_issue_fraction"),
 ])  # fmt: skip
 def test_unknown_options_and_values_are_refused(tree: Tree, option: str, value: object, rule: str) -> None:
     tree.root.mkdir()

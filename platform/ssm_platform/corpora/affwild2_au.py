@@ -24,6 +24,7 @@ _CODING = Coding(missing=(-1,))
 class AffWild2AUOptions(AUOptions):
     """Aff-Wild2 AU: which AUs."""
 
+    scored = AUS
     aus: tuple[int, ...] = Field(default=AUS, description="AU numbers to use as label columns, in this order")
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ssm.vocabulary import Vocabulary
 from ssm_platform.records import Issue, Record, Severity, Task
@@ -44,6 +44,17 @@ class AUOptions(ReadOptions):
     """Options of AU corpora: which AUs become label columns (the corpus's usual ones unless named)."""
 
     aus: tuple[int, ...] = Field(default=(), description="AU numbers to use as label columns, in this order")
+    scored: ClassVar[tuple[int, ...]] = ()  # the AUs of a corpus whose label files cannot hold others; empty: any
+
+    @field_validator("aus")
+    @classmethod
+    def _known(cls, aus: tuple[int, ...]) -> tuple[int, ...]:
+        if not aus:
+            raise ValueError("name at least one AU")
+        for au in aus:
+            if cls.scored and au not in cls.scored:
+                raise ValueError(f"AU {au} is not scored here; scored: {', '.join(map(str, cls.scored))}")
+        return Vocabulary(aus=aus).aus
 
     def vocabulary(self, root: Path) -> Vocabulary:
         """AU columns only."""

@@ -22,6 +22,8 @@ from ssm_platform.corpora.sources import Sequence, labelled_records, video_frame
 from ssm_platform.records import Record
 
 RATE = 20.0
+AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
+"""The AUs that DISFA and DISFA+ score."""
 _AU_FILE = re.compile(r".*?au(\d+)\.txt", re.IGNORECASE)
 _PARTS = {
     "P1": "SN001 SN002 SN009 SN010 SN016 SN026 SN027 SN030 SN032",
@@ -37,6 +39,7 @@ PARTS: Mapping[str, str] = MappingProxyType(
 class DISFAOptions(AUOptions):
     """DISFA: which AUs, camera, and from which intensity an AU counts as active."""
 
+    scored = AUS
     aus: tuple[int, ...] = Field(default=DISFA_AUS, description="AU numbers to use as label columns, in this order")
     camera: Literal["left", "right"] = Field(default="right", description="which camera's videos to read")
     threshold: int = Field(default=2, ge=1, le=5, description="an AU is active from this intensity (0-5)")

@@ -10,18 +10,17 @@ from pathlib import Path
 from pydantic import Field
 
 from ssm_platform.corpora.base import AUOptions, Corpus, Report
-from ssm_platform.corpora.disfa import au_files, report_absent_aus
+from ssm_platform.corpora.disfa import AUS, au_files, report_absent_aus
 from ssm_platform.corpora.labels import Coding, read_intensity_files
 from ssm_platform.corpora.sources import Sequence, folder_frames, labelled_records
 from ssm_platform.records import Record
-
-_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 
 
 class DISFAPlusOptions(AUOptions):
     """DISFA+: which AUs, and from which intensity an AU counts as active."""
 
-    aus: tuple[int, ...] = Field(default=_AUS, description="AU numbers to use as label columns, in this order")
+    scored = AUS
+    aus: tuple[int, ...] = Field(default=AUS, description="AU numbers to use as label columns, in this order")
     threshold: int = Field(default=2, ge=1, le=5, description="an AU is active from this intensity (0-5)")
 
 

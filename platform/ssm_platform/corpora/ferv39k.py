@@ -42,7 +42,7 @@ def read(root: Path, options: FERV39KOptions, report: Report) -> Iterator[Record
     for part, name in _LISTS.items():
         for line, text in content(read_lines(setups / name, report)):
             report.rows += 1
-            clip, _, label = text.rpartition(" ")
+            clip, _, label = text.replace("\\", "/").rpartition(" ")
             clip = clip.strip().strip("/")
             if lists.admits(clip, part, setups / name, line):
                 yield from _clip(crops, clip, label, part, setups / name, line, report)

@@ -1,14 +1,13 @@
-"""Expression corpora cut into official folds: a train list and a test list per fold, lines that name a clip and its
-class.
+"""Expression corpora cut into official folds: a train list and a test list per fold, each line a clip and its class.
 
 A clip's part is the fold whose test list has it; training for fold k is then every clip of another part, which is
-what the train lists say, and they are read to prove it. Reported: a clip on both sides of a fold (leak), listed
-twice, under two classes, or test in two folds.
+what the train lists say, and they are read to prove it. Reported: a clip on both sides of a fold (leak) or on
+neither, listed twice, under two classes, or test in two folds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,25 +42,27 @@ class _Place:
 def read_folds(lists: Mapping[str, tuple[Path, Path]], parse: ParseList, report: Report) -> Iterator[Listed]:
     """Every clip of ``lists`` (fold -> its train and its test list) once, in order of appearance."""
     clips: dict[str, Listed | None] = {}
+    listed: dict[Path, set[str]] = {}
     for fold, (train, test) in lists.items():
-        tested = _read_list(test, parse, report)
+        tested, trained = _read_list(test, parse, report), _read_list(train, parse, report)
         for clip, place in tested.items():
             _merge(clips, clip, place, fold, report)
-        for clip, place in _read_list(train, parse, report).items():
+        for clip, place in trained.items():
             if clip in tested:
                 rule = f"a clip of fold {fold} is in its train list or in its test list"
                 report.leak(place.path, place.line, clip, rule)
             _merge(clips, clip, place, None, report)
+        if tested and trained:
+            listed[train] = tested.keys() | trained.keys()
+    _report_unlisted(clips.keys(), listed, report)
     report.rows += len(clips)
-    yield from (listed for listed in clips.values() if listed is not None)
+    yield from (clip for clip in clips.values() if clip is not None)
 
 
 def folded_records(
     listed: Iterable[Listed], folder: Path, clips: Mapping[int, Path], report: Report
 ) -> Iterator[Record]:
-    """The listed clips as records. ``clips`` are the videos and frame folders in ``folder`` by number; an absent one
-    is reported.
-    """
+    """The listed clips as records; ``clips`` are the videos and frame folders in ``folder`` by number."""
     for clip in listed:
         path, cause = clips.get(int(clip.clip)), Cause(clip.path, clip.line)
         if path is None:
@@ -83,6 +84,15 @@ def _read_list(path: Path, parse: ParseList, report: Report) -> dict[str, _Place
         else:
             places[clip] = _Place(expression, path, line)
     return places
+
+
+def _report_unlisted(clips: Set[str], listed: Mapping[Path, set[str]], report: Report) -> None:
+    """A clip of one fold's lists that another fold lists on neither side: training there would use it all the same."""
+    for path, names in listed.items():
+        unlisted = sorted(clips - names)
+        if unlisted:
+            value = f"{unlisted[0]}, ..." if len(unlisted) > 1 else unlisted[0]
+            report.note(path, None, value, "every clip is in the train or the test list of every fold", len(unlisted))
 
 
 def _merge(clips: dict[str, Listed | None], clip: str, place: _Place, fold: str | None, report: Report) -> None:

@@ -7,7 +7,6 @@ videos. Legend: N label rows, A action units.
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from ssm_platform.corpora.text import content, integer, read_lines
 from ssm_platform.records import UNKNOWN
 
 _NUMBER = re.compile(r"(\d+)\D*$")
+_LONGEST, _DIGITS = 64, 18  # characters looked at, digits that fit into 64 bits
 _PAIR = re.compile(r"[,;\s]+")
 
 
@@ -115,7 +115,7 @@ def read_occurrence_table(path: Path, aus: Sequence[int], coding: Coding, report
     """A csv with AU numbers in its header and the frame number in its first column (BP4D, BP4D+). None where it has
     none.
     """
-    rows = list(csv.reader(read_lines(path, report)))
+    rows = [[cell.strip(' "') for cell in line.split(",")] for line in read_lines(path, report)]
     header = [integer(cell) for cell in rows[0][1:]] if rows else []
     if not any(au in header for au in aus):
         report.problem(path, 1, ",".join(rows[0]) if rows else "empty file", "the header row names AU numbers")
@@ -209,5 +209,5 @@ def frame_number(name: str) -> int | None:
     """The last whole number in a frame's name, without its suffix: "2440.jpg", "frame_1.jpg", "000012" -> 2440, 1,
     12.
     """
-    found = _NUMBER.search(os.path.splitext(name)[0])
-    return int(found[1]) if found else None
+    found = _NUMBER.search(os.path.splitext(name)[0][-_LONGEST:])
+    return int(found[1]) if found and len(found[1]) <= _DIGITS else None

@@ -20,13 +20,14 @@ from ssm_platform.corpora.labels import Coding
 from ssm_platform.records import Record
 
 _EMPTY = 999
-_LABELLED = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
+_KNOWN = {str(au) for au in (*disfa.AUS, _EMPTY)}
 _SUBJECT = re.compile(r"SN\d{3}", re.IGNORECASE)
 
 
 class ListDISFAOptions(FrameListOptions):
     """Prepared DISFA lists: the lists, and which AUs."""
 
+    scored = disfa.AUS
     aus: tuple[int, ...] = Field(default=DISFA_AUS, description="AU numbers to use as label columns, in this order")
 
 
@@ -39,9 +40,6 @@ def _parse(text: str, aus: tuple[int, ...]) -> tuple[str, list[str]] | None:
     if not isinstance(image, str) or not isinstance(active, list) or set(map(str, active)) - _KNOWN:
         return None
     return image, [str(int(au in active)) for au in aus]
-
-
-_KNOWN = {str(au) for au in (*_LABELLED, _EMPTY)}
 
 
 def _subject(folder: str) -> str | None:

@@ -58,6 +58,7 @@ class Resolver:
 
     def find(self, text: str, path: Path, line: int) -> Path:
         """The folder or file ``text`` names; where nothing is found, the place it should be in."""
+        text = text.replace("\\", "/")
         if (self._base / text).exists():
             return self._base / text
         parts = Path(text).parts

@@ -23,11 +23,12 @@ from ssm.vocabulary import ACTION_UNITS, EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
 from ssm_platform.corpora.labels import Coding, LabelRows
 from ssm_platform.corpora.sources import Frames, Sequence, folder_frames, labelled_records, video_frames, whole_record
-from ssm_platform.corpora.text import expression_of, integer, read_lines
+from ssm_platform.corpora.text import expression_of, integer, read_lines, real
 from ssm_platform.records import Record
 
 _AU_COLUMN = re.compile(r"AU0*(\d+)(?:_c)?", re.IGNORECASE)
 _CODING = Coding(missing=(9, -1, 999))
+_FASTEST = 10_000
 _CLASSES = {name: name for name in EXPRESSIONS}
 _OWN = ("source", "frame", "expression", "clip", "subject", "part", "rate", "start", "length")
 
@@ -128,13 +129,14 @@ def _frames(row: _Row, report: Report, cause: Cause) -> Frames | None:
     """The source of a row: a folder of images or a video."""
     place = report.root / row.source
     frames = folder_frames(place, report, cause) if place.is_dir() else video_frames(place, report, cause)
-    rate = row.cells.get("rate", "")
-    if frames is None or not rate:
+    text = row.cells.get("rate", "")
+    if frames is None or not text:
         return frames
-    if not rate.replace(".", "", 1).isdigit() or float(rate) <= 0:
-        report.note(cause.path, row.line, rate, "rate is frames per second, above 0; not used")
+    rate = real(text)
+    if rate is None or not 0 < rate <= _FASTEST:
+        report.note(cause.path, row.line, text, f"rate is frames per second, above 0, at most {_FASTEST}; not used")
         return frames
-    return replace(frames, rate=float(rate))
+    return replace(frames, rate=rate)
 
 
 def _span(row: _Row, frames: int) -> tuple[int, int] | None:
@@ -169,15 +171,22 @@ def _open(path: Path, report: Report) -> _Table:
 
 
 def _open_csv(path: Path, report: Report) -> _Table:
+    rows = _csv_cells(path, report)
+    _, columns = next(rows, (1, []))
+    return _Table(columns, (_csv_row(line, columns, cells) for line, cells in rows if any(cells)))
+
+
+def _csv_cells(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of each row; a row that is no CSV is reported and ends the table."""
     reader = csv.reader(read_lines(path, report))
-    columns = [name.strip() for name in next(reader, [])]
-    rows = ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
-    return _Table(columns, (_csv_row(line, columns, row) for line, row in rows))
+    try:
+        yield from ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+    except csv.Error as error:
+        report.problem(path, reader.line_num, str(error), "a table is a well-formed CSV; the rest is not read")
 
 
 def _csv_row(line: int, columns: list[str], row: list[str]) -> _Row:
-    cells = [cell.strip() for cell in row] + [""] * (len(columns) - len(row))
-    return _Row(line, dict(zip(columns, cells, strict=False)))
+    return _Row(line, dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=False)))
 
 
 def _open_parquet(path: Path) -> _Table:

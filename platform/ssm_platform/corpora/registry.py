@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 import ssm_platform.corpora as package
 from ssm_platform.cli import explain
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
-from ssm_platform.records import Issue, Manifest, Reading, Record
+from ssm_platform.records import Manifest, Reading, Record
 
 _SHOWN = 5
 
@@ -71,16 +72,18 @@ def settings_of(corpus: Corpus, options: Mapping[str, Any]) -> ReadOptions:
         raise ValueError(f"options of corpus {corpus.name!r}:\n{explain(error)}") from None
 
 
-def survey(corpus: Corpus, root: str | Path, options: ReadOptions) -> Reading:
-    """What is there, good and bad, without judging it."""
+def survey(
+    corpus: Corpus, root: str | Path, options: ReadOptions, on_record: Callable[[], None] | None = None
+) -> Reading:
+    """What is there, good and bad, without judging it. ``on_record`` is called after each record, to show progress."""
     root = Path(root).absolute()
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; a corpus root is the folder that holds\n{corpus.layout}")
     report = Report(root)
-    records = list(_distinct(corpus.read(root, options, report), report))
-    _report_subject_leaks(records, report)
-    labels = options.vocabulary(root)
+    labels, sieve = options.vocabulary(root), _Sieve(report, on_record)
+    records = sieve.distinct(corpus.read(root, options, report))
     manifest = Manifest.build(root, corpus.name, "au" if labels.aus else "fe", labels, records)
+    sieve.report_subject_leaks()
     return Reading(manifest, report.issues, report.rows)
 
 
@@ -111,28 +114,32 @@ def _refused(corpus: Corpus, root: Path, reading: Reading, reasons: list[str]) -
     return "\n".join(lines)
 
 
-def _distinct(records: Iterable[Record], report: Report) -> Iterator[Record]:
-    """Records with a new name; a second one of the same name (two label files of one sequence) is reported."""
-    seen: set[str] = set()
-    for record in records:
-        if record.clip in seen:
-            count = record.length if record.au_labels is not None else 1
-            report.problem(
-                report.root / record.source, None, record.clip, "a clip is there once; the first is used", count
-            )
-        else:
-            seen.add(record.clip)
+class _Sieve:
+    """Lets each clip through once, and remembers in which parts each subject was seen."""
+
+    def __init__(self, report: Report, on_record: Callable[[], None] | None) -> None:
+        self._report = report
+        self._on_record = on_record or (lambda: None)
+        self._clips: set[str] = set()
+        self._parts: dict[str, Counter[str]] = {}
+
+    def distinct(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Records with a new name; a second one of the same name (two label files of one sequence) is reported."""
+        for record in records:
+            if record.clip in self._clips:
+                count = record.length if record.au_labels is not None else 1
+                rule = "a clip is there once; the first is used"
+                self._report.problem(self._report.root / record.source, None, record.clip, rule, count)
+                continue
+            self._clips.add(record.clip)
+            if record.subject is not None and record.part is not None:
+                self._parts.setdefault(record.subject, Counter())[record.part] += 1
             yield record
+            self._on_record()
 
-
-def _report_subject_leaks(records: list[Record], report: Report) -> None:
-    """One leak for each subject that is seen in more than one part."""
-    parts: dict[str, dict[str, int]] = {}
-    for record in records:
-        if record.subject is not None and record.part is not None:
-            counts = parts.setdefault(record.subject, {})
-            counts[record.part] = counts.get(record.part, 0) + 1
-    for subject, counts in parts.items():
-        if len(counts) > 1:
-            value = f"{subject}: " + ", ".join(f"{count} in {part}" for part, count in counts.items())
-            report.issues.append(Issue(".", None, value, "a subject is in one part", sum(counts.values()), "leak"))
+    def report_subject_leaks(self) -> None:
+        """One leak for each subject that was seen in more than one part."""
+        for subject, counts in self._parts.items():
+            if len(counts) > 1:
+                value = f"{subject}: " + ", ".join(f"{count} in {part}" for part, count in counts.items())
+                self._report.leak(self._report.root, None, value, "a subject is in one part", counts.total())

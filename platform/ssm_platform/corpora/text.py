@@ -6,6 +6,7 @@ Each helper tells the `Report` what it had to guess; a value it cannot read is r
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,7 @@ SPELLINGS: Mapping[str, str] = MappingProxyType(
 """Lower-case class names met in the wild, and the expression they mean."""
 
 _ENCODINGS = ("utf-8-sig", "gb18030")  # gb18030 reads every GBK file
+_LARGEST = 2**53  # whole numbers beyond are not exact in a float
 _CLOSE = 0.8  # difflib ratio: one letter dropped or swapped in a class name
 
 
@@ -68,10 +70,16 @@ def expression_of(text: str, usual: Mapping[str, str], path: Path, line: int, re
     return expression
 
 
-def integer(text: str) -> int | None:
-    """A whole number however it is written ("12", "12.0", " 012"), or None."""
+def real(text: str) -> float | None:
+    """A finite number, or None."""
     try:
         value = float(text)
     except ValueError:
         return None
-    return int(value) if value.is_integer() else None
+    return value if math.isfinite(value) else None
+
+
+def integer(text: str) -> int | None:
+    """A whole number however it is written ("12", "12.0", " 012"), or None."""
+    value = real(text)
+    return int(value) if value is not None and value.is_integer() and abs(value) <= _LARGEST else None
