@@ -1,7 +1,8 @@
-"""Writes a synthetic corpus, or the contact sheets of the renderer.
+"""Writes a synthetic corpus, a sample video, or the contact sheets of the renderer.
 
 python jobs/synthesize.py bp4d ROOT --preset tiny --seed 1
 python jobs/synthesize.py --contact-sheet docs/au_contact_sheet.png --people-sheet docs/synthetic_people.png
+    python jobs/synthesize.py --sample-video sample.mp4
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ssm_platform.synthetic import CORPORA, PRESETS, SyntheticSpec, write_corpus
+from ssm_platform.synthetic.sample import write_sample
 from ssm_platform.synthetic.sheets import au_sheet, people_sheet, write_sheet
 
 
@@ -25,6 +27,8 @@ def main() -> None:
         write_sheet(options.contact_sheet, au_sheet())
     if options.people_sheet is not None:
         write_sheet(options.people_sheet, people_sheet())
+    if options.sample_video is not None:
+        print(write_sample(options.sample_video))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="write every AU at three intensities")
     parser.add_argument("--people-sheet", type=Path, metavar="PNG", help="write many people with many expressions")
+    parser.add_argument("--sample-video", type=Path, metavar="MP4", help="write one person showing each expression")
     return parser
 
 

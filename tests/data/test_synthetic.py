@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
 
@@ -12,6 +15,7 @@ from ssm_platform.synthetic.identity import draw_identity
 from ssm_platform.synthetic.lab import LAB_CORPORA
 from ssm_platform.synthetic.muscles import AU_ORDER
 from ssm_platform.synthetic.performance import FACE_SCALE, person, stream, wild_performance
+from ssm_platform.synthetic.sample import SCRIPT, sample_course, write_sample
 from ssm_platform.synthetic.sheets import au_sheet, model_face, people_sheet, still_frames
 from ssm_platform.synthetic.spec import WildSpec
 from ssm_platform.synthetic.wild import draw_peaks, wild_plan
@@ -151,6 +155,15 @@ def test_a_plan_keeps_people_in_one_fold_and_classes_at_their_quota() -> None:
     assert counts.tolist() == [100] * 7
     noise = np.mean([clip.expression != clip.labelled for clip in plan])
     assert 0.03 < noise < 0.09
+
+
+def test_the_sample_video_shows_each_expression_in_turn(tmp_path: Path) -> None:
+    path = write_sample(tmp_path / "sample.mp4", size=160, seconds=0.4)
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 10 * len(SCRIPT)
+    apexes = sample_course(0.4)[5::10]
+    for shown, apex in zip(SCRIPT.values(), apexes, strict=True):
+        assert {AU_ORDER[column] for column in np.flatnonzero(apex > 1)} == set(shown)
 
 
 def test_sheets_show_every_au_and_every_expression() -> None:

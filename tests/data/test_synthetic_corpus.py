@@ -133,7 +133,7 @@ def test_a_complete_corpus_is_kept_and_another_refused(roots: dict[str, Path], t
     assert work.jobs == ()
     assert work.finish() == root
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
-    with pytest.raises(ValueError, match=r"seed 8\): give another folder"):
+    with pytest.raises(ValueError, match=r"seed 8\): remove that folder or give another"):
         corpus_jobs("bp4d", root, SPEC, seed=8)
     (tmp_path / "photo.jpg").write_bytes(b"mine")
     with pytest.raises(ValueError, match="is not empty and no synthetic corpus"):

@@ -131,7 +131,7 @@ def _is_complete(root: Path, marker: dict[str, object]) -> bool:
     if found["fingerprint"] != marker["fingerprint"]:
         raise ValueError(
             f"{path}: holds {found['corpus']} {found['fingerprint']} (seed {found['seed']}), asked for"
-            f" {marker['corpus']} {marker['fingerprint']} (seed {marker['seed']}): give another folder"
+            f" {marker['corpus']} {marker['fingerprint']} (seed {marker['seed']}): remove that folder or give another"
         )
     return True
 

@@ -69,7 +69,7 @@ def spots(face: Identity, motion: Motion, parts: Anatomy, pose: Pose, light: tup
     flat = pose.project(on_skin(where.reshape(frames, -1, 2), face), size)
     scale = float(pose.scale.mean()) * size
     width = np.maximum(np.tile(_TABLE.width, 2) * scale, 0.55)
-    return _lit(flat, width, strength.reshape(frames, -1), np.tile(_TABLE.bulge, 2), light)
+    return _lit(flat, width, strength.reshape(frames, -1).astype(np.float32), np.tile(_TABLE.bulge, 2), light)
 
 
 def _lit(where: Array, width: Array, strength: Array, bulge: Array, light: tuple[float, float]) -> Spots:
