@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from ssm.backbone import Backbone
 from ssm.experts import ExpertMlp
 
 
@@ -55,18 +56,25 @@ GROUPS = ("visual_encoder", "experts", "mapping", "rest")
 def group_names(model: nn.Module) -> dict[str, str]:
     """The group of every trainable parameter, by parameter name.
 
-    DEVIATION: experts sit inside the visual encoder, whose rate of 1e-6 protects pretrained weights; drawn at random
-    they have nothing to protect and would hardly leave their start, so they learn as everything else does. The method
-    does not say; `experts=1e-6` is the other reading.
+    DEVIATION: the rate of 1e-6 protects the encoder's pretrained weights. Experts, and the projection to D where it is
+    not the pretrained one (CLIP's is), are drawn at random inside the encoder: they have nothing to protect and would
+    hardly leave their start, so they learn as everything else does. The method does not say; `experts=1e-6` is the
+    other reading.
     """
-    new = {
-        f"{prefix}.{name}"
-        for prefix, module in model.named_modules()
-        if isinstance(module, ExpertMlp)
-        for name, _ in module.named_parameters()
-        if not name.startswith("shared.")
-    }
-    return {name: "experts" if name in new else _group(name) for name in trainable(model)}
+    new: dict[int, str] = {}
+    for module in model.modules():
+        if isinstance(module, ExpertMlp):
+            shared = set(module.shared.parameters())
+            new |= {id(parameter): "experts" for parameter in module.parameters() if parameter not in shared}
+        elif isinstance(module, Backbone) and not _pretrained_projection(module):
+            new |= {id(parameter): "rest" for parameter in cast(Any, module.net).get_classifier().parameters()}
+    return {name: new.get(id(parameter), _group(name)) for name, parameter in trainable(model).items()}
+
+
+def _pretrained_projection(backbone: Backbone) -> bool:
+    """Whether timm kept the last layer of its pretrained weights: it does where the widths agree."""
+    net = cast(Any, backbone.net)
+    return backbone.config.pretrained and net.pretrained_cfg["num_classes"] == net.num_classes
 
 
 def _group(name: str) -> str:

@@ -25,7 +25,17 @@ def test_every_trainable_parameter_of_the_model_is_in_the_group_of_its_kind() ->
         "w1", "b1", "w2", "b2", "alpha", "gate.weight", "gate.bias"
     }  # fmt: skip
     encoder = {name for name, group in groups.items() if group == "visual_encoder"}
-    assert encoder == {name for name in groups if name.startswith("backbone.")} - experts
+    new = {"backbone.net.head.weight", "backbone.net.head.bias"}  # not pretrained
+    assert encoder == {name for name in groups if name.startswith("backbone.")} - experts - new
+    assert {groups[name] for name in new} == {"rest"}
+
+
+@pytest.mark.parametrize(("classes", "group"), [(16, "visual_encoder"), (1000, "rest")])
+def test_a_projection_that_timm_kept_is_part_of_the_encoder(classes: int, group: str) -> None:
+    model = tiny_model()
+    model.backbone.config = model.backbone.config.model_copy(update={"pretrained": True})
+    model.backbone.net.pretrained_cfg = {"num_classes": classes}
+    assert group_names(model)["backbone.net.head.weight"] == group
 
 
 def test_optimizer_holds_each_parameter_once_with_the_methods_settings() -> None:
