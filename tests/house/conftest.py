@@ -1,0 +1,96 @@
+"""A Ray cluster as an operator starts it: `ray start --head` with token authentication, on ports of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+RAY = Path(sys.executable).with_name("ray")
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head: where its dashboard listens, and the environment that lets a client in."""
+
+    dashboard: str
+    environment: dict[str, str]
+    folder: Path
+
+    def submit(self, *command: str, cwd: Path, limit: float = 240) -> subprocess.CompletedProcess[str]:
+        """`ray job submit ... -- command` and its whole output."""
+        words = [str(RAY), "job", "submit", "--address", self.dashboard, *command]
+        return subprocess.run(
+            words, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=limit, check=False
+        )
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """One head for the module, ended by ending the process that was started here."""
+    folder = tmp_path_factory.mktemp("head")
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    port, dashboard, client = (free_port() for _ in range(3))
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "PATH": f"{RAY.parent}:{os.environ['PATH']}",  # as in an activated environment: jobs run its `python`
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
+    }
+    command = [
+        str(RAY), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}",
+        f"--ray-client-server-port={client}", "--num-cpus=4", f"--object-store-memory={256 * 2**20}",
+        "--node-ip-address=127.0.0.1", "--disable-usage-stats",
+    ]  # fmt: skip
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
+        )
+        try:
+            url = f"http://127.0.0.1:{dashboard}"
+            _wait_until_it_answers(url, process, folder / "log")
+            yield Head(url, {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}, folder)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=30)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path, limit: float = 90) -> None:
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"ray start ended with {process.returncode}: {log.read_text()[-2000:]}")
+        try:
+            urllib.request.urlopen(f"{url}/api/version", timeout=2)
+        except urllib.error.HTTPError:
+            return  # it answers, and asks who we are
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise TimeoutError(f"no dashboard at {url} within {limit} s: {log.read_text()[-2000:]}")
