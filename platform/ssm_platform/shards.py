@@ -7,8 +7,8 @@ others are whole:
     NAME.frames    16 bytes of header, then one `FRAME` entry per frame: where, how long, checksum, face, box
     NAME.parquet   a Manifest of the shard's clips, kind "shard": source NAME.data, start = frame number in the shard
 
-The checksum of a frame is seeded with the clip's name, its start and the frame's number, so bytes of another clip, another frame
-or another version of the shard fail it as well as damaged ones. Knows storage and records; no Ray, no labels.
+The checksum of a frame is seeded with the clip's name, its start and the frame's number, so bytes of another clip,
+another frame or another version of the shard fail it as well as damaged ones. Knows storage and records, no labels.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ShardWriter:
 
     def add(self, clip: str, frames: Iterator[StoredFrame]) -> tuple[int, list[FaceMark]]:
         """Append a clip; returns its start and the mark of each frame. A clip that fails midway leaves no trace."""
-        start, begin, marks = len(self._entries), self._end, []
+        start, begin, marks = len(self._entries), self._end, list[FaceMark]()
         try:
             for frame in frames:
                 self._append(frame, _checksum(clip, start, len(marks), frame.data))
