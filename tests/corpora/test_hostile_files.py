@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,9 @@ PLACES = {
     "dfew": "EmoLabel_DataSplit/train(single-labeled)/set_1.csv",
     "ferv39k": "4_setups/All_scenes/train_All.csv",
     "mafw": "Train & Test Set/single/no_caption/set_1/train.txt",
+    "rafdb": "EmoLabel/list_patition_label.txt",
+    "affectnet": "Manually_Annotated_file_lists/training.csv",
+    "ckplus": "Emotion/S005/001/S005_001_00000011_emotion.txt",
     "list_fe": "train.txt",
     "list_bp4d": "train.txt",
     "list_disfa": "train.json",
@@ -72,3 +76,21 @@ def test_any_own_table(rows: list[list[str]]) -> None:
     for text in (frames, clips):
         reading = read("manifest", {"mine.csv": text.encode()}, ("clip",))
         assert reading.rows >= len(reading.manifest)
+
+
+@pytest.mark.parametrize("clip", ["a/b/" + "x" * 5000, "a/b/c\0d", "../../..", "a/b/..", "/", "//x/y", "a\\b\\c", "."])
+def test_names_no_folder_can_have(clip: str) -> None:
+    lists = {"ferv39k": f"{clip} Sad\n", "list_fe": f"{clip} 8 0\n", "list_bp4d": f"{clip}/1.jpg" + " 0" * 12}
+    lists["rafdb"] = f"train_{clip}.jpg 5\n"
+    lists["affectnet"] = f"subDirectory_filePath,expression\n{clip},3\n"
+    for name, text in lists.items():
+        reading = read(name, {PLACES[name]: text.encode()}, ())
+        assert len(reading.manifest) == 0
+        assert reading.issues
+    table = f"source,expression\n{clip.replace(chr(0), '')},joy\n".encode()
+    assert len(read("manifest", {"mine.csv": table}, ()).manifest) == 0
+
+
+def test_a_spreadsheets_unicode_text_is_read() -> None:
+    text = "a/Sad/0001 Sad\n".encode("utf-16")
+    assert len(read("ferv39k", {PLACES["ferv39k"]: text}, ("2_ClipsforFaceCrop/a/Sad/0001",)).manifest) == 1

@@ -116,7 +116,7 @@ def read_occurrence_table(path: Path, aus: Sequence[int], coding: Coding, report
     none.
     """
     rows = [[cell.strip(' "') for cell in line.split(",")] for line in read_lines(path, report)]
-    header = [integer(cell) for cell in rows[0][1:]] if rows else []
+    header = [integer(cell.upper().removeprefix("AU")) for cell in rows[0][1:]] if rows else []
     if not any(au in header for au in aus):
         report.problem(path, 1, ",".join(rows[0]) if rows else "empty file", "the header row names AU numbers")
         return None

@@ -7,6 +7,7 @@ with its leading folders taken off, the same number for every line.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,12 +60,12 @@ class Resolver:
     def find(self, text: str, path: Path, line: int) -> Path:
         """The folder or file ``text`` names; where nothing is found, the place it should be in."""
         text = text.replace("\\", "/")
-        if (self._base / text).exists():
+        if os.path.exists(self._base / text):
             return self._base / text
         parts = Path(text).parts
-        for dropped in self._candidates(len(parts)):
+        for dropped in self._candidates(len(parts)) if ".." not in parts else ():
             place = self._base.joinpath(*parts[dropped:])
-            if place.exists():
+            if os.path.exists(place):
                 self._remember(dropped, text, path, line)
                 return place
         return self._base.joinpath(*parts[self._dropped :])

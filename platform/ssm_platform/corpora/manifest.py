@@ -8,7 +8,7 @@ below the root.
 
 from __future__ import annotations
 
-import csv
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from ssm.vocabulary import ACTION_UNITS, EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
 from ssm_platform.corpora.labels import Coding, LabelRows
 from ssm_platform.corpora.sources import Frames, Sequence, folder_frames, labelled_records, video_frames, whole_record
-from ssm_platform.corpora.text import expression_of, integer, read_lines, real
+from ssm_platform.corpora.text import expression_of, integer, read_csv, real
 from ssm_platform.records import Record
 
 _AU_COLUMN = re.compile(r"AU0*(\d+)(?:_c)?", re.IGNORECASE)
@@ -128,7 +128,7 @@ def _named_rows(rows: Iterable[_Row], path: Path, report: Report) -> Iterator[_R
 def _frames(row: _Row, report: Report, cause: Cause) -> Frames | None:
     """The source of a row: a folder of images or a video."""
     place = report.root / row.source
-    frames = folder_frames(place, report, cause) if place.is_dir() else video_frames(place, report, cause)
+    frames = folder_frames(place, report, cause) if os.path.isdir(place) else video_frames(place, report, cause)
     text = row.cells.get("rate", "")
     if frames is None or not text:
         return frames
@@ -171,18 +171,9 @@ def _open(path: Path, report: Report) -> _Table:
 
 
 def _open_csv(path: Path, report: Report) -> _Table:
-    rows = _csv_cells(path, report)
+    rows = read_csv(path, report)
     _, columns = next(rows, (1, []))
     return _Table(columns, (_csv_row(line, columns, cells) for line, cells in rows if any(cells)))
-
-
-def _csv_cells(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of each row; a row that is no CSV is reported and ends the table."""
-    reader = csv.reader(read_lines(path, report))
-    try:
-        yield from ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
-    except csv.Error as error:
-        report.problem(path, reader.line_num, str(error), "a table is a well-formed CSV; the rest is not read")
 
 
 def _csv_row(line: int, columns: list[str], row: list[str]) -> _Row:

@@ -114,6 +114,12 @@ def whole_record(clip: str, frames: Frames, expression: str, report: Report, par
     return Record(clip, frames.source, frames.kind, 0, length, None, part, files, frames.rate, expression)
 
 
+def image_record(clip: str, image: Path, expression: str, report: Report, part: str | None = None) -> Record:
+    """One record of a single still image."""
+    source = _below(report.root, image.parent)
+    return Record(clip, source, "frames", 0, 1, None, part, (image.name,), None, expression)
+
+
 def first_folder(root: Path, *names: str) -> Path | None:
     """The first of ``names`` that is a folder below ``root``."""
     return next((root / name for name in names if (root / name).is_dir()), None)
@@ -137,12 +143,15 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _images(folder: Path) -> list[tuple[str, int]]:
-    """Names and sizes of the images in ``folder``, by name; hidden files (macOS writes "._1.jpg") are none."""
+    """Names and sizes of the images in ``folder``, by name; hidden files (macOS writes "._1.jpg") are none.
+
+    Empty where the folder is absent, is no folder, or has a name that no folder can have.
+    """
     try:
         with os.scandir(folder) as entries:
             images = [entry for entry in entries if entry.name.lower().endswith(IMAGES) and entry.name[0] != "."]
             return sorted((entry.name, entry.stat().st_size) for entry in images)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return []
 
 

@@ -5,6 +5,8 @@ Each helper tells the `Report` what it had to guess; a value it cannot read is r
 
 from __future__ import annotations
 
+import codecs
+import csv
 import difflib
 import math
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,7 @@ SPELLINGS: Mapping[str, str] = MappingProxyType(
 )
 """Lower-case class names met in the wild, and the expression they mean."""
 
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # how a spreadsheet saves "Unicode text"
 _ENCODINGS = ("utf-8-sig", "gb18030")  # gb18030 reads every GBK file
 _LARGEST = 2**53  # whole numbers beyond are not exact in a float
 _CLOSE = 0.8  # difflib ratio: one letter dropped or swapped in a class name
@@ -34,16 +37,27 @@ def read_lines(path: Path, report: Report) -> list[str]:
     except OSError as error:
         report.problem(path, None, error.strerror, "a label file is there and can be read")
         return []
-    for encoding in _ENCODINGS:
+    for encoding in ("utf-16",) if data.startswith(_UTF16) else _ENCODINGS:
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if encoding != _ENCODINGS[0]:
+        if "\0" in text:
+            break
+        if encoding not in ("utf-16", _ENCODINGS[0]):
             report.note(path, None, "not UTF-8", "text is UTF-8 or GBK; read as GBK")
         return text.splitlines()
     report.problem(path, None, "neither UTF-8 nor GBK", "text is UTF-8 or GBK")
     return []
+
+
+def read_csv(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
+    """(line, stripped cells) of each row of a csv; where it is not well formed it is reported and ends."""
+    reader = csv.reader(read_lines(path, report))
+    try:
+        yield from ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+    except csv.Error as error:
+        report.problem(path, reader.line_num, error, "a csv is well formed; the rest is not read")
 
 
 def content(lines: list[str]) -> Iterator[tuple[int, str]]:
