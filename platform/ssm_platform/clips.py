@@ -20,14 +20,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.batch import AUBatch, FEBatch
 from ssm.preprocessing import Augmentation, Preprocessing, augment, center
 from ssm.vocabulary import Vocabulary
 from ssm_platform.frames import FrameSource, open_frames
@@ -35,6 +33,9 @@ from ssm_platform.hashing import sample_ids, text_key
 from ssm_platform.plan import AU, FE
 from ssm_platform.records import UNKNOWN, Manifest
 from ssm_platform.sampling import Window, segment_indices, window_indices
+
+if TYPE_CHECKING:  # loading torch costs a decode process seconds and hundreds of MB, and it needs none
+    from ssm.batch import AUBatch, FEBatch
 
 Columns = dict[str, NDArray[Any]]
 
@@ -88,17 +89,17 @@ class ClipReader:
 
     def read(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
         """The columns (see above) of these rows of a plan, in their order."""
-        out = self._empty(rows)
+        out = self._blank(rows)
         for place in range(len(out["row"])):
             self._read_one(out, place, int(rows["seed"][place]))
         return out
 
-    def _empty(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
+    def _blank(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
         count, frames, size = len(rows["row"]), self._config.frames, self._config.preprocessing.image_size
         aus, classes = len(self._vocabulary.aus), len(self._vocabulary.expressions)
         out: Columns = {name: np.array(rows[name]) for name in ("row", "task", "corpus", "record", "start")}
         out["sample"] = np.zeros(count, np.int64)
-        out["clip"] = np.zeros((count, frames, size, size, 3), np.uint8)
+        out["clip"] = np.empty((count, frames, size, size, 3), np.uint8)
         out["problem"] = np.full(count, "", object)
         if classes:
             out |= {"fe_label": np.zeros(count, np.int64), "fe_classes": np.zeros((count, classes), np.uint8)}
@@ -117,6 +118,7 @@ class ClipReader:
             frames = self._source(corpus, record).read(window.indices.tolist())
         except (ValueError, OSError) as error:
             out["problem"][place] = f"{manifest.corpus}: clip {name!r}: {error}"
+            out["clip"][place] = 0
             return
         out["clip"][place] = self._warp(frames, corpus, seed)
         columns = self._columns[corpus]
@@ -188,20 +190,28 @@ def to_batches(columns: Columns) -> Batches:
 
 
 def _fe_batch(columns: Columns, rows: NDArray[np.int64]) -> FEBatch:
+    from torch import from_numpy
+
+    from ssm.batch import FEBatch
+
     return FEBatch(
-        clips=torch.from_numpy(columns["clip"][rows]),
-        labels=torch.from_numpy(columns["fe_label"][rows]),
-        class_mask=torch.from_numpy(columns["fe_classes"][rows]).bool(),
-        row_ids=torch.from_numpy(columns["row"][rows]),
+        clips=from_numpy(columns["clip"][rows]),
+        labels=from_numpy(columns["fe_label"][rows]),
+        class_mask=from_numpy(columns["fe_classes"][rows]).bool(),
+        row_ids=from_numpy(columns["row"][rows]),
     )
 
 
 def _au_batch(columns: Columns, rows: NDArray[np.int64]) -> AUBatch:
+    from torch import from_numpy
+
+    from ssm.batch import AUBatch
+
     return AUBatch(
-        clips=torch.from_numpy(columns["clip"][rows]),
-        targets=torch.from_numpy(columns["au_target"][rows]).float(),
-        mask=torch.from_numpy(columns["au_mask"][rows]).bool(),
-        row_ids=torch.from_numpy(columns["row"][rows]),
+        clips=from_numpy(columns["clip"][rows]),
+        targets=from_numpy(columns["au_target"][rows]).float(),
+        mask=from_numpy(columns["au_mask"][rows]).bool(),
+        row_ids=from_numpy(columns["row"][rows]),
     )
 
 

@@ -24,6 +24,7 @@ from ssm_platform.clips import ClipReader, Columns
 from ssm_platform.plan import Rows
 
 _POINTERS_PER_BLOCK = 4096
+_PROCESS_BYTES = 256 * 2**20  # a decode process without clips; declared to Ray, and enough to keep its warning quiet
 _RETRIES = 3  # a clip that kills its decoder each time must end the job, not restart it for ever
 
 
@@ -54,7 +55,7 @@ class ClipStream:
             batch_format="numpy",
             compute=ActorPoolStrategy(size=self.decode_workers),
             num_cpus=self.decode_cpus,
-            memory=3 * share * self.reader.clip_bytes,
+            memory=_PROCESS_BYTES + 3 * share * self.reader.clip_bytes,
             max_restarts=-1,  # nodes may come and go for as long as a run lasts
             max_task_retries=_RETRIES,
         )

@@ -178,6 +178,7 @@ def test_an_unreadable_clip_keeps_its_place_without_labels_and_is_counted(
     assert "bp4d: clip 'F00" in columns["problem"][lost][0]
     assert str(tmp_path) in columns["problem"][lost][0]
     assert not columns["au_mask"].any()
+    assert not columns["clip"][lost].any()
     np.testing.assert_array_equal(columns["sample"], good["sample"])
     np.testing.assert_array_equal(columns["clip"][~lost], good["clip"][~lost])
 

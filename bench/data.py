@@ -1,0 +1,349 @@
+"""How fast and how frugal the data path is, as ratios measured side by side in one run.
+
+    python bench/data.py [--size 112] [--stored 128] [--steps 150] [--rounds 5] [--json FILE]
+
+Owners' frame folders (256 pixels, one JPEG a frame) are written and ingested into shards; then, in turns, the same
+clips are read by a bare loop (decode and crop, one process per core, no Ray), by Ray Data as training does, and by
+today's habit (PIL, frame by frame from the folders). Ratios are medians over the rounds. Also: seconds to the first
+batch, peak memory with ten times the clips, and the cost of planning a million clips. Exit code 1 where a target is
+missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import multiprocessing.pool
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from ssm.preprocessing import AU_AUGMENTATION, Augmentation, Preprocessing
+from ssm.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
+from ssm_platform.clips import ClipConfig, ClipReader
+from ssm_platform.plan import AU, Plan, PlanConfig, Rows
+from ssm_platform.records import SCHEMA, Manifest, Record
+from ssm_platform.sampling import segment_indices, window_indices
+
+FRAME_PIXELS = 256
+FE_CLIPS, FE_LENGTH = 96, 32
+AU_RECORDS, AU_LENGTH = 16, 128
+VOCABULARY = Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS)
+FE_AUGMENTATION = Augmentation(scale=(0.5, 1.0), ratio=(0.8, 1.25), flip=0.5)
+PLAN = PlanConfig(fe_batch=12, au_batch=8)
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number beside its target."""
+
+    name: str
+    value: float
+    target: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """The same clips twice: as owners' frame folders and as shards."""
+
+    folders: list[Manifest]
+    shards: list[Manifest]
+
+
+def at_least(name: str, value: float, bound: float) -> Figure:
+    return Figure(name, value, f">= {bound:g}", value >= bound)
+
+
+def at_most(name: str, value: float, bound: float) -> Figure:
+    return Figure(name, value, f"<= {bound:g}", value <= bound)
+
+
+# The corpora --------------------------------------------------------------------------------------------------------
+
+
+def write_corpora(folder: Path, stored: int) -> Corpora:
+    """Frame folders of face-sized noise that compresses like a face, and their shards at `stored` pixels."""
+    from ssm_platform.ingest import IngestSettings, ingest_shard, read_manifest, run
+
+    def here(manifest: Manifest, out: str, settings: IngestSettings, tasks: list[Any]) -> Any:
+        return (ingest_shard(manifest, out, settings, task, None) for task in tasks)  # type: ignore[arg-type]
+
+    folders = [_folders(folder / "owners", "fe"), _folders(folder / "owners", "au")]
+    shards = []
+    for manifest in folders:
+        out = folder / f"shards-{manifest.corpus}"
+        run(manifest, out, IngestSettings(crops="always", size=stored), here)
+        shards.append(read_manifest(out))
+    return Corpora(folders, shards)
+
+
+def _folders(root: Path, task: str) -> Manifest:
+    count, length = (FE_CLIPS, FE_LENGTH) if task == "fe" else (AU_RECORDS, AU_LENGTH)
+    files = tuple(f"{frame:05}.jpg" for frame in range(length))
+    records = []
+    for number in range(count):
+        _write_frames(root / task / str(number), files, np.random.default_rng([number, length]))
+        labels = {"expression": "fear"} if task == "fe" else {"au_labels": np.zeros((length, len(BP4D_AUS)), np.int8)}
+        records.append(Record(f"{task}{number}", f"{task}/{number}", "frames", 0, length, files=files, **labels))
+    labels_of = Vocabulary(expressions=BASIC_EXPRESSIONS) if task == "fe" else Vocabulary(aus=BP4D_AUS)
+    return Manifest.build(root, task, task, labels_of, records)  # type: ignore[arg-type]
+
+
+def _write_frames(folder: Path, files: tuple[str, ...], generator: np.random.Generator) -> None:
+    folder.mkdir(parents=True)
+    coarse = generator.integers(0, 256, (16, 16, 3), np.uint8)
+    smooth = cv2.resize(coarse, (FRAME_PIXELS, FRAME_PIXELS), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    for name in files:
+        image = np.clip(smooth + generator.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / name), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def reader_of(manifests: list[Manifest], size: int) -> ClipReader:
+    config = ClipConfig(
+        preprocessing=Preprocessing(image_size=size), augmentation=(FE_AUGMENTATION, AU_AUGMENTATION), decoder="av"
+    )
+    return ClipReader(manifests, VOCABULARY, config)
+
+
+# What is compared ---------------------------------------------------------------------------------------------------
+
+
+def share_out(pool: multiprocessing.pool.Pool, work: Callable[..., None], source: Any, rows: Rows, size: int) -> float:
+    """Clips per second of `work` over all rows, a global batch at a time, on every core."""
+    batches = [rows[slice(first, first + PLAN.global_batch)] for first in range(0, len(rows), PLAN.global_batch)]
+    cores = os.cpu_count() or 1
+    start = time.perf_counter()
+    pool.starmap(work, [(source, batches[core::cores], size) for core in range(cores)], chunksize=1)
+    return len(rows) / (time.perf_counter() - start)
+
+
+def read_bare(manifests: list[Manifest], batches: list[Rows], size: int) -> None:
+    """The bare loop: the code that Ray Data calls, without Ray."""
+    cv2.setNumThreads(1)
+    reader = reader_of(manifests, size)
+    for rows in batches:
+        columns = reader.read(rows.columns())
+        assert not any(columns["problem"]), columns["problem"]
+
+
+def read_with_pil(manifests: list[Manifest], batches: list[Rows], size: int) -> None:
+    """Today's habit: open, crop, resize and flip each frame file with PIL."""
+    for rows in batches:
+        np.stack([_pil_clip(manifests, rows, place, size) for place in range(len(rows))])
+
+
+def _pil_clip(manifests: list[Manifest], rows: Rows, place: int, size: int) -> Any:
+    from PIL import Image, ImageOps
+
+    record = manifests[rows.corpus[place]][int(rows.record[place])]
+    seed, generator = int(rows.seed[place]), np.random.default_rng(int(rows.seed[place]))
+    if rows.task[place] == AU:
+        chosen = window_indices(int(rows.start[place]), record.length, 16).indices
+    else:
+        chosen = segment_indices(record.length, 16, seed)
+    side = FRAME_PIXELS * generator.uniform(0.8, 1.0)
+    left, top = generator.uniform(0, FRAME_PIXELS - side, 2)
+    flip, folder = generator.random() < 0.5, Path(manifests[rows.corpus[place]].root) / record.source
+    frames = []
+    for frame in chosen.tolist():
+        image = Image.open(folder / (record.files or ())[frame]).convert("RGB")
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+        frames.append(np.asarray(ImageOps.mirror(image) if flip else image))
+    return np.stack(frames)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """One run through Ray Data."""
+
+    first_batch: float  # seconds from the request
+    rate: float  # clips per second after the first batch
+    peak_mib: float  # most memory of the cluster, object store included
+
+
+def stream(reader: ClipReader, rows: Rows) -> Streamed:
+    """All rows through Ray Data to one consumer, decoding on every core."""
+    from ssm_platform.streams import ClipStream, batches
+
+    with PeakMemory() as memory:
+        start = first = time.perf_counter()
+        shard = ClipStream(reader, os.cpu_count() or 1, 1.0).split(rows, PLAN.global_batch, 1)[0]
+        taken = 0
+        for columns in batches(shard, PLAN.global_batch):
+            if not taken:
+                first = time.perf_counter()
+            taken += len(columns["row"])
+        end = time.perf_counter()
+    assert taken == len(rows), (taken, len(rows))
+    return Streamed(first - start, (taken - PLAN.global_batch) / (end - first), memory.peak / MIB)
+
+
+class PeakMemory:
+    """The most memory that this process and all below it held together, shared pages counted once (PSS)."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        while not self._done.wait(0.5):
+            family = [*psutil.Process().children(recursive=True), psutil.Process()]
+            self.peak = max(self.peak, sum(_proportional_bytes(process.pid) for process in family))
+
+
+def _proportional_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it ended meanwhile
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+# The measurements ---------------------------------------------------------------------------------------------------
+
+
+def measure_speed(corpora: Corpora, size: int, steps: int, rounds: int) -> list[Figure]:
+    """Bare loop, Ray Data and PIL in turns; the order turns round so that a drift of the machine cancels."""
+    rows = Plan.of(corpora.shards, PLAN).rows(0, steps)
+    few = rows[slice(0, len(rows) // 4)]
+    rates: dict[str, list[float]] = {"bare": [], "pil": [], "ray": []}
+    firsts = []
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
+        share_out(pool, read_bare, corpora.shards, few, size)  # imports and file caches
+        stream(reader_of(corpora.shards, size), few)
+        for number in range(rounds):
+            for name in ("bare", "ray", "pil") if number % 2 else ("ray", "bare", "pil"):
+                if name == "ray":
+                    streamed = stream(reader_of(corpora.shards, size), rows)
+                    firsts.append(streamed.first_batch)
+                    rates[name].append(streamed.rate)
+                elif name == "bare":
+                    rates[name].append(share_out(pool, read_bare, corpora.shards, rows, size))
+                else:
+                    rates[name].append(share_out(pool, read_with_pil, corpora.folders, few, size))
+            print({name: round(values[-1]) for name, values in rates.items()}, "clips/s", flush=True)
+    ratios = {other: [a / b for a, b in zip(rates["ray"], rates[other], strict=True)] for other in ("bare", "pil")}
+    return [
+        *(Figure(f"{name}, clips/s", statistics.median(values), "", True) for name, values in rates.items()),
+        at_least("Ray Data from shards / bare loop", statistics.median(ratios["bare"]), 0.9),
+        at_least("Ray Data from shards / PIL from frame files", statistics.median(ratios["pil"]), 3.0),
+        at_most("first batch, s", statistics.median(firsts), 10.0),
+    ]
+
+
+def measure_memory(corpora: Corpora, size: int, steps: int) -> list[Figure]:
+    """Peak memory with ten times the clips: ten times the records and ten times the rows."""
+    peaks = []
+    for times in (1, 10):
+        manifests = [manifest.take(np.tile(np.arange(len(manifest)), times)) for manifest in corpora.shards]
+        rows = Plan.of(manifests, PLAN).rows(0, times * steps)
+        peaks.append(stream(reader_of(manifests, size), rows).peak_mib)
+    return [
+        Figure(f"peak memory of the cluster, {steps * PLAN.global_batch} clips, MiB", peaks[0], "", True),
+        Figure(f"peak memory of the cluster, {10 * steps * PLAN.global_batch} clips, MiB", peaks[1], "", True),
+        at_most("peak memory, 10x the clips / 1x", peaks[1] / peaks[0], 1.2),
+    ]
+
+
+PLAN_A_MILLION = """
+import resource, sys, time
+from ssm_platform.plan import Plan, PlanConfig
+from ssm_platform.records import Manifest
+start = time.perf_counter()
+plan = Plan.of([Manifest.read(path) for path in sys.argv[1:]], PlanConfig())
+rows = plan.epoch(0)
+print(sum(map(len, plan.corpora)), time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def measure_plan(folder: Path) -> list[Figure]:
+    """A million clips from stored manifests to the rows of an epoch, in a process of its own."""
+    paths = [folder / "million-fe.parquet", folder / "million-au.parquet"]
+    _million_manifest("fe", 600_000, 40).write(paths[0])
+    _million_manifest("au", 4_000, 1_600).write(paths[1])
+    command = [sys.executable, "-c", PLAN_A_MILLION, *map(str, paths)]
+    clips, seconds, kib = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return [
+        at_least("clips in the plan", int(clips), 1_000_000),
+        at_most("plan, s", float(seconds), 10.0),
+        at_most("plan, peak resident memory, MiB", int(kib) / 1024, 1024),
+    ]
+
+
+def _million_manifest(task: str, count: int, length: int) -> Manifest:
+    labels = Vocabulary(expressions=BASIC_EXPRESSIONS) if task == "fe" else Vocabulary(aus=BP4D_AUS)
+    columns: dict[str, Any] = {name: pa.nulls(count, SCHEMA.field(name).type) for name in SCHEMA.names}
+    columns["clip"] = pa.array([f"{number:07}" for number in range(count)], pa.large_string())
+    columns["source"] = pa.array([f"{number:07}.mp4" for number in range(count)], pa.large_string())
+    columns["kind"] = pa.array(["video"] * count, pa.large_string())
+    columns["start"], columns["length"] = pa.array([0] * count, pa.int64()), pa.array([length] * count, pa.int32())
+    if task == "fe":
+        columns["expression"] = pa.array(["fear"] * count, pa.large_string())
+    else:
+        width = length * len(BP4D_AUS)
+        values = np.random.default_rng(1).integers(-1, 2, count * width, np.int8)
+        columns["au_labels"] = pa.LargeListArray.from_arrays(np.arange(count + 1) * width, values)
+    return Manifest("/data", task, task, labels, pa.table(columns, schema=SCHEMA))  # type: ignore[arg-type]
+
+
+def report(figures: list[Figure], settings: dict[str, Any], path: Path | None) -> bool:
+    """Print the table; True where every target is met."""
+    for figure in figures:
+        verdict = "" if not figure.target else "ok" if figure.met else "MISSED"
+        print(f"{figure.name:55} {figure.value:10.2f}  {figure.target:10} {verdict}")
+    if path is not None:
+        content = {"settings": settings, "figures": [asdict(figure) for figure in figures]}
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    return all(figure.met for figure in figures)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=112, help="side of the model's input in pixels")
+    parser.add_argument("--stored", type=int, default=128, help="side of the frames in the shards in pixels")
+    parser.add_argument("--steps", type=int, default=150, help="global batches of 20 clips in a round")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; figures are medians")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options = parser.parse_args()
+    import ray
+
+    with tempfile.TemporaryDirectory() as folder:
+        corpora = write_corpora(Path(folder), options.stored)
+        figures = measure_plan(Path(folder))
+        ray.init(address="local", num_cpus=2 + (os.cpu_count() or 1), include_dashboard=False, logging_level="error")
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        figures += measure_speed(corpora, options.size, options.steps, options.rounds)
+        figures += measure_memory(corpora, options.size, options.steps // 2)
+        ray.shutdown()
+    settings = {name: value for name, value in vars(options).items() if name != "json"} | {"cores": os.cpu_count()}
+    return 0 if report(figures, settings, options.json) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
