@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -72,13 +73,16 @@ def train(config: RunConfig) -> TrainingResult:
     return complete(open_run(config))
 
 
-def complete(run: Run) -> TrainingResult:
-    """Does what is left of an opened run, on the cluster that is joined or on one of its own."""
+def complete(run: Run, callbacks: Sequence[Any] = ()) -> TrainingResult:
+    """Does what is left of an opened run, on the cluster that is joined or on one of its own.
+
+    `callbacks` are Ray Train's: a search listens to validations through one.
+    """
     config = run.job.config
     if not run.ended:
         with cluster.joined(preflight.cpus_needed(config)) as size:
             preflight.require(preflight.check_cluster(config, size))
-            _fit(run)
+            _fit(run, callbacks)
     return _finish(run)
 
 
@@ -150,7 +154,7 @@ def averaged_model(config: RunConfig, state: dict[str, Any]) -> SSM:
     return model.fold()
 
 
-def _fit(run: Run) -> None:
+def _fit(run: Run, callbacks: Sequence[Any]) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig, LoggingConfig, ScalingConfig
     from ray.train.v2.api.config import RunConfig as RayRunConfig
@@ -161,6 +165,7 @@ def _fit(run: Run) -> None:
         name="ray",
         storage_path=job.folder,
         failure_config=FailureConfig(max_failures=scale.max_failures),
+        callbacks=list(callbacks),
         logging_config=LoggingConfig("WARNING"),
     )
     keep_pace()

@@ -1,0 +1,182 @@
+"""What a sweep varies: fields of a recipe, each with choices or a range, from a file or from the command line.
+
+    model.text.style: [facs, label, narrative]              # choices
+    model.mapping.off: {low: 0.005, high: 0.1, log: true}   # a range; integer: true for whole numbers
+
+Everything is checked before anything starts: a field that the recipe lacks, an empty list, an inverted range, a value
+that the recipe refuses. Errors name file and line (or the argument). Knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ssm_platform.cli import OverrideError, override, parse_value
+from ssm_platform.config import RunConfig
+
+Setting = dict[str, Any]
+"""Values by dotted field."""
+
+_FORMS = "a list of choices, or {low: .., high: ..} with log: true or integer: true where wanted"
+
+
+class SpaceError(ValueError):
+    """A space that cannot be searched; the message begins with file and line, or the argument."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of these values."""
+
+    values: tuple[Any, ...]
+
+    def probes(self) -> tuple[Any, ...]:
+        """Values that the recipe must accept before the sweep starts."""
+        return self.values
+
+    def draw(self, generator: np.random.Generator) -> Any:
+        """One value."""
+        return self.values[int(generator.integers(len(self.values)))]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Any value from `low` to `high`, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+    def probes(self) -> tuple[Any, ...]:
+        """Values that the recipe must accept before the sweep starts."""
+        return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
+
+    def draw(self, generator: np.random.Generator) -> Any:
+        """One value, uniform or log-uniform."""
+        if self.integer and not self.log:
+            return int(generator.integers(int(self.low), int(self.high) + 1))
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        value = float(generator.uniform(low, high))
+        value = min(max(math.exp(value) if self.log else value, self.low), self.high)
+        return round(value) if self.integer else value
+
+
+Dimension = Choices | Range
+
+
+@dataclass(frozen=True)
+class Space:
+    """The dimensions of a sweep by field, and where each was asked for."""
+
+    dimensions: dict[str, Dimension]
+
+    def grid(self) -> list[Setting]:
+        """Every combination of the choices. SpaceError where a dimension is a range."""
+        ranges = [field for field, dimension in self.dimensions.items() if isinstance(dimension, Range)]
+        if ranges:
+            raise SpaceError(f"{ranges[0]} is a range: a grid needs choices, or search with random or bayes")
+        names = list(self.dimensions)
+        columns = [self.dimensions[name].probes() for name in names]
+        return [dict(zip(names, values, strict=True)) for values in itertools.product(*columns)]
+
+    def random(self, count: int, seed: int) -> list[Setting]:
+        """`count` settings drawn independently; a pure function of its arguments."""
+        generator = np.random.default_rng(seed)
+        return [{name: one.draw(generator) for name, one in self.dimensions.items()} for _ in range(count)]
+
+
+def read_space(path: Path, base: RunConfig) -> Space:
+    """The space of a YAML file. SpaceError names file and line."""
+    try:
+        root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise SpaceError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SpaceError(f"{path}: not YAML: {error}") from error
+    if not isinstance(root, yaml.MappingNode) or not root.value:
+        raise SpaceError(f"{path}:1: expected fields of a recipe, each with {_FORMS}")
+    dimensions: dict[str, Dimension] = {}
+    for key, node in root.value:
+        where, field = f"{path}:{key.start_mark.line + 1}", str(key.value)
+        if field in dimensions:
+            raise SpaceError(f"{where}: {field} is listed twice")
+        value = yaml.safe_load(yaml.serialize(node, Dumper=yaml.SafeDumper))
+        dimensions[field] = _dimension(field, value, where)
+        _check(base, field, dimensions[field], where)
+    return Space(dimensions)
+
+
+def parse_space(arguments: Sequence[str], base: RunConfig) -> Space:
+    """The space of `field=a,b,c`, `field=low..high` and `field=log:low..high` words. SpaceError names the word."""
+    dimensions: dict[str, Dimension] = {}
+    for word in arguments:
+        field, equals, text = word.partition("=")
+        if not equals or not text:
+            raise SpaceError(f"{word!r}: write field=choice,choice or field=low..high")
+        dimensions[field] = _dimension(field, _word_value(text), repr(word))
+        _check(base, field, dimensions[field], repr(word))
+    return Space(dimensions)
+
+
+def apply(base: RunConfig, setting: Setting) -> RunConfig:
+    """The recipe with the fields of a setting."""
+    return override(base, setting)
+
+
+def _word_value(text: str) -> Any:
+    log = text.startswith("log:")
+    low, dots, high = text.removeprefix("log:").partition("..")
+    if not dots:
+        return [parse_value(choice) for choice in text.split(",")]
+    ends = parse_value(low), parse_value(high)
+    return {"low": ends[0], "high": ends[1], "log": log, "integer": all(isinstance(end, int) for end in ends)}
+
+
+def _dimension(field: str, value: Any, where: str) -> Dimension:
+    if isinstance(value, list):
+        if not value:
+            raise SpaceError(f"{where}: {field} has no choices; give at least one")
+        return Choices(tuple(value))
+    if isinstance(value, dict):
+        return _range(field, value, where)
+    raise SpaceError(f"{where}: {field} is {value!r}; expected {_FORMS}")
+
+
+def _range(field: str, value: dict[str, Any], where: str) -> Range:
+    unknown = set(value) - {"low", "high", "log", "integer"}
+    if unknown or not {"low", "high"} <= set(value):
+        raise SpaceError(f"{where}: {field}: {sorted(unknown) or value} is no range; expected {_FORMS}")
+    low, high, log, integer = value["low"], value["high"], bool(value.get("log")), bool(value.get("integer"))
+    for name, end in (("low", low), ("high", high)):
+        if isinstance(end, bool) or not isinstance(end, (int, float)) or not math.isfinite(end):
+            raise SpaceError(f"{where}: {field}: {name} is {end!r}; must be a number")
+    if not low < high:
+        raise SpaceError(f"{where}: {field}: low {low} must be below high {high}")
+    if log and low <= 0:
+        raise SpaceError(f"{where}: {field}: low {low} must be above 0 for a log range")
+    return Range(float(low), float(high), log, integer)
+
+
+def _check(base: RunConfig, field: str, dimension: Dimension, where: str) -> None:
+    """The recipe must have the field and accept every choice and both ends."""
+    for value in dimension.probes():
+        try:
+            apply(base, {field: value})
+        except OverrideError as error:
+            raise SpaceError(f"{where}: {error}") from error
+
+
+def with_seeds(settings: Sequence[Setting], seeds: Sequence[int]) -> Iterator[tuple[int, Setting]]:
+    """Every setting with every seed, seeds of one setting together: (number of the setting, setting with `seed`)."""
+    for number, setting in enumerate(settings):
+        for seed in seeds:
+            yield number, {**setting, "seed": seed}
