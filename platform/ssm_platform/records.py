@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -132,13 +133,14 @@ class Reading:
 
     def summary(self) -> list[str]:
         """One line per severity and rule, worst first: how often, and where it was met first."""
-        groups: dict[tuple[Severity, str], list[Issue]] = {}
+        totals: Counter[tuple[Severity, str]] = Counter()
+        firsts: dict[tuple[Severity, str], Issue] = {}
         for issue in self.issues:
-            groups.setdefault((issue.severity, issue.rule), []).append(issue)
-        ranked = sorted(groups.items(), key=lambda group: (SEVERITIES.index(group[0][0]), -len(group[1])))
+            totals[issue.severity, issue.rule] += issue.count
+            firsts.setdefault((issue.severity, issue.rule), issue)
+        ranked = sorted(totals, key=lambda key: (SEVERITIES.index(key[0]), -totals[key]))
         return [
-            f"{severity} x{sum(one.count for one in issues)}: {rule} (first: {issues[0].where}: {issues[0].value!r})"
-            for (severity, rule), issues in ranked
+            f"{key[0]} x{totals[key]}: {key[1]} (first: {firsts[key].where}: {firsts[key].value!r})" for key in ranked
         ]
 
     @property

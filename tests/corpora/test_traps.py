@@ -284,3 +284,10 @@ def test_unknown_options_and_values_are_refused(tree: Tree, option: str, value: 
     tree.root.mkdir()
     with pytest.raises(ValueError, match=rule):
         read_corpus("disfa", tree.root, **{option: value})
+
+
+def test_the_summary_has_a_line_per_rule_worst_first(tree: Tree) -> None:
+    ferv39k(tree, "A/Sad/0001 SAD\nA/Sad/0002 Sad\n" + "A/Sad/0009 Sad\n" + "A/Sad/0001 Sad\n" * 2, "A/Sad/0002 Sad\n")
+    lines = lenient("ferv39k", tree, allow_leaks=True).summary()
+    assert [line.split(":")[0] for line in lines] == ["leak x1", "problem x2", "problem x1", "note x1"]
+    assert f"(first: {TRAIN}:4: 'A/Sad/0001')" in lines[1]
