@@ -34,6 +34,8 @@ from ssm_platform.assembly import Row, Window
 Exporter = Callable[[], Awaitable[bytes]]
 PAGE = {
     "": ("index.html", "text/html; charset=utf-8"),
+    "docs": ("docs.html", "text/html; charset=utf-8"),
+    "docs.js": ("docs.js", "text/javascript"),
     "page.css": ("page.css", "text/css"),
     "page.js": ("page.js", "text/javascript"),
     "stream.js": ("stream.js", "text/javascript"),

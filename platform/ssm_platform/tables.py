@@ -69,6 +69,27 @@ def csv_lines(rows: Iterable[Row], vocabulary: Vocabulary) -> str:
     return text.getvalue()
 
 
+def read_table(path: Path) -> Any:
+    """A written table as a pandas frame."""
+    import pandas as pd
+
+    return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+
+
+def iterate_table(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a written table by column name, a few in memory at a time; empty cells are None."""
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                yield {name: float(text) if text else None for name, text in row.items()}
+        return
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROW_GROUP):
+            yield from batch.to_pylist()
+
+
 class TableWriter(Protocol):
     """An open table."""
 
