@@ -25,6 +25,7 @@ class Routes:
 
     order: Tensor  # k*N, positions in the flattened (N, k) table
     inverse: Tensor  # k*N, the inverse permutation
+    experts: Tensor  # k*N, ascending
     counts: Tensor  # K
     top: int
 
@@ -34,7 +35,9 @@ class Routes:
         flat = experts_Nk.flatten()
         order = flat.argsort(stable=True)
         inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        return cls(order, inverse, torch.bincount(flat, minlength=count), experts_Nk.shape[1])
+        # Not `bincount`: the length of its result is data, which ends a compiled graph.
+        counts = (flat[:, None] == torch.arange(count, device=flat.device)).sum(0)
+        return cls(order, inverse, flat[order], counts, experts_Nk.shape[1])
 
     @property
     def tokens(self) -> Tensor:
@@ -70,10 +73,9 @@ def segments(x: Tensor, gates: Tensor, routes: Routes, weights: ExpertWeights) -
 def grouped(x: Tensor, gates: Tensor, routes: Routes, weights: ExpertWeights) -> Tensor:
     """The same by grouped products; widths must be multiples of 8 in bfloat16."""
     ends = routes.counts.cumsum(0).to(torch.int32)
-    expert = torch.repeat_interleave(routes.counts, output_size=len(routes.order))
     rows = _Spread.apply(x, routes.tokens, routes.inverse, routes.top)
-    hidden = functional.gelu(functional.grouped_mm(rows, weights.w1, offs=ends) + weights.b1[expert])
-    out = functional.grouped_mm(hidden, weights.w2, offs=ends) + weights.b2[expert]
+    hidden = functional.gelu(functional.grouped_mm(rows, weights.w1, offs=ends) + weights.b1[routes.experts])
+    out = functional.grouped_mm(hidden, weights.w2, offs=ends) + weights.b2[routes.experts]
     return cast(
         Tensor,
         _Collect.apply(out * gates.flatten()[routes.order, None], routes.tokens, routes.inverse, routes.top),

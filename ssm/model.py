@@ -229,17 +229,29 @@ class SSM(nn.Module, ModelHubMixin):
         if look and not bool(torch.isfinite(clips.sum(dtype=torch.float32))):
             raise ValueError(f"{name} holds NaN or infinite values")
 
-    def save_pretrained(self, save_directory: str | Path, *, facts: ModelFacts | None = None, **hub: Any) -> str | None:
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        facts: ModelFacts | None = None,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        config: Any = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
         """Writes weights, configuration and card, whole or not at all; `facts` replace `model.facts`.
 
-        `hub` takes what huggingface_hub's mixin takes (`push_to_hub`, `repo_id`, `token`, ...).
+        The rest is huggingface_hub's: `config` and `model_card_kwargs`, which its mixin passes along, change nothing
+        here, because both are made from the model. Returns the commit's address where it was pushed.
         """
+        if push_to_hub_kwargs and not push_to_hub:
+            raise ValueError(f"{sorted(push_to_hub_kwargs)} are for push_to_hub=True only")
         if facts is not None:
             self.facts = facts
         save(self, Path(save_directory))
-        if hub.pop("push_to_hub", False):
-            hub.pop("config", None), hub.pop("model_card_kwargs", None)
-            return self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), **hub)
+        if push_to_hub:
+            return self.push_to_hub(repo_id=repo_id or Path(save_directory).name, **push_to_hub_kwargs)
         return None
 
     @classmethod

@@ -26,6 +26,7 @@ from ssm.config import (
     TextConfig,
 )  # fmt: skip
 from ssm.model import SSM
+from ssm.preprocessing import Preprocessing
 from ssm.priors import links
 from ssm.saving import ModelFacts, check_fit, read_tensors
 from ssm.text import TextShape
@@ -83,7 +84,16 @@ def import_released(
     model.load_state_dict(tensors)
     assert model.text is not None
     model.text.use_tower(tower)
-    model.facts = ModelFacts(data={"origin": "released checkpoint", "file": checkpoint.name, "au_corpus": corpus})
+    model.facts = ModelFacts(
+        preprocessing=Preprocessing(image_size=config.backbone.image_size).model_dump(mode="json"),
+        data={
+            "origin": "weights released by the authors of arXiv 2604.10541, imported",
+            "file": checkpoint.name,
+            "au_corpus": corpus,
+            "descriptions": "as given" if descriptions else "assumed: the file holds them as vectors only",
+            "preprocessing": "assumed: CLIP's mean and deviation, the largest centred square",
+        },
+    )
     return model.fold()
 
 

@@ -56,12 +56,14 @@ def test_the_grouped_kernels_of_the_gpu_path_compute_the_same() -> None:
     weights, routes = ExpertWeights(layer.w1, layer.b1, layer.w2, layer.b2), Routes.of(experts, 4)
     upstream = torch.randn(48, 8)
     results = []
-    for kernel in (segments, grouped):
+    whole_graph = torch.compile(grouped, backend="aot_eager", fullgraph=True)
+    for kernel in (segments, grouped, whole_graph):
         out = kernel(x, gates, routes, weights)
         wanted = (x, gates, layer.w1, layer.b1, layer.w2, layer.b2)
         results.append((out, *torch.autograd.grad(out, wanted, upstream)))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    for by_segment, *others in zip(*results, strict=True):
+        for other in others:
+            torch.testing.assert_close(other, by_segment, atol=1e-5, rtol=1e-5)
 
 
 def test_an_expert_that_no_token_visits_still_has_a_gradient() -> None:
