@@ -155,12 +155,29 @@ def averaged_model(config: RunConfig, state: dict[str, Any]) -> SSM:
 
 
 def _fit(run: Run, callbacks: Sequence[Any]) -> None:
+    """Trains what is left. `TrainingFailed` where the loss diverged or workers failed more often than allowed."""
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    keep_pace()
+    with shown(run.job.config.name) as board:
+        try:
+            result = ray_trainer(run, board, callbacks).fit()
+        except TrainingFailedError as error:
+            raise TrainingFailed(f"{error}; complete checkpoints are kept in {run.job.folder}") from error
+    if (diverged := result.return_value.get("diverged")) is not None:
+        raise TrainingFailed(f"{diverged}; complete checkpoints are kept in {run.job.folder}")
+
+
+def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
+    """Ray Train's trainer of a run; `fit` starts it."""
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import FailureConfig, LoggingConfig, ScalingConfig
+    from ray.train.v2.api.config import FailureConfig, LoggingConfig
     from ray.train.v2.api.config import RunConfig as RayRunConfig
 
-    job, scale, data = run.job, run.job.config.scale, run.job.config.data
-    stream = ClipStream(training_reader(job.config, run.prepared.train), data.decode_workers, data.decode_cpus)
+    job, config, scale = run.job, run.job.config, run.job.config.scale
+    stream = ClipStream(
+        training_reader(config, run.prepared.train), config.data.decode_workers, config.data.decode_cpus
+    )
     run_config: Any = RayRunConfig(
         name="ray",
         storage_path=job.folder,
@@ -168,25 +185,28 @@ def _fit(run: Run, callbacks: Sequence[Any]) -> None:
         callbacks=list(callbacks),
         logging_config=LoggingConfig("WARNING"),
     )
-    keep_pace()
-    with shown(job.config.name) as board:
-        per_worker: Any = partial(work, replace(job, board=board))
-        trainer = TorchTrainer(
-            per_worker,
-            scaling_config=ScalingConfig(
-                num_workers=scale.workers,
-                use_gpu=scale.gpu,
-                resources_per_worker={"CPU": scale.cpus_per_worker, **({"GPU": 1} if scale.gpu else {})},
-                elastic_resize_monitor_interval_s=scale.resize_interval,
-            ),
-            run_config=run_config,
-            torch_config=TorchConfig(backend="nccl" if scale.gpu else "gloo"),
-            datasets={STREAM: placeholder},
-            dataset_config=ResumingDataConfig(stream, run.plan, job.total, partial(_newest_step, job.folder)),
-        )
-        result: Any = trainer.fit()
-    if (diverged := result.return_value.get("diverged")) is not None:
-        raise TrainingFailed(f"{diverged}; the checkpoints before it are kept in {job.folder}")
+    per_worker: Any = partial(work, replace(job, board=board))
+    return TorchTrainer(
+        per_worker,
+        scaling_config=scaling(config),
+        run_config=run_config,
+        torch_config=TorchConfig(backend="nccl" if scale.gpu else "gloo"),
+        datasets={STREAM: placeholder},
+        dataset_config=ResumingDataConfig(stream, run.plan, job.total, partial(_newest_step, job.folder)),
+    )
+
+
+def scaling(config: RunConfig) -> Any:
+    """Ray Train's view of `config.scale`."""
+    from ray.train.v2.api.config import ScalingConfig
+
+    scale = config.scale
+    return ScalingConfig(
+        num_workers=scale.workers,
+        use_gpu=scale.gpu,
+        resources_per_worker={"CPU": scale.cpus_per_worker, **({"GPU": 1} if scale.gpu else {})},
+        elastic_resize_monitor_interval_s=scale.resize_interval,
+    )
 
 
 def _newest_step(folder: str) -> int:

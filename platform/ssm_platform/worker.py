@@ -62,7 +62,7 @@ def work(job: Job) -> dict[str, Any]:
     collective: Collective = ProcessGroup() if context.get_world_size() > 1 else SingleProcess()
     step = make_step(config, get_device(), collective)
     checkpoints = Checkpoints(open_storage(job.folder), config.checkpoint.keep, config.checkpoint.deadline)
-    loop = Loop(step, _schedule(job), Position(), _validation(job, step), Outlets())
+    loop = Loop(step, schedule(job), Position(), validation(job, step), Outlets())
     _resume(loop, checkpoints, job.fingerprint)
     stream = batches(
         ray.train.get_dataset_shard(STREAM),
@@ -127,7 +127,8 @@ def _distributed(model: nn.Module) -> nn.Module:
     )
 
 
-def _schedule(job: Job) -> Schedule:
+def schedule(job: Job) -> Schedule:
+    """When a run validates, logs and writes checkpoints."""
     config = job.config
     return Schedule(
         total=job.total,
@@ -138,7 +139,8 @@ def _schedule(job: Job) -> Schedule:
     )
 
 
-def _validation(job: Job, step: TrainStep) -> Validation:
+def validation(job: Job, step: TrainStep) -> Validation:
+    """Validation while training, on this worker's share."""
     config = job.config
     reader = evaluation_reader(config, job.validation)
 

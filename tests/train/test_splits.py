@@ -85,7 +85,8 @@ def test_lodo_tests_on_the_corpus_left_out_and_on_no_other() -> None:
     trained = split(fe_manifest(), corpus("dfew"), "lodo", seed=1)
     assert (len(left_out.train), len(left_out.test)) == (0, 36)
     assert len(trained.test) == 0
-    assert len(trained.train) and len(trained.validation)
+    assert len(trained.train)
+    assert len(trained.validation)
 
 
 def test_the_draw_depends_on_the_seed_alone_and_a_newcomer_moves_few() -> None:

@@ -1,0 +1,168 @@
+"""What Ray costs a training step: steps/s on Ray Train fed by Ray Data, beside a bare PyTorch loop on cached batches.
+
+    python bench/train.py [--recipe quickstart] [--steps 60] [--rounds 3] [--json FILE]
+
+Both sides run the same model, step and torch threads, in turns; ratios are medians over the rounds. The bare loop holds
+its batches in memory and decodes nothing. A second run over a corpus repeated a hundred times shows that step time and
+memory of a worker do not grow with the corpus. Exit code 1 where the ratio is below 0.95.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssm.batch import AUBatch, FEBatch
+from ssm.collective import SingleProcess
+from ssm_platform import cluster
+from ssm_platform.cli import override
+from ssm_platform.clips import to_batches
+from ssm_platform.config import RunConfig
+from ssm_platform.feed import STREAM, ResumingDataConfig, placeholder
+from ssm_platform.machine import describe_machine
+from ssm_platform.pace import keep_pace
+from ssm_platform.plan import Plan
+from ssm_platform.preflight import cpus_needed
+from ssm_platform.preparation import plan_config, prepare
+from ssm_platform.recipes import recipe
+from ssm_platform.records import Manifest
+from ssm_platform.streams import ClipStream, batches
+from ssm_platform.worker import make_step, training_reader
+
+TARGET = 0.95
+WARM = 5  # steps not timed: allocation, the first decoded blocks
+CACHED = 8  # batches the bare loop goes round
+REPEATED = 100
+
+Pair = tuple[FEBatch | None, AUBatch | None]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One timed loop."""
+
+    steps_per_second: float
+    peak_mib: float
+
+
+def timed(config: RunConfig, pairs: Iterator[Pair], steps: int) -> Speed:
+    """Trains `WARM + steps` steps and times the last `steps` of them."""
+    torch.set_num_threads(config.scale.threads_per_worker)
+    step = make_step(config, torch.device("cpu"), SingleProcess())
+    start = 0.0
+    for number, (fe, au) in enumerate(islice(pairs, WARM + steps)):
+        if number == WARM:
+            start = time.perf_counter()
+        step(fe, au, number, WARM + steps)
+    seconds = time.perf_counter() - start
+    return Speed(steps / seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def bare(config: RunConfig, steps: int) -> Speed:
+    """The loop without Ray: a few batches, read beforehand, in turn."""
+    manifests = prepare(config).train
+    plan = Plan.of(manifests, plan_config(config, manifests))
+    reader = training_reader(config, manifests)
+    cached = [to_batches(reader.read(plan.rows(number, number + 1).columns())) for number in range(CACHED)]
+    return timed(config, cycle((fe, au) for fe, au in cached), steps)
+
+
+def on_ray(config: RunConfig, manifests: list[Manifest], steps: int) -> Speed:
+    """The loop on one Ray Train worker, fed by Ray Data as `trainer` feeds it. Needs a joined cluster."""
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import LoggingConfig, ScalingConfig
+    from ray.train.v2.api.config import RunConfig as RayRunConfig
+
+    plan = Plan.of(manifests, plan_config(config, manifests))
+    stream = ClipStream(training_reader(config, manifests), config.data.decode_workers, config.data.decode_cpus)
+    keep_pace()
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = TorchTrainer(
+            partial(_work, config, steps),
+            scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": config.scale.cpus_per_worker}),
+            run_config=RayRunConfig(name="bench", storage_path=scratch, logging_config=LoggingConfig("WARNING")),
+            torch_config=TorchConfig(backend="gloo"),
+            datasets={STREAM: placeholder},
+            dataset_config=ResumingDataConfig(stream, plan, WARM + steps, lambda: 0),
+        )
+        return Speed(**trainer.fit().return_value)
+
+
+def _work(config: RunConfig, steps: int) -> dict[str, float]:
+    import ray.train
+
+    data = config.data
+    stream = batches(ray.train.get_dataset_shard(STREAM), data.global_batch, data.prefetch_batches)
+    return asdict(timed(config, (to_batches(columns) for columns in stream), steps))
+
+
+def repeated(manifest: Manifest) -> Manifest:
+    """The same records many times over: a large corpus of few files."""
+    return manifest.take(np.tile(np.arange(len(manifest)), REPEATED))
+
+
+def _bare_in_a_process_of_its_own(arguments: argparse.Namespace) -> Speed:
+    command = [sys.executable, __file__, "--bare", "--recipe", arguments.recipe, "--steps", str(arguments.steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return Speed(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure(arguments: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+    """All rounds, then the large corpus."""
+    manifests = prepare(config).train
+    pairs = []
+    with cluster.joined(cpus_needed(config)):
+        for _ in range(arguments.rounds):
+            pairs.append((_bare_in_a_process_of_its_own(arguments), on_ray(config, manifests, arguments.steps)))
+            print(f"bare {pairs[-1][0]}, on Ray {pairs[-1][1]}", flush=True)
+        large = on_ray(config, [repeated(manifest) for manifest in manifests], arguments.steps)
+    return {
+        "machine": describe_machine(),
+        "bare_steps_per_second": statistics.median(one.steps_per_second for one, _ in pairs),
+        "ray_steps_per_second": statistics.median(other.steps_per_second for _, other in pairs),
+        "ratio": statistics.median(other.steps_per_second / one.steps_per_second for one, other in pairs),
+        "ratios": [other.steps_per_second / one.steps_per_second for one, other in pairs],
+        "records": sum(map(len, manifests)),
+        "large_records": REPEATED * sum(map(len, manifests)),
+        "large_steps_per_second": large.steps_per_second,
+        "peak_mib": statistics.median(other.peak_mib for _, other in pairs),
+        "large_peak_mib": large.peak_mib,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="quickstart")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--bare", action="store_true", help="only the bare loop, its speed as JSON")
+    arguments = parser.parse_args()
+    config = override(recipe(arguments.recipe), {"scale.threads_per_worker": 1})
+    if arguments.bare:
+        print(json.dumps(asdict(bare(config, arguments.steps))))
+        return
+    found = measure(arguments, config)
+    print(json.dumps(found, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+    sys.exit(found["ratio"] < TARGET)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""A driver to be killed: `train_driver.py OVERRIDES_AS_JSON` trains `tiny` on the cluster of `RAY_ADDRESS`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from ssm_platform.cli import override
+from ssm_platform.recipes import tiny
+from ssm_platform.trainer import train
+
+if __name__ == "__main__":
+    print(train(override(tiny(), json.loads(sys.argv[1]))))

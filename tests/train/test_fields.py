@@ -1,0 +1,235 @@
+"""Every field of a run changes something: each leaf is set to another value and must move what it is said to move.
+
+The table names, for each field, another value and the observation that must change; a new field without a row fails.
+`model.*` and `train.*` are handed on whole: that they are is tested here, what each does in `tests/ssm`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssm_platform import preflight
+from ssm_platform.checkpoints import Checkpoints
+from ssm_platform.cli import describe_fields, override
+from ssm_platform.clips import to_batches
+from ssm_platform.config import RunConfig
+from ssm_platform.plan import evaluation_rows
+from ssm_platform.preparation import load, prepare, total_steps, training_plan
+from ssm_platform.recipes import tiny
+from ssm_platform.storage import open_storage
+from ssm_platform.synthetic import PRESETS, write_corpus
+from ssm_platform.tracking import Trackers
+from ssm_platform.trainer import run_folder, scaling
+from ssm_platform.validation import spread
+from ssm_platform.worker import Job, evaluation_reader, make_step, schedule, step_config, training_reader
+
+Observe = Callable[[RunConfig], Any]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """`tiny` on corpora that are there; the model without its text tower, to be quick."""
+    folder = tmp_path_factory.mktemp("fields")
+    for name in ("bp4d", "dfew", "bp4d-other"):
+        write_corpus(name.partition("-")[0], folder / name, PRESETS["tiny"], 2 if "other" in name else 1)
+    load(tiny().corpus("bp4d").model_copy(update={"root": str(folder / "bp4d")})).write(folder / "bp4d.parquet")
+    return override(
+        tiny(),
+        {
+            "storage": str(folder),
+            "data.corpora.bp4d.root": str(folder / "bp4d"),
+            "data.corpora.dfew.root": str(folder / "dfew"),
+            "data.corpora.bp4d.synthetic": None,
+            "data.corpora.dfew.synthetic": None,
+            "data.corpora.dfew.augmentation.flip": 0,
+            "model.text.tower": None,
+            "model.mapping.enabled": False,
+        },
+    )
+
+
+def digest(*arrays: np.ndarray) -> str:
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+
+
+def sides(config: RunConfig) -> Any:
+    splits = prepare(config).splits.values()
+    return [[one.train.fingerprint, one.validation.fingerprint, one.test.fingerprint] for one in splits]
+
+
+def sources(config: RunConfig) -> Any:
+    return [(corpus.name, load(corpus).root, load(corpus).fingerprint) for corpus in config.data.corpora]
+
+
+def order(config: RunConfig) -> Any:
+    plan = training_plan(config, prepare(config))
+    return plan.fingerprint, total_steps(config, plan)
+
+
+def pixels(config: RunConfig) -> Any:
+    manifests = prepare(config).train
+    rows = training_plan(config, prepare(config)).rows(0, 1)
+    return digest(training_reader(config, manifests).read(rows.columns())["clip"])
+
+
+def first_loss(config: RunConfig) -> Any:
+    """Weights at the start, and the losses of the first step: preprocessing and seeds reach them."""
+    torch.set_num_threads(1)
+    prepared = prepare(config)
+    plan = training_plan(config, prepared)
+    step = make_step(config, torch.device("cpu"), _alone())
+    columns = training_reader(config, prepared.train).read(plan.rows(0, 1).columns())
+    return step(*to_batches(columns), 0, 10).floats()
+
+
+def evaluated(config: RunConfig) -> Any:
+    manifests = prepare(config).validation
+    rows = spread(evaluation_rows(manifests, config.model.frames), config.validation_clips)
+    return digest(evaluation_reader(config, manifests).read(rows.columns())["clip"])
+
+
+def decoder(config: RunConfig) -> Any:
+    return evaluation_reader(config, []).__reduce__()[1][2].decoder
+
+
+def when(config: RunConfig) -> Any:
+    return schedule(Job(config, "/x", "", 100, []))
+
+
+def ray_workers(config: RunConfig) -> Any:
+    return scaling(config)
+
+
+def budget(config: RunConfig) -> Any:
+    return preflight.cpus_needed(config)
+
+
+def kept(config: RunConfig) -> Any:
+    folder = Path(config.storage) / f"kept-{config.checkpoint.keep}"
+    checkpoints = Checkpoints(open_storage(folder), config.checkpoint.keep, config.checkpoint.deadline)
+    for step in range(1, 5):
+        checkpoints.write({}, step, "", None)
+    return [marker.step for marker in checkpoints.complete()]
+
+
+def trackers(config: RunConfig) -> Any:
+    folder = Path(config.storage) / f"tensorboard-{config.tracking.tensorboard}"
+    Trackers.of(config, folder, 0).close()
+    return folder.exists()
+
+
+def read_by_a_worker(config: RunConfig) -> Any:
+    """Fields that only a live worker, Ray or MLflow acts on; here only that they travel with the job."""
+    scale, data = config.scale, config.data
+    values = (scale.threads_per_worker, scale.max_failures, data.prefetch_batches, config.checkpoint.deadline)
+    return (*values, config.tracking.mlflow)
+
+
+def _alone() -> Any:
+    from ssm.collective import SingleProcess
+
+    return SingleProcess()
+
+
+CORPUS = "data.corpora.bp4d"
+FIELDS: dict[str, tuple[str, Any, Observe]] = {
+    "name": ("name", "other", run_folder),
+    "seed": ("seed", 2, first_loss),
+    "storage": ("storage", "/elsewhere", run_folder),
+    "protocol": ("protocol", "published", sides),
+    "epochs": ("epochs", 3, lambda config: order(override(config, {"steps": None}))),
+    "steps": ("steps", 13, order),
+    "validate_every": ("validate_every", 5, when),
+    "validation_clips": ("validation_clips", 2, evaluated),
+    "data.corpora": ("data.corpora", None, sides),
+    "data.corpora.N.name": (f"{CORPUS}.name", "second", sources),
+    "data.corpora.N.reader": (f"{CORPUS}.reader", "bp4d", sources),
+    "data.corpora.N.root": (f"{CORPUS}.root", "bp4d-other", sources),
+    "data.corpora.N.manifest": (f"{CORPUS}.manifest", "bp4d.parquet", sources),
+    "data.corpora.N.options": (f"{CORPUS}.options", {"aus": [1, 2]}, sources),
+    "data.corpora.N.synthetic": (f"{CORPUS}.synthetic", "tiny", sources),
+    "data.corpora.N.weight": (f"{CORPUS}.weight", 2.0, lambda config: order(config)),
+    "data.corpora.N.augmentation.scale": (f"{CORPUS}.augmentation.scale", (0.3, 0.4), pixels),
+    "data.corpora.N.augmentation.ratio": (f"{CORPUS}.augmentation.ratio", (0.5, 0.6), pixels),
+    "data.corpora.N.augmentation.flip": ("data.corpora.dfew.augmentation.flip", 1.0, pixels),
+    "data.corpora.N.augmentation.brightness": (f"{CORPUS}.augmentation.brightness", 0.9, pixels),
+    "data.corpora.N.augmentation.rotation": (f"{CORPUS}.augmentation.rotation", 90, pixels),
+    "data.corpora.N.test_parts": (f"{CORPUS}.test_parts", ["P1"], sides),
+    "data.corpora.N.validation_parts": (f"{CORPUS}.validation_parts", ["P1"], sides),
+    "data.corpora.N.holdout": ("data.corpora.dfew.holdout", 0.5, sides),
+    "data.corpora.N.role": (f"{CORPUS}.role", "test", sides),
+    "data.fe_batch": ("data.fe_batch", 2, order),
+    "data.au_batch": ("data.au_batch", 2, order),
+    "data.decoder": ("data.decoder", "av", decoder),
+    "data.decode_workers": ("data.decode_workers", 3, budget),
+    "data.decode_cpus": ("data.decode_cpus", 2.0, budget),
+    "data.resize": ("data.resize", 40, evaluated),
+    "data.mean": ("data.mean", (0.0, 0.0, 0.0), first_loss),
+    "data.std": ("data.std", (1.0, 1.0, 1.0), first_loss),
+    "data.prefetch_batches": ("data.prefetch_batches", 5, read_by_a_worker),
+    "scale.workers": ("scale.workers", (1, 2), ray_workers),
+    "scale.cpus_per_worker": ("scale.cpus_per_worker", 3.0, ray_workers),
+    "scale.threads_per_worker": ("scale.threads_per_worker", 2, read_by_a_worker),
+    "scale.gpu": ("scale.gpu", True, ray_workers),
+    "scale.max_failures": ("scale.max_failures", 9, read_by_a_worker),
+    "scale.resize_interval": ("scale.resize_interval", 5.0, ray_workers),
+    "checkpoint.every": ("checkpoint.every", 7, when),
+    "checkpoint.keep": ("checkpoint.keep", 3, kept),
+    "checkpoint.deadline": ("checkpoint.deadline", 1.0, read_by_a_worker),
+    "tracking.tensorboard": ("tracking.tensorboard", False, trackers),
+    "tracking.mlflow": ("tracking.mlflow", "sqlite:///x", read_by_a_worker),
+    "tracking.every": ("tracking.every", 3, when),
+}
+
+
+def test_the_table_has_a_row_for_every_field() -> None:
+    paths = {field.path for field in describe_fields(RunConfig)}
+    assert {path for path in paths if not path.startswith(("model.", "train."))} == set(FIELDS)
+
+
+@pytest.mark.parametrize("field", sorted(FIELDS))
+def test_a_field_changes_what_it_is_said_to_change(base: RunConfig, field: str) -> None:
+    path, value, observe = FIELDS[field]
+    start, changes = base, {path: value}
+    if field == "data.corpora":  # a list of other corpora
+        changes = {path: base.model_dump()["data"]["corpora"][:1], "data.fe_batch": 0}
+    elif field == "data.corpora.N.name":
+        changes = {f"{CORPUS}.reader": "bp4d", path: value}
+    elif field == "data.corpora.N.reader":  # where the corpus's name is not that of a reader
+        start = override(base, {"data.corpora.0.reader": "disfa", f"{CORPUS}.name": "mine"})
+        with pytest.raises(ValueError, match=r"(?i)disfa"):
+            observe(start)
+        assert observe(override(start, {"data.corpora.mine.reader": "bp4d"}))
+        return
+    elif field == "data.corpora.N.root":
+        changes = {path: str(Path(base.storage) / value)}
+    elif field == "data.corpora.N.manifest":
+        changes = {path: str(Path(base.storage) / value), f"{CORPUS}.root": None}
+        moved = override(base, {"data.corpora.bp4d.root": str(Path(base.storage) / "bp4d-other")})
+        assert observe(override(base, changes)) != observe(moved)
+        return
+    elif field == "data.corpora.N.synthetic":
+        fresh = {f"{CORPUS}.root": str(Path(base.storage) / "fresh"), path: None}
+        with pytest.raises(ValueError, match="no such folder"):
+            observe(override(base, fresh))
+        assert observe(override(base, {**fresh, path: value}))
+        return
+    elif field == "data.corpora.N.role":
+        changes["data.au_batch"] = 0
+    assert observe(start) != observe(override(start, changes))
+
+
+def test_model_and_train_are_handed_on_whole(base: RunConfig) -> None:
+    step = make_step(base, torch.device("cpu"), _alone())
+    assert step.model.config == base.model
+    assert step.config == step_config(base)
+    assert step_config(base).model_copy(update={"seed": base.train.seed}) == base.train
+    other = override(base, {"train.seed": 5})
+    assert step_config(other).seed != step_config(base).seed
