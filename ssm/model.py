@@ -185,9 +185,10 @@ class SSM(nn.Module, ModelHubMixin):
             self.take_folded(rows)
 
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        rows = self._valid_fold()
         result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self._folded is not None:
-            self.take_folded(self._folded.prototypes.apply(fn))
+        if rows is not None:
+            self.take_folded(rows.apply(fn))
         return result
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
