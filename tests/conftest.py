@@ -1,4 +1,7 @@
-"""What every test shares: where the reference data lies, and the one local Ray cluster of the session."""
+"""What every test shares: the reference data's place, one local Ray cluster, tiny corpora and one run trained on them.
+
+Everything here is made once per session and only read: a test that changes files works on a copy.
+"""
 
 from __future__ import annotations
 
@@ -40,3 +43,29 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the synthetic corpora of recipe `tiny`, `bp4d` and `dfew`, as that recipe would write them."""
+    from ssm_platform.synthetic import PRESETS, write_corpus
+
+    folder = tmp_path_factory.mktemp("corpora")
+    for name in ("bp4d", "dfew"):
+        write_corpus(name, folder / name, PRESETS["tiny"], 1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(ray_cluster: None, tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of recipe `tiny`, trained to its end, evaluated and published in `registry` beside it."""
+    from ssm_platform.assessment import assess
+    from ssm_platform.cli import override
+    from ssm_platform.recipes import tiny
+    from ssm_platform.trainer import train
+
+    places = {f"data.corpora.{name}.root": str(tiny_corpora / name) for name in ("bp4d", "dfew")}
+    config = override(tiny(), {"storage": str(tmp_path_factory.mktemp("runs")), **places})
+    folder = train(config).folder
+    assess(folder)
+    return Path(folder)
