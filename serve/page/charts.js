@@ -16,10 +16,9 @@ function prepared(canvas, height) {
 
 /**
  * A timeline in `box`: `rows` = [{label, detail, values: Float32Array with NaN for "no face", present: Uint8Array | null}].
- * `pick(frame)` is called on pointer and keys. Returns {draw(frame)}.
+ * `pick(frame)` is called on pointer and keys, `told(frame)` names a frame. Returns {draw(frame)}.
  */
-export function timeline(box, rows, times, label, pick) {
-  const frames = times.length;
+export function timeline(box, rows, frames, label, pick, told) {
   const canvas = document.createElement("canvas");
   const names = document.createElement("div");
   const axis = document.createElement("div");
@@ -30,7 +29,7 @@ export function timeline(box, rows, times, label, pick) {
     name.title = `${row.label} ${row.detail}`;
     if (row.detail) { name.append(bold(row.label), small(row.detail)); } else name.textContent = row.label;
   }
-  for (const share of [0, 0.5, 1]) axis.appendChild(document.createElement("span")).textContent = clock(times[Math.round(share * (frames - 1))] ?? 0);
+  for (const share of [0, 0.5, 1]) axis.appendChild(document.createElement("span")).textContent = told(Math.round(share * (frames - 1)));
   box.replaceChildren(names, canvas, axis);
   asSlider(canvas, label, frames, pick);
   let base = null;
@@ -55,7 +54,7 @@ export function timeline(box, rows, times, label, pick) {
     context.fillStyle = colour("--ink");
     context.fillRect(x - 0.75, 0, 1.5, canvas.clientHeight);
     canvas.setAttribute("aria-valuenow", frame);
-    canvas.setAttribute("aria-valuetext", clock(times[frame] ?? 0));
+    canvas.setAttribute("aria-valuetext", told(frame));
   }
 
   new ResizeObserver(() => { base = null; draw(Number(canvas.getAttribute("aria-valuenow") ?? 0)); }).observe(box);
@@ -77,16 +76,16 @@ function curve(context, row, top, height, width, frames) {
     }
     const x = (start / frames) * width, wide = Math.max(1, ((stop - start) / frames) * width + 0.5);
     if (Number.isNaN(high)) continue;
-    context.fillStyle = colour2("--accent-soft");
+    context.fillStyle = cached("--fill");
     context.fillRect(x, floor - high * tall, wide, high * tall);
-    context.fillStyle = colour2("--accent");
+    context.fillStyle = cached("--accent");
     context.fillRect(x, floor - high * tall, wide, 1.5);
-    if (present) { context.fillStyle = colour2("--mark"); context.fillRect(x, floor + 1, wide, 3); }
+    if (present) { context.fillStyle = cached("--mark"); context.fillRect(x, floor + 1, wide, 3); }
   }
 }
 
 let cache = {}, cachedFor = null;
-function colour2(name) { // getComputedStyle per pixel column would be slow
+function cached(name) { // getComputedStyle per pixel column would be slow
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   if (cachedFor !== dark) { cache = {}; cachedFor = dark; }
   return (cache[name] ??= colour(name));

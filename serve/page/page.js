@@ -78,7 +78,8 @@ function facts({ start, rows, frames }, faces) {
   const found = rows.filter((row) => row.success).length;
   const size = video.kind === "pictures" ? "" : `, ${video.width} × ${video.height}, ${Math.round(video.rate * 10) / 10} frames/s`;
   const people = faces === 0 ? "no face found" : faces === 1 ? "1 face" : `${faces} faces`;
-  return `${frames} ${video.kind === "pictures" ? "pictures" : "frames"}${size}; ${people}${faces ? `, ${found} measurements` : ""}`;
+  const unit = video.kind === "pictures" ? "picture" : "frame";
+  return `${frames} ${unit}${frames === 1 ? "" : "s"}${size}; ${people}${faces ? `, ${found} measurements` : ""}`;
 }
 
 function faceButtons() {
@@ -99,8 +100,8 @@ function choose(face) {
   const expressionRows = expressions.map((name) => ({ label: name, detail: "", values: series(name), present: null }));
   const auRows = aus.map(({ code, name }) => ({ label: code, detail: name, values: series(code), present: flags(`${code}_c`) }));
   view.timelines = [
-    timeline($("expression-rows"), expressionRows, view.times, "Expression over time", seek),
-    timeline($("au-rows"), auRows, view.times, "Action units over time", seek),
+    timeline($("expression-rows"), expressionRows, view.times.length, "Expression over time", seek, told),
+    timeline($("au-rows"), auRows, view.times.length, "Action units over time", seek, told),
   ];
   goTo(view.frame);
 }
@@ -111,13 +112,15 @@ function goTo(frame) {
   view.frame = frame;
   const row = view.face?.rows[frame];
   $("scrub").value = frame;
-  $("clock").textContent = view.pictures ? `${frame + 1} / ${view.times.length}` : clock(view.times[frame] ?? 0);
+  $("clock").textContent = told(frame);
   for (const each of view.timelines) each.draw(frame);
   if (view.pictures) showPicture(frame);
   drawBoxes();
   drawExpressions(row);
   drawWhy(view.face?.windows.find((window) => frame >= window.start && frame < window.start + window.frames));
 }
+
+const told = (frame) => (view.pictures ? `${frame + 1} of ${view.times.length}` : clock(view.times[frame] ?? 0));
 
 function drawExpressions(row) {
   const names = view.recording.expressions;
