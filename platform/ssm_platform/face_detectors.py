@@ -6,6 +6,7 @@ heads and sunglasses are its known misses. YuNet is the better choice for a user
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +19,8 @@ _CASCADE = "haarcascade_frontalface_alt2.xml"  # fewer false finds than `default
 _SCALE_STEP = 1.1
 _NEIGHBOURS = 3
 _CONTRAST = (3.0, (4, 4))  # limit and tiles of local equalisation
+_REACH = 0.5  # how far around a known face to look, in its widths
+_GROWTH = 1.35  # and how much larger or smaller it may be
 _YUNET_SCORE = 0.6
 _YUNET_OVERLAP = 0.3
 
@@ -31,12 +34,18 @@ class Detection(NamedTuple):
     h: float
     score: float
 
+    def scaled(self, factor: float) -> Detection:
+        """The same face in an image of another size."""
+        return Detection(self.x * factor, self.y * factor, self.w * factor, self.h * factor, self.score)
+
 
 class Detector(Protocol):
     """Not for use by several threads at once."""
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[Detection]:
-        """Faces in an RGB image (H, W, 3), best first."""
+    def __call__(self, image: NDArray[np.uint8], near: Sequence[Detection] = ()) -> list[Detection]:
+        """Faces in an RGB image (H, W, 3), best first. With `near`, only those about where these were and as large
+        are wanted; a detector to which the whole image costs no more may look everywhere.
+        """
 
 
 class HaarDetector:
@@ -51,18 +60,39 @@ class HaarDetector:
         self._cascade = cv2.CascadeClassifier(str(Path(haarcascades) / _CASCADE))
         self._even = cv2.createCLAHE(*_CONTRAST)
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[Detection]:
+    def __call__(self, image: NDArray[np.uint8], near: Sequence[Detection] = ()) -> list[Detection]:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        return self._look(grey) or self._look(self._even.apply(grey))
+        smallest = round(self._smallest * min(grey.shape))
+        found = self._look_about(grey, near) if near else self._look(grey, smallest) or self._look_again(grey, smallest)
+        return sorted(found, key=lambda face: -face.score)
 
-    def _look(self, grey: NDArray[Any]) -> list[Detection]:
-        side = max(20, round(self._smallest * min(grey.shape)))
-        boxes, hits = self._cascade.detectMultiScale2(grey, _SCALE_STEP, _NEIGHBOURS, minSize=(side, side))
-        found = [
+    def _look_again(self, grey: NDArray[Any], smallest: int) -> list[Detection]:
+        return self._look(self._even.apply(grey), smallest)
+
+    def _look_about(self, grey: NDArray[Any], near: Sequence[Detection]) -> list[Detection]:
+        """The best face about each place: some 2 ms instead of 45 for a whole frame of 480 pixels."""
+        out = []
+        for face in near:
+            reach = _REACH * face.w
+            left, top = max(0, round(face.x - reach)), max(0, round(face.y - reach))
+            part = grey[top : round(face.y + face.h + reach), left : round(face.x + face.w + reach)]
+            found = self._look(part, round(face.w / _GROWTH), round(face.w * _GROWTH))
+            if found:
+                best = max(found, key=lambda one: one.score)
+                out.append(best._replace(x=best.x + left, y=best.y + top))
+        return out
+
+    def _look(self, grey: NDArray[Any], smallest: int, largest: int = 0) -> list[Detection]:
+        low, high = max(20, smallest), max(20, largest) if largest else 0
+        if min(grey.shape) < low:
+            return []
+        boxes, hits = self._cascade.detectMultiScale2(
+            grey, _SCALE_STEP, _NEIGHBOURS, minSize=(low, low), maxSize=(high, high)
+        )
+        return [
             Detection(float(x), float(y), float(w), float(h), float(n / (n + 5)))
             for (x, y, w, h), n in zip(boxes, hits, strict=True)
         ]
-        return sorted(found, key=lambda face: -face.score)
 
 
 class YuNetDetector:
@@ -77,7 +107,7 @@ class YuNetDetector:
             raise ValueError(f"{model}: OpenCV cannot load it as a YuNet model ({error.err})") from error
         self._smallest = smallest
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[Detection]:
+    def __call__(self, image: NDArray[np.uint8], near: Sequence[Detection] = ()) -> list[Detection]:
         height, width = image.shape[:2]
         self._network.setInputSize((width, height))
         _, rows = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -3,15 +3,16 @@
 `FaceTracker` is a stream: it takes frames one by one and gives back, `lookahead` frames later, the faces of each frame.
 Between detections boxes are smoothed and interpolated; a gap of up to `max_gap` frames is bridged, a longer one means
 "no face" for its frames; a face found at the same place within `remember` frames is the same face. Where the faces of
-two detection runs differ, the frames between them are searched one by one, so appearing and leaving are exact to the
-frame. A track counts only if it lasts `min_frames`, which keeps most of a cascade's false finds out. Knows no files,
-labels, Ray; coordinates are pixels of the frames given.
+two looks differ, the frames between them are searched one by one, so appearing and leaving are exact to the frame; only
+a newcomer beside a known face may be noticed up to `every * search` frames late. A track counts only if it lasts
+`min_frames`, which keeps most of a cascade's false finds out. Knows no files, labels, Ray; coordinates are pixels of
+the frames given.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +33,8 @@ class FaceSettings(BaseModel):
 
     detector: Literal["haar", "yunet"] = Field(default="haar", description="haar: OpenCV's own; yunet: needs `model`")
     model: Path | None = Field(default=None, description="ONNX file of YuNet")
-    every: int = Field(default=5, ge=1, description="detect in every n-th frame; interpolate between")
+    every: int = Field(default=5, ge=1, description="look in every n-th frame; interpolate between")
+    search: int = Field(default=3, ge=1, description="every n-th look goes over the whole frame, others around faces")
     side: int = Field(default=480, ge=64, description="longer side in pixels to which a frame is shrunk for detection")
     smallest: float = Field(default=0.1, gt=0, lt=1, description="smallest face, as part of the frame's shorter side")
     max_gap: int = Field(default=10, ge=1, description="frames without a detection that a track survives and bridges")
@@ -110,7 +112,7 @@ class FaceTracker:
         self._detect = detector or make_detector(self._settings)
         self._tracks: list[_Track] = []
         self._waiting: list[tuple[int, NDArray[np.uint8], float]] = []  # shrunk frames since the last detection run
-        self._pushed = self._released = self._named = 0
+        self._pushed = self._released = self._named = self._looks = 0
 
     def push(self, image: NDArray[np.uint8]) -> list[tuple[Face, ...]]:
         """Take the next frame (H, W, 3); return the faces of those frames that became final, in order."""
@@ -131,19 +133,23 @@ class FaceTracker:
     def _run(self) -> None:
         """Detect in the newest frame; where the faces differ from the run before, also in the frames between."""
         *between, newest = self._waiting
-        found = self._found(newest)
-        followed = [track for track in self._tracks if track.knots and track.last >= newest[0] - len(between) - 1]
+        followed = [track for track in self._tracks if track.last >= newest[0] - len(between) - 1]
+        whole = self._looks % self._settings.search == 0 or not followed
+        found = self._found(newest, [] if whole else [track.box for track in followed])
+        if not whole and len(_match([track.box for track in followed], found)) < len(followed):
+            found = self._found(newest)
         pairs = _match([track.box for track in followed], found)
         if not len(pairs) == len(followed) == len(found):
             for frame in between:
                 self._follow(frame[0], self._found(frame))
         self._follow(newest[0], found)
         self._waiting = []
+        self._looks += 1
 
-    def _found(self, frame: tuple[int, NDArray[np.uint8], float]) -> list[Detection]:
+    def _found(self, frame: tuple[int, NDArray[np.uint8], float], near: Sequence[Detection] = ()) -> list[Detection]:
         _, image, scale = frame
-        faces = self._detect(image)
-        return [Detection(face.x / scale, face.y / scale, face.w / scale, face.h / scale, face.score) for face in faces]
+        faces = self._detect(image, [face.scaled(scale) for face in near])
+        return [face.scaled(1 / scale) for face in faces]
 
     def _follow(self, number: int, found: list[Detection]) -> None:
         alive = [track for track in self._tracks if number - track.last <= self._settings.remember]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ class Script:
     def __init__(self, scene: Scene) -> None:
         self.scene, self.calls = scene, 0
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[Detection]:
+    def __call__(self, image: NDArray[np.uint8], near: Sequence[Detection] = ()) -> list[Detection]:
         self.calls += 1
         return self.scene(int(image[0, 0, 0]) * 256 + int(image[0, 0, 1]))
 

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -44,7 +44,7 @@ FAST = FaceSettings(every=2, max_gap=4, min_frames=2)
 class Bright:
     """Finds the bright square that stands for a face."""
 
-    def __call__(self, image: np.ndarray) -> list[Detection]:
+    def __call__(self, image: np.ndarray, near: Sequence[Detection] = ()) -> list[Detection]:
         rows, columns = np.nonzero(image[..., 0] > 200)
         if not len(rows):
             return []
@@ -198,7 +198,7 @@ def test_larger_crops_of_owners_are_only_shrunk(tmp_path: Path) -> None:
 def test_who_delivers_crops_is_a_table_and_a_setting(tmp_path: Path) -> None:
     manifest = crops_manifest(tmp_path / "crops", (64,), corpus="somebody")
     with pytest.raises(IngestRefused, match="a face in 0% of 3 frames"):  # looked for, and not found
-        run(manifest, tmp_path / "never", settings(), here(lambda image: []))  # type: ignore[arg-type]
+        run(manifest, tmp_path / "never", settings(), here(lambda image, near=(): []))  # type: ignore[arg-type]
     assert ingest(manifest, tmp_path / "always", crops="always").clips == 1
 
 
