@@ -26,6 +26,7 @@ from ssm_platform.shards import FaceMark, StoredFrame
 _CHUNK = 16
 
 OWNERS_CROPS: Mapping[str, frozenset[Kind]] = {
+    "affectnet": frozenset({"frames"}),
     "affwild2_au": frozenset({"frames"}),
     "affwild2_expr": frozenset({"frames"}),
     "dfew": frozenset({"frames"}),
@@ -34,6 +35,7 @@ OWNERS_CROPS: Mapping[str, frozenset[Kind]] = {
     "list_disfa": frozenset({"frames"}),
     "list_fe": frozenset({"frames"}),
     "mafw": frozenset({"frames"}),
+    "rafdb": frozenset({"frames"}),
 }
 """What owners deliver as face crops already: corpus -> kinds of record. Everything else goes through detection."""
 

@@ -17,7 +17,8 @@ import pytest
 from pydantic import ValidationError
 
 from ssm.vocabulary import Vocabulary
-from ssm_platform.cropping import CropSettings
+from ssm_platform.corpora import corpora
+from ssm_platform.cropping import OWNERS_CROPS, CropSettings
 from ssm_platform.face_detectors import Detection, Detector
 from ssm_platform.faces import FaceSettings
 from ssm_platform.frames import encode_jpeg, open_frames, read_image
@@ -200,6 +201,10 @@ def test_who_delivers_crops_is_a_table_and_a_setting(tmp_path: Path) -> None:
     with pytest.raises(IngestRefused, match="a face in 0% of 3 frames"):  # looked for, and not found
         run(manifest, tmp_path / "never", settings(), here(lambda image, near=(): []))  # type: ignore[arg-type]
     assert ingest(manifest, tmp_path / "always", crops="always").clips == 1
+
+
+def test_the_table_of_owners_crops_names_corpora_we_read() -> None:
+    assert set(OWNERS_CROPS) <= set(corpora())
 
 
 def test_frames_of_different_size_are_set_aside(tmp_path: Path) -> None:
