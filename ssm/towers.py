@@ -68,8 +68,8 @@ class _Frozen:
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> TokenVectors:
         table = cast(Any, self.net).get_input_embeddings().weight.detach()
-        rows = [self.tokenizer(text)["input_ids"] for text in texts]
-        body = [table[torch.tensor(ids[1:-1], device=table.device)] for ids in rows]
+        rows = [self._token_ids(text) for text in texts]
+        body = [table[torch.tensor(ids[1:-1], device=table.device, dtype=torch.long)] for ids in rows]
         return TokenVectors(
             texts=tuple(texts),
             body=nn.utils.rnn.pad_sequence(body, batch_first=True),
@@ -77,6 +77,15 @@ class _Frozen:
             start=table[rows[0][0]].clone(),
             end=table[rows[0][-1]].clone(),
         )
+
+    def _token_ids(self, text: str) -> list[int]:
+        """Token numbers with one start and one end token around the text's own."""
+        ids, own = (self.tokenizer(text, add_special_tokens=special)["input_ids"] for special in (True, False))
+        if len(ids) != len(own) + 2 or ids[1:-1] != own:
+            raise ValueError(
+                f"the tokenizer turns {text!r} into {ids}; a prompt needs one start token, {own}, one end token"
+            )
+        return cast(list[int], ids)
 
 
 class ClipTower(_Frozen):
@@ -136,9 +145,10 @@ def _load(place: str) -> TextTower:
     tokenizer = AutoTokenizer.from_pretrained(place)
     if kind in ("clip", "clip_text_model"):
         return ClipTower(CLIPTextModelWithProjection.from_pretrained(place), tokenizer)
-    return SentenceTower(
-        AutoModel.from_pretrained(place, attn_implementation="sdpa", add_pooling_layer=False), tokenizer
-    )
+    net = AutoModel.from_pretrained(place)
+    if getattr(net, "pooler", None) is not None:
+        net.pooler = None  # a layer over the first token, which mean pooling does not read
+    return SentenceTower(net, tokenizer)
 
 
 @contextmanager
