@@ -35,8 +35,8 @@ def open_reader(index: VideoIndex, decoder: str, threads: int = 1) -> VideoReade
     """A reader by name; ValueError for an unknown name or one that is not installed."""
     try:
         return _DECODERS[decoder_in_use(index, decoder)](index, threads)
-    except _FramesDisagree as error:
-        _log.warning("%s: %s; decoded by av instead", index.info.path, error)
+    except _Unsuitable as error:
+        _log_once(logging.WARNING, index.info.path, str(error))
         return _AvReader(index, threads)
 
 
@@ -45,18 +45,18 @@ def decoder_in_use(index: VideoIndex, decoder: str) -> str:
     if decoder not in _DECODERS:
         raise ValueError(f"decoder {decoder!r} is not one of {', '.join(DECODERS)}")
     if decoder != "av" and index.info.access is not Access.CLOSED:
-        _log_replacement(index.info.path, decoder, index.info.access.value)
+        _log_once(logging.INFO, index.info.path, f"access is {index.info.access.value}, {decoder} would not be exact")
         return "av"
     return decoder
 
 
 @lru_cache(maxsize=4096)
-def _log_replacement(path: str, decoder: str, access: str) -> None:
-    _log.info("%s: access is %s, decoded by av instead of %s to be exact", path, access, decoder)
+def _log_once(level: int, path: str, reason: str) -> None:
+    _log.log(level, "%s: %s; decoded by av instead", path, reason)
 
 
-class _FramesDisagree(Exception):
-    """A decoder counts other frames than the index."""
+class _Unsuitable(Exception):
+    """A decoder cannot open a file that av can, or counts other frames than the index."""
 
 
 class _AvReader:
@@ -93,8 +93,7 @@ class _AvReader:
 
     def _image(self, frame: int) -> NDArray[np.uint8]:
         picture = self._convert.reformat(self._picture(frame), format="rgb24")
-        image: NDArray[np.uint8] = picture.to_ndarray()
-        return image
+        return np.asarray(picture.to_ndarray(), np.uint8)
 
     def _picture(self, frame: int) -> Any:
         """The decoded frame of this number; key frames further back are tried where a seek lands too late."""
@@ -172,9 +171,9 @@ class _DecordReader:
         try:
             self._reader: Any = decord.VideoReader(index.info.path, ctx=decord.cpu(0), num_threads=threads)
         except (self._error, RuntimeError) as error:
-            raise UnreadableVideo(self._info.path, f"decord: {_first_line(error)}") from error
+            raise _Unsuitable(f"decord cannot open it ({_first_line(error)})") from error
         if len(self._reader) != index.info.frames:
-            raise _FramesDisagree(f"decord sees {len(self._reader)} frames of {self._info.frames}")
+            raise _Unsuitable(f"decord sees {len(self._reader)} frames of {self._info.frames}")
 
     def read(self, frames: Sequence[int]) -> NDArray[np.uint8]:
         try:
@@ -198,9 +197,9 @@ class _TorchcodecReader:
                 index.info.path, dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode="exact"
             )
         except (RuntimeError, ValueError) as error:
-            raise UnreadableVideo(self._info.path, f"torchcodec: {_first_line(error)}") from error
+            raise _Unsuitable(f"torchcodec cannot open it ({_first_line(error)})") from error
         if len(self._reader) != index.info.frames:
-            raise _FramesDisagree(f"torchcodec sees {len(self._reader)} frames of {self._info.frames}")
+            raise _Unsuitable(f"torchcodec sees {len(self._reader)} frames of {self._info.frames}")
 
     def read(self, frames: Sequence[int]) -> NDArray[np.uint8]:
         try:

@@ -42,7 +42,18 @@ def write_video(
     options: dict[str, str] | None = None,
 ) -> Path:
     """A video of stamped frames; `times` are milliseconds, else 25 frames/s."""
-    container: Any = av.open(str(path), "w")
+    fill(av.open(str(path), "w"), frames, codec, b_frames, times, options)
+    return path
+
+
+def fill(
+    container: Any,
+    frames: int,
+    codec: str,
+    b_frames: int = 0,
+    times: list[int] | None = None,
+    options: dict[str, str] | None = None,
+) -> None:
     stream = container.add_stream(codec, rate=25)
     stream.width, stream.height = WIDTH, HEIGHT
     stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -57,7 +68,6 @@ def write_video(
         container.mux(stream.encode(picture))
     container.mux(stream.encode())
     container.close()
-    return path
 
 
 def uneven_times(frames: int) -> list[int]:
@@ -166,6 +176,18 @@ def test_an_index_outside_is_refused_by_name(videos: dict[str, Path], index: int
         read_frames(videos["plain.mp4"], [0, index])
 
 
+def test_a_file_that_a_decoder_cannot_open_is_read_by_av(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Matroska written to a pipe has no table to seek by; decord refuses it."""
+    with (tmp_path / "piped.mkv").open("wb") as file:
+        pipe = type("Pipe", (), {"write": file.write})()
+        container: Any = av.open(pipe, "w", format="matroska")
+        fill(container, 40, "libx264")
+    wanted = [33, 2, 17]
+    for decoder in DECODERS:
+        assert numbers(read_frames(tmp_path / "piped.mkv", wanted, decoder)) == wanted
+    assert "decord cannot open it" in caplog.text
+
+
 def test_unknown_and_missing_decoders_are_named(videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="decoder 'ffmpeg' is not one of decord, av, torchcodec"):
         read_frames(videos["plain.mp4"], [0], "ffmpeg")
@@ -221,14 +243,7 @@ def test_unusable_files_say_path_and_reason(videos: dict[str, Path], tmp_path: P
 
 
 def test_an_mp4_cut_behind_its_header_is_truncated_not_short(tmp_path: Path) -> None:
-    container: Any = av.open(str(tmp_path / "whole.mp4"), "w", options={"movflags": "faststart"})
-    stream = container.add_stream("mpeg4", rate=25)
-    stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-    for number in range(40):
-        picture = av.VideoFrame.from_ndarray(stamp(np.full((HEIGHT, WIDTH, 3), 128, np.uint8), 1, number))
-        container.mux(stream.encode(picture))
-    container.mux(stream.encode())
-    container.close()
+    fill(av.open(str(tmp_path / "whole.mp4"), "w", options={"movflags": "faststart"}), 40, "mpeg4")
     with pytest.raises(UnreadableVideo, match=r"cut\.mp4: truncated"):
         probe(cut(tmp_path / "whole.mp4", tmp_path / "cut.mp4", 0.7))
 
