@@ -189,6 +189,28 @@ def test_a_yunet_model_that_is_missing_or_no_model_is_named(tmp_path: Path) -> N
         make_detector(FaceSettings(detector="yunet", model=tmp_path / "text.onnx"))
 
 
+def test_rows_of_yunet_become_detections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network itself cannot be passed on; what OpenCV documents of its answer is played back."""
+
+    class Network:
+        def setInputSize(self, size: tuple[int, int]) -> None:
+            self.size = size
+
+        def detect(self, image: NDArray[np.uint8]) -> tuple[int, NDArray[np.float32] | None]:
+            assert image.shape[1::-1] == self.size
+            rows = [[5, 5, 4, 4, *[0] * 10, 0.99], [10, 20, 30, 40, *[0] * 10, 0.7], [50, 20, 30, 40, *[0] * 10, 0.9]]
+            return 1, np.array(rows, np.float32) if image.any() else None
+
+    monkeypatch.setattr("cv2.FaceDetectorYN.create", lambda *_: Network())
+    (tmp_path / "yunet.onnx").touch()
+    detect = make_detector(FaceSettings(detector="yunet", model=tmp_path / "yunet.onnx"))
+    first, second = detect(np.ones((100, 120, 3), np.uint8))  # the third is smaller than a tenth of the image
+    assert first[:4] == (50, 20, 30, 40)
+    assert first.score == pytest.approx(0.9)
+    assert second[:4] == (10, 20, 30, 40)
+    assert detect(np.zeros((100, 120, 3), np.uint8)) == []
+
+
 def test_a_video_of_one_frame_has_its_face(shared_data: Path) -> None:
     path = shared_data / "faces" / "WolfgangLanger_Pexels.mp4"
     assert probe(path).frames == 472
