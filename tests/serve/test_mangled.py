@@ -1,6 +1,6 @@
 """Hostile uploads and the OpenAPI's own edge cases: only 4xx with a clear message, nothing leaked, nothing left.
 
-`python bench/serve_mangled.py` sends thousands; here are a few hundred.
+`python bench/serving/mangled.py` sends thousands; here are a few hundred.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ REQUESTS = 300
 
 
 def load(name: str) -> Any:
-    """A module of bench/."""
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "bench" / f"{name}.py")
+    """A module of bench/serving/."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "bench" / "serving" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

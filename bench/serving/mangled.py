@@ -1,4 +1,4 @@
-"""Send thousands of mangled uploads to the application: `python bench/serve_mangled.py --model FOLDER [--count 5000]`.
+"""Send thousands of mangled uploads: `python bench/serving/mangled.py --model FOLDER [--count 5000]`.
 
 Every answer must be 200 or a 4xx with `{"error": ...}`, without a path or trace of ours; nothing may be left on disk;
 the process must not die. Prints a line per kind and the growth of memory; exits 1 where something is wrong.

@@ -1,0 +1,294 @@
+"""The plain classes behind the deployments: batching, settings, a model that changes, replicas that die (faked)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
+
+from serve.app import build
+from serve.backend import HandleBackend
+from serve.batching import Batcher
+from serve.errors import Refusal
+from serve.model import Inference
+from serve.settings import Scaling, Settings
+from serve.spool import Spool
+from serve.video import Start, VideoAnalysis
+from ssm.predictor import Answers
+from ssm_platform.assembly import Row, Window
+from ssm_platform.registry import Registry
+
+Run = Callable[..., Any]
+
+
+# -- batching ---------------------------------------------------------------------------------------------------------
+
+
+class Passes:
+    """A model that says what it was given."""
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[Hashable, int]] = []
+
+    def read(self, key: Hashable, clips: NDArray[np.uint8]) -> Answers:
+        self.sizes.append((key, len(clips)))
+        if (clips == 255).any():
+            raise ValueError("a clip of 255")
+        value = clips.reshape(len(clips), -1)[:, :1].astype(np.float32)
+        return Answers(value[:, None], value, None)
+
+
+def clips(*values: int) -> NDArray[np.uint8]:
+    return np.array(values, np.uint8).reshape(-1, 1, 1, 1, 1)
+
+
+def test_everyone_gets_their_own_answers_and_batches_fill_while_a_pass_runs(run: Run) -> None:
+    passes = Passes()
+    batcher = Batcher(passes.read, most=4)
+
+    async def ask() -> list[Answers]:
+        return await asyncio.gather(*(batcher.submit("m", clips(n, n + 1)) for n in range(9)))
+
+    answers = run(ask())
+    assert [answer.expression.ravel().tolist() for answer in answers] == [[n, n + 1] for n in range(9)]
+    assert max(size for _, size in passes.sizes) == 4
+    assert len(passes.sizes) <= 6
+    assert batcher.waiting == 0
+
+
+def test_models_are_not_mixed_large_requests_are_cut_and_errors_reach_their_pass_only(run: Run) -> None:
+    passes = Passes()
+    batcher = Batcher(passes.read, most=4)
+
+    async def ask() -> list[Any]:
+        asked = [("a", clips(*range(10))), ("b", clips(1)), ("a", clips(2)), ("c", clips(255)), ("b", clips(3))]
+        return await asyncio.gather(*(batcher.submit(*each) for each in asked), return_exceptions=True)
+
+    answers = run(ask())
+    assert answers[0].expression.ravel().tolist() == list(range(10))
+    assert isinstance(answers[3], ValueError)
+    assert [answers[i].expression.item() for i in (1, 2, 4)] == [1, 2, 3]
+    assert all(size <= 4 for _, size in passes.sizes)
+
+
+def test_a_caller_that_left_costs_no_pass(run: Run) -> None:
+    passes = Passes()
+    batcher = Batcher(passes.read, most=1)
+
+    async def ask() -> None:
+        tasks = [asyncio.create_task(batcher.submit("m", clips(n))) for n in range(4)]
+        await asyncio.sleep(0)
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await batcher.submit("m", clips(9))
+
+    run(ask())
+    assert len(passes.sizes) == 2
+
+
+# -- settings and the builder ------------------------------------------------------------------------------------
+
+
+def test_unknown_keys_and_batches_that_never_fill_are_refused() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Settings.model_validate({"model": "x", "modle": "y"})
+    with pytest.raises(ValidationError, match="never fills"):
+        Settings(model="x", batch=64, inference=Scaling(ongoing=8, target=4))
+    with pytest.raises(ValidationError, match="replicas_max"):
+        Scaling(replicas=3, replicas_max=2)
+    options = Scaling(replicas=2, replicas_max=5, cpus=0.5, queued=7).options()
+    assert options["max_queued_requests"] == 7
+    assert options["autoscaling_config"]["max_replicas"] == 5
+    assert options["max_surge_percent"] == 100
+
+
+def test_the_builder_takes_a_folder_or_an_alias_and_refuses_what_cannot_be_served(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    version = registry.publish(model_folder, "run")
+    application = build(Settings(model="latest", registry=str(tmp_path / "registry")))
+    model = application._bound_deployment.init_args[3]._bound_deployment
+    assert model._deployment_config.user_config == {"model": version}, "an alias is pinned to what it means today"
+    with pytest.raises(ValueError, match="no such folder"):
+        build(Settings(model=str(tmp_path / "nothing")))
+    with pytest.raises(ValueError, match="SSM_TEST_TOKEN"):
+        build(Settings(model=str(model_folder), token_variable="SSM_TEST_TOKEN"))
+    monkeypatch.setenv("SSM_TEST_TOKEN", "x" * 16)
+    build(Settings(model=str(model_folder), token_variable="SSM_TEST_TOKEN"))
+
+
+def tampered(folder: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    target.mkdir()
+    for file in folder.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    config = json.loads((target / "config.json").read_text())
+    change(config)
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+def test_a_replica_refuses_a_model_whose_preprocessing_does_not_match(
+    model_folder: Path, tmp_path: Path, run: Run
+) -> None:
+    changes: dict[str, Callable[[dict[str, Any]], None]] = {
+        "changed": lambda config: config["facts"]["preprocessing"].update(mean=[0.5, 0.5, 0.5]),
+        "resized": lambda config: config["facts"]["preprocessing"].update(image_size=64),
+        "absent": lambda config: config["facts"].update(preprocessing=None),
+    }
+    inference = Inference(Settings(model=str(model_folder)))
+    run(inference.reconfigure({"model": str(model_folder)}))
+    before = run(inference.describe())
+    for name, change in changes.items():
+        folder = tampered(model_folder, tmp_path / name, change)
+        with pytest.raises(ValueError, match=r"preprocessing|prepared"):
+            run(inference.reconfigure({"model": str(folder)}))
+        with pytest.raises(ValueError, match=r"preprocessing|prepared"):
+            build(Settings(model=str(folder)))
+    assert run(inference.describe()) == before, "it keeps what it has"
+
+
+# -- a model that changes ------------------------------------------------------------------------------------------
+
+
+def test_a_video_under_way_is_finished_by_the_model_it_began_with(
+    model_folder: Path, other_model_folder: Path, run: Run
+) -> None:
+    inference = Inference(Settings(model=str(model_folder), threads=1))
+    run(inference.reconfigure({"model": str(model_folder)}))
+    served = run(inference.describe())
+    blank = inference._readers[served.description.version].blank()
+    before = run(inference.read(blank, served))
+    run(inference.reconfigure({"model": str(other_model_folder)}))
+    assert run(inference.read(blank)).version != served.description.version
+    assert run(inference.read(blank, served)).version == served.description.version
+    fresh = Inference(Settings(model=str(other_model_folder), threads=1))  # a replica that never had the old one
+    run(fresh.reconfigure({"model": str(other_model_folder)}))
+    again = run(fresh.read(blank, served))
+    np.testing.assert_array_equal(again.answers.au_probability, before.answers.au_probability)
+    assert run(fresh.describe()).description.version != served.description.version
+
+
+def test_health_is_a_real_answer_of_the_model(model_folder: Path, run: Run) -> None:
+    inference = Inference(Settings(model=str(model_folder), threads=1))
+    run(inference.reconfigure({"model": str(model_folder)}))
+    run(inference.check_health())
+    reader = next(iter(inference._readers.values()))
+    inference._answered = 0.0
+    reader._predictor.model.au_head.linear.bias.data.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="not finite"):
+        run(inference.check_health())
+
+
+# -- replicas that die: fakes of Serve's handles around the real classes ----------------------------------------------
+
+
+class FakeHandle:
+    """A handle whose replicas die or are busy as told, and otherwise are the real thing."""
+
+    def __init__(self, target: Callable[..., Any], troubles: list[Exception | int | None]) -> None:
+        self._target, self._troubles = target, troubles
+        self.calls = 0
+
+    def options(self, **_: object) -> FakeHandle:
+        return self
+
+    def __getattr__(self, name: str) -> FakeHandle:
+        return self
+
+    def remote(self, *arguments: Any) -> Any:
+        trouble = self._troubles[self.calls] if self.calls < len(self._troubles) else None
+        self.calls += 1
+        return FakeStream(self._target(*arguments), trouble)
+
+
+class FakeStream:
+    """A stream that breaks: at once by an error, or after some items by a death."""
+
+    def __init__(self, items: AsyncIterator[Any], trouble: Exception | int | None) -> None:
+        self._items, self._trouble, self._given = items, trouble, 0
+
+    def __aiter__(self) -> FakeStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        if isinstance(self._trouble, Exception):
+            raise self._trouble
+        if self._trouble is not None and self._given == self._trouble:
+            raise RayActorError
+        self._given += 1
+        return await anext(self._items)
+
+    def cancel(self) -> None:
+        """Nothing to tell anyone."""
+
+
+def analysed(run: Run, model_folder: Path, video: Path, troubles: list[Exception | int | None]) -> list[Any]:
+    """All that the backend says of a video while its replicas have troubles."""
+    settings = Settings(model=str(model_folder), threads=1)
+    inference = Inference(settings)
+    analysis = VideoAnalysis(settings, inference.read, inference.describe)
+
+    async def ask() -> list[Any]:
+        await inference.reconfigure({"model": str(model_folder)})
+        handle = FakeHandle(lambda upload, faces, served: analysis.analyse([video], faces, served), troubles)
+        backend = HandleBackend(handle, handle, 1)  # type: ignore[arg-type]
+        return [said async for said in backend.analyse([video], "all")]
+
+    return run(ask())
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "serve.transfer.Upload.here", classmethod(lambda cls, paths: cls("here", tuple(map(str, paths))))
+    )
+
+
+@pytest.mark.parametrize("deaths", [[0], [1], [2], [3, 2], [4, 0]])
+def test_deaths_in_the_middle_of_a_video_repeat_and_lose_nothing(
+    run: Run, model_folder: Path, face_video: Path, deaths: list[Exception | int | None]
+) -> None:
+    whole = analysed(run, model_folder, face_video, [])
+    broken = analysed(run, model_folder, face_video, deaths)
+    for kind in (Row, Window):
+        rows, other = ([r for said in part if isinstance(said, list) for r in said if isinstance(r, kind)]
+                       for part in (whole, broken))  # fmt: skip
+        assert [(r.face_id, getattr(r, "frame", None), getattr(r, "start", None)) for r in rows] == [
+            (r.face_id, getattr(r, "frame", None), getattr(r, "start", None)) for r in other
+        ]
+    assert sum(isinstance(said, Start) for said in broken) == 1
+
+
+def test_what_keeps_dying_or_is_full_is_503_with_retry_after(run: Run, model_folder: Path, face_video: Path) -> None:
+    for troubles in ([1, 1, 1], [BackPressureError(1, 1)]):
+        with pytest.raises(Refusal) as caught:
+            analysed(run, model_folder, face_video, troubles)
+        assert caught.value.status == 503
+        assert caught.value.retry_after
+
+
+# -- the spool ------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    dead = tmp_path / "ssm-serve-4194305"  # above the largest process id
+    dead.mkdir()
+    (dead / "upload").write_bytes(b"x")
+    spool = Spool(str(tmp_path))
+    assert not dead.exists()
+    with spool.request() as folder:
+        (folder / "file").write_bytes(b"x")
+    assert list(spool.folder.iterdir()) == []
+    spool.close()
+    assert not spool.folder.exists()
