@@ -48,8 +48,8 @@ def originals(folder: Path) -> list[bytes]:
 
 def server(model: str, scratch: Path, port: int) -> subprocess.Popen[bytes]:
     """The application behind uvicorn, in a process of its own, so that a crash is seen."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from local_server import main; main()"
-    return subprocess.Popen([sys.executable, "-c", code, model, str(scratch), str(port)])
+    script = Path(__file__).with_name("local_server.py")
+    return subprocess.Popen([sys.executable, str(script), model, str(scratch), str(port)])
 
 
 def memory_mib(pid: int) -> float:

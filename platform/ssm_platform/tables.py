@@ -57,6 +57,13 @@ def record(row: Row, vocabulary: Vocabulary) -> dict[str, Cell]:
     return dict(zip(columns(vocabulary), cells(row, vocabulary), strict=True))
 
 
+def to_frame(rows: Iterable[Row], vocabulary: Vocabulary) -> Any:
+    """Rows as a pandas frame, as a notebook wants them."""
+    import pandas as pd
+
+    return pd.DataFrame([cells(row, vocabulary) for row in rows], columns=columns(vocabulary))
+
+
 def csv_header(vocabulary: Vocabulary) -> str:
     """The first line of a CSV."""
     return ",".join(columns(vocabulary)) + "\n"

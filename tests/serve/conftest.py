@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -14,12 +14,8 @@ import torch
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from serve.http import create_app
-from serve.metrics import IngressMetrics
-from serve.model import Inference, Reading, Served
+from serve.local import local_app
 from serve.settings import Limits, Settings
-from serve.spool import Spool
-from serve.video import Faces, Said, VideoAnalysis
 from ssm.config import AUTimeConfig, BackboneConfig, ExpertsConfig, ExpressionTimeConfig, ModelConfig, TextConfig
 from ssm.model import SSM
 from ssm.preprocessing import Preprocessing
@@ -68,32 +64,6 @@ def other_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("models") / "second", seed=1)
 
 
-class LocalBackend:
-    """The replicas' own classes, called in this process instead of over handles."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._inference = Inference(settings)
-        self._ready = False
-        self._settings = settings
-        self._analysis = VideoAnalysis(settings, self.read, self.describe)
-
-    async def _load(self) -> None:
-        if not self._ready:
-            await self._inference.reconfigure({"model": self._settings.model})
-            self._ready = True
-
-    async def describe(self) -> Served:
-        await self._load()
-        return await self._inference.describe()
-
-    async def read(self, clips: NDArray[np.uint8], served: Served | None = None) -> Reading:
-        await self._load()
-        return await self._inference.read(clips, served)
-
-    def analyse(self, paths: list[Path], faces: Faces) -> AsyncIterator[Said]:
-        return self._analysis.analyse(paths, faces)
-
-
 def small_settings(model: Path, scratch: Path, **changes: object) -> Settings:
     """Settings with limits that tests can reach."""
     limits = Limits(
@@ -112,13 +82,13 @@ def make_app(model_folder: Path, tmp_path: Path) -> AppMaker:
     def make(token: str | None = None, **limits: object) -> FastAPI:
         settings = small_settings(model_folder, tmp_path / "scratch")
         settings = settings.model_copy(update={"limits": settings.limits.model_copy(update=limits)})
-        return create_app(settings, LocalBackend(settings), IngressMetrics(), Spool(settings.scratch), token)
+        return local_app(settings, token)
 
     return make
 
 
-@pytest.fixture
-def local_app(make_app: AppMaker) -> FastAPI:
+@pytest.fixture(name="local_app")
+def app(make_app: AppMaker) -> FastAPI:
     """The application with small limits."""
     return make_app()
 

@@ -17,7 +17,7 @@ from ssm_platform.assembly import Row
 from ssm_platform.batch_predict import Job, PredictSettings, find_jobs, predict_all, predict_one
 from ssm_platform.frames import probe
 from ssm_platform.reader import ClipReader
-from ssm_platform.tables import cells, columns, read_table
+from ssm_platform.tables import read_table, to_frame
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,7 @@ def reader(model_folder: Path) -> ClipReader:
 
 def expected(video: Path, reader: ClipReader) -> pd.DataFrame:
     vocabulary = reader.description.vocabulary
-    rows = [cells(result, vocabulary) for result in analyse([video], reader) if isinstance(result, Row)]
-    return pd.DataFrame(rows, columns=columns(vocabulary))
+    return to_frame((result for result in analyse([video], reader) if isinstance(result, Row)), vocabulary)
 
 
 @pytest.mark.parametrize("table", ["csv", "parquet"])

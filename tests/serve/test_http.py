@@ -247,7 +247,7 @@ def test_size_is_enforced_while_reading_whatever_the_header_says(client: TestCli
     def endless() -> Iterator[bytes]:
         nonlocal sent
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
-        for _ in range(10_000):
+        for _ in range(200):
             sent += 1
             yield b"x" * 65_536
 
