@@ -153,7 +153,7 @@ class ShardFrames:
         rows: NDArray[Any] = table[numbers + self._start]
         return rows
 
-    def _checked(self, numbers: NDArray[np.int64]) -> list[bytes]:
+    def _checked(self, numbers: NDArray[np.int64]) -> list[memoryview]:
         """Encoded frames whose checksums fit; what does not fit is read again, table included, a few times."""
         wrong: list[int] = []
         for _ in range(_READS):
@@ -167,18 +167,18 @@ class ShardFrames:
             _storage.cache_clear()
         raise StorageError(self._key, f"clip {self._clip!r}, frame {wrong[0]}: checksum does not fit ({_READS} reads)")
 
-    def _parts(self, rows: NDArray[Any]) -> list[bytes]:
+    def _parts(self, rows: NDArray[Any]) -> list[memoryview]:
         """The bytes of ascending rows, neighbours in one read."""
         offsets, ends = rows["offset"].astype(np.int64), rows["offset"].astype(np.int64) + rows["size"]
         apart = np.flatnonzero(offsets[1:] - ends[:-1] > _JOINED_GAP["://" in self._root]) + 1
-        parts: list[bytes] = []
+        parts: list[memoryview] = []
         for group in np.split(np.arange(len(rows)), apart):
             first, last = int(offsets[group[0]]), int(ends[group[-1]])
-            block = _storage(self._root).read_range(self._source, first, last - first)
+            block = memoryview(_storage(self._root).read_range(self._source, first, last - first))
             parts.extend(block[int(offsets[i]) - first : int(ends[i]) - first] for i in group)
         return parts
 
-    def _decode(self, number: int, data: bytes) -> NDArray[np.uint8]:
+    def _decode(self, number: int, data: memoryview) -> NDArray[np.uint8]:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if image is None:
             raise StorageError(self._key, f"clip {self._clip!r}, frame {number}: not an image OpenCV can decode")
@@ -190,7 +190,7 @@ def shard_frames(record: Record, root: str) -> ShardFrames:
     return ShardFrames(record, root)
 
 
-def _checksum(clip: str, start: int, number: int, data: bytes) -> int:
+def _checksum(clip: str, start: int, number: int, data: bytes | memoryview) -> int:
     """Of frame `number` of the clip that begins at `start` in the shard."""
     return zlib.crc32(data, zlib.crc32(f"{clip}\n{start}\n{number}".encode()))
 
