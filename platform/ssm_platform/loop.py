@@ -142,8 +142,8 @@ class Loop:
         if self.schedule.logs(done):
             self._log(result.floats())
             self._notes["loss"] = f"loss {self.position.curves[-1]['total']:.3f}"
-        self.outlets.progress(done, total, ", ".join(self._notes.values()))
         score = self._validate() if self.schedule.validates(done) else None
+        self.outlets.progress(done, total, ", ".join(self._notes.values()))
         if self.schedule.checkpoints(done):
             self.outlets.checkpoint(self.state(), done, score)
 

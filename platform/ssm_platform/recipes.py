@@ -67,7 +67,7 @@ def quickstart() -> RunConfig:
         data=DataConfig(corpora=corpora),
         model=_small_model(Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS)),
         train=_from_scratch(),
-        scale=ScaleConfig(workers=1, threads_per_worker=2),
+        scale=ScaleConfig(workers=1),
         checkpoint=CheckpointConfig(every=100),
     )
 
@@ -129,7 +129,7 @@ def all_corpora() -> RunConfig:
         data=DataConfig(corpora=tuple(_corpus(name) for name in names), decode_workers=4),
         model=_clip_model(Vocabulary.union(_labels(name) for name in names), "emfacs"),
         train=TrainConfig(precision="bfloat16"),
-        scale=ScaleConfig(workers=(1, 4), gpu=True),
+        scale=ScaleConfig(workers=(1, 2), gpu=True),
     )
 
 

@@ -7,9 +7,11 @@ ties them to Ray Train's context (rank, device, stream, report) and to `torch.di
 from __future__ import annotations
 
 import logging
-import os
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,13 +194,20 @@ def _run(loop: Loop, job: Job, checkpoints: Checkpoints, stream: Iterator[Batch]
     trackers = Trackers.of(job.config, _local_folder(job), loop.position.done)
     writer = Writer(checkpoints, job.fingerprint)
     loop.outlets = Outlets(trackers.log, writer.submit, Reporter(job.board), ray.train.report)
-    try:
+    with ExitStack() as ending:
+        for action in (partial(_upload_events, job), trackers.close, writer.close):  # the last one first
+            ending.callback(action)
         return loop.run(stream)
-    finally:
-        writer.close()
-        trackers.close()
 
 
 def _local_folder(job: Job) -> Path:
     """Where this process may write event files: the run's folder, or a local one where that is an object store."""
-    return Path(os.environ.get("TMPDIR", "/tmp")) / "ssm" / job.config.name if "://" in job.folder else Path(job.folder)
+    return Path(tempfile.gettempdir()) / "ssm" / job.config.name if "://" in job.folder else Path(job.folder)
+
+
+def _upload_events(job: Job) -> None:
+    """TensorBoard writes to local folders only: event files of a run in an object store are copied there at the end."""
+    if "://" in job.folder:
+        folder, storage = _local_folder(job), open_storage(job.folder)
+        for file in sorted(folder.glob("tensorboard/*")):
+            storage.write(f"tensorboard/{file.name}", file.read_bytes())

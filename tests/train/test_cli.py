@@ -6,6 +6,7 @@ import pytest
 
 from ssm_platform.cli import OverrideError, describe_fields, format_fields, override, parse_value, split_assignments
 from ssm_platform.config import RunConfig, leaves
+from ssm_platform.preflight import check_config
 from ssm_platform.recipes import MODIFIERS, RECIPES, quickstart, recipe
 
 
@@ -77,6 +78,7 @@ def test_every_recipe_and_modifier_is_a_valid_config_of_its_own() -> None:
     assert len({config.name for config in made}) == len(made)
     for config in made:
         assert override(config, {}) == config
+        assert check_config(config) == []
 
 
 def test_ablations_differ_from_the_full_method_in_numbers() -> None:
