@@ -181,7 +181,7 @@ def _translate(state: State, config: ModelConfig, family: _Family, vectors: Toke
     learner = [state[f"prompt_learner{side}.ctx"] for side in (1, 2)]
     contexts = torch.stack(learner) if config.text.shared_contexts else torch.cat(learner)
     tensors = {
-        "text.contexts": contexts, "text.body": vectors.body, "text.lengths": vectors.lengths,
+        "text.contexts": contexts, "text.body": vectors.body,
         "text.start": vectors.start, "text.end": vectors.end,
         "mapping.prior": state["init_map"], "mapping.delta_au_to_fe": state["delta_map1"],
         "mapping.delta_fe_to_au": state["delta_map2"], "mapping.gate_au_to_fe": state["alpha"].reshape(()),
@@ -290,7 +290,7 @@ def _texts(vocabulary: Vocabulary, corpus: AUCorpus, given: Mapping[str, Sequenc
 def _shape(texts: tuple[str, ...], vectors: TokenVectors, expressions: int, tower: ClipTower) -> TextShape:
     return TextShape(
         expression_texts=texts[:expressions], au_texts=texts[expressions:], token_width=vectors.body.shape[2],
-        longest=vectors.body.shape[1], out_width=tower.out_width, projected=True,
+        lengths=tuple(vectors.lengths.tolist()), out_width=tower.out_width, projected=True,
     )  # fmt: skip
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations, pairwise
+from typing import Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,9 +29,16 @@ class TextShape(BaseModel):
     expression_texts: tuple[str, ...] = Field(description="descriptions of the expressions, in column order")
     au_texts: tuple[str, ...] = Field(description="descriptions of the AUs, in column order")
     token_width: int = Field(ge=1, description="width of the tower's token vectors (W)")
-    longest: int = Field(ge=1, description="tokens of the longest description")
+    lengths: tuple[int, ...] = Field(description="tokens of each description, expressions first")
     out_width: int = Field(ge=1, description="width of the tower's features")
     projected: bool = Field(description="whether the tower's features already live in a joint space (CLIP)")
+
+    @model_validator(mode="after")
+    def _one_length_per_text(self) -> Self:
+        texts = len(self.expression_texts) + len(self.au_texts)
+        if len(self.lengths) != texts or any(length < 1 for length in self.lengths):
+            raise ValueError(f"lengths are {self.lengths}: must be {texts} positive numbers, one per description")
+        return self
 
 
 @dataclass(frozen=True)
@@ -50,18 +59,27 @@ class TextualPrototypes(nn.Module):
     """The prompts of all labels, expressions first, and their prototypes."""
 
     body: Tensor
-    lengths: Tensor
     start: Tensor
     end: Tensor
+    lengths: Tensor
+    layout: Tensor
+    back: Tensor
 
     def __init__(self, config: TextConfig, width: int, shape: TextShape) -> None:
         super().__init__()
         self.config, self.shape = config, shape
         self.expressions, self.labels = len(shape.expression_texts), len(shape.expression_texts) + len(shape.au_texts)
-        self.register_buffer("body", torch.zeros(self.labels, shape.longest, shape.token_width))
-        self.register_buffer("lengths", torch.zeros(self.labels, dtype=torch.long))
+        self.register_buffer("body", torch.zeros(self.labels, max(shape.lengths), shape.token_width))
         self.register_buffer("start", torch.zeros(shape.token_width))
         self.register_buffer("end", torch.zeros(shape.token_width))
+        # What follows from the shape alone is not saved.
+        self.register_buffer("lengths", torch.tensor(shape.lengths) + config.contexts + 2, persistent=False)
+        self.register_buffer("layout", _layout(shape.lengths, config), persistent=False)
+        groups = length_groups(shape.lengths)
+        self.sizes = [max(shape.lengths[label] for label in group) + config.contexts + 2 for group in groups]
+        for number, group in enumerate(groups):
+            self.register_buffer(f"group{number}", torch.tensor(group), persistent=False)
+        self.register_buffer("back", torch.tensor(list(chain(*groups))).argsort(), persistent=False)
         sets = 2 if config.shared_contexts else self.labels
         self.contexts = nn.Parameter(torch.randn(sets, config.contexts, shape.token_width) * config.context_std)
         direct = shape.projected and shape.out_width == width
@@ -77,7 +95,7 @@ class TextualPrototypes(nn.Module):
         _check_lengths(vectors, config, tower)
         shape = TextShape(
             expression_texts=tuple(expression_texts), au_texts=tuple(au_texts), token_width=vectors.body.shape[2],
-            longest=vectors.body.shape[1], out_width=tower.out_width, projected=tower.projected,
+            lengths=tuple(vectors.lengths.tolist()), out_width=tower.out_width, projected=tower.projected,
         )  # fmt: skip
         module = cls(config, width, shape)
         module.fill(vectors)
@@ -87,7 +105,6 @@ class TextualPrototypes(nn.Module):
     def fill(self, vectors: TokenVectors) -> None:
         """Takes over the constant token vectors."""
         self.body.copy_(vectors.body)
-        self.lengths.copy_(vectors.lengths)
         self.start.copy_(vectors.start)
         self.end.copy_(vectors.end)
 
@@ -97,10 +114,11 @@ class TextualPrototypes(nn.Module):
         if not self._tower:
             assert self.config.tower is not None
             tower = load_tower(self.config.tower)
-            if tower.out_width != self.shape.out_width:
+            widths, made_with = (tower.token_width, tower.out_width), (self.shape.token_width, self.shape.out_width)
+            if widths != made_with:
                 raise ValueError(
-                    f"text tower {self.config.tower!r} gives features of width {tower.out_width}; "
-                    f"this model was made with one of width {self.shape.out_width}"
+                    f"text tower {self.config.tower!r} has token vectors and features of widths {widths}; "
+                    f"this model was made with one of {made_with}"
                 )
             tower.to(self.body.device)
             self._tower.append(tower)
@@ -118,22 +136,23 @@ class TextualPrototypes(nn.Module):
         return result
 
     def forward(self) -> Prototypes:
-        """Prototypes of all labels, in one pass of the tower."""
+        """Prototypes of all labels: a pass of the tower per group of similar lengths, so that padding costs little."""
         prompts, lengths = self.prompts()
-        features = self.projection(self.tower.encode(prompts, lengths))
+        parts = []
+        for number, size in enumerate(self.sizes):
+            group = self.get_buffer(f"group{number}")
+            parts.append(self.tower.encode(prompts[group, :size], lengths[group]))
+        features = self.projection(torch.cat(parts)[self.back])
         rows = functional.normalize(features.float(), dim=-1)
         return Prototypes(rows[: self.expressions], rows[self.expressions :])
 
     def prompts(self) -> tuple[Tensor, Tensor]:
         """Prompt vectors (L, S, W), zero behind the end, and their lengths (L)."""
-        count = self.config.contexts
         contexts = self._contexts_per_label()
-        # Pool of a label's vectors: contexts, description, start, end, zero; `_layout` says which stands where.
+        # Pool of a label's vectors: contexts, description, start, end, zero; `layout` says which stands where.
         ends = torch.stack([self.start, self.end, torch.zeros_like(self.start)]).expand(self.labels, -1, -1)
         pool = torch.cat([contexts, self.body, ends], dim=1)
-        layout = self._layout()
-        prompts = pool.gather(1, layout[..., None].expand(-1, -1, pool.shape[-1]))
-        return prompts, self.lengths + count + 2
+        return pool.gather(1, self.layout[..., None].expand(-1, -1, pool.shape[-1])), self.lengths
 
     def _contexts_per_label(self) -> Tensor:
         if not self.config.shared_contexts:
@@ -141,18 +160,36 @@ class TextualPrototypes(nn.Module):
         aus = self.labels - self.expressions
         return torch.cat([self.contexts[:1].expand(self.expressions, -1, -1), self.contexts[1:].expand(aus, -1, -1)])
 
-    def _layout(self) -> Tensor:
-        """Positions into the pool (L, S): where `position` puts the description among the contexts."""
-        count, longest = self.config.contexts, self.shape.longest
-        before = {"end": count, "middle": count // 2, "front": 0}[self.config.position]
-        step = torch.arange(longest + count + 2, device=self.body.device).expand(self.labels, -1)
-        length = self.lengths[:, None]
-        start, end, zero = (count + longest + offset for offset in range(3))
-        layout = torch.where(step <= before, step - 1, count + step - 1 - before)
-        layout = torch.where(step > before + length, step - 1 - length, layout)
-        layout = torch.where(step == 0, start, layout)
-        layout = torch.where(step == length + count + 1, end, layout)
-        return torch.where(step > length + count + 1, zero, layout)
+
+def _layout(lengths: Sequence[int], config: TextConfig) -> Tensor:
+    """Positions into the pool (L, S): where `position` puts the description among the contexts."""
+    count, longest = config.contexts, max(lengths)
+    before = {"end": count, "middle": count // 2, "front": 0}[config.position]
+    start, end, zero = (count + longest + offset for offset in range(3))
+    rows = []
+    for length in lengths:
+        contexts, text = list(range(count)), list(range(count, count + length))
+        prompt = [start, *contexts[:before], *text, *contexts[before:], end]
+        rows.append(prompt + [zero] * (longest - length))
+    return torch.tensor(rows)
+
+
+def length_groups(lengths: Sequence[int], most: int = 3, call: int = 32) -> list[list[int]]:
+    """Labels in at most `most` groups of similar length, least padded tokens in sum; a group costs `call` tokens more.
+
+    Each group comes in order of length; together they are all labels.
+    """
+    order = sorted(range(len(lengths)), key=lambda label: lengths[label])
+    best: tuple[int, list[list[int]]] | None = None
+    for cuts in range(min(most, len(order))):
+        for ends in combinations(range(1, len(order)), cuts):
+            edges = [0, *ends, len(order)]
+            groups = [order[first:last] for first, last in pairwise(edges)]
+            cost = sum(len(group) * lengths[group[-1]] + call for group in groups)
+            if best is None or cost < best[0]:
+                best = cost, groups
+    assert best is not None
+    return best[1]
 
 
 def _check_lengths(vectors: TokenVectors, config: TextConfig, tower: TextTower) -> None:

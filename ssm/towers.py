@@ -36,6 +36,7 @@ class TokenVectors:
 class TextTower(Protocol):
     """What the model asks of a frozen tower."""
 
+    token_width: int
     out_width: int
     max_positions: int
     projected: bool  # True where features already live in a joint space (CLIP's projection)
@@ -56,6 +57,7 @@ class _Frozen:
     def __init__(self, net: nn.Module, tokenizer: Any) -> None:
         self.net = net.eval().requires_grad_(False)
         self.tokenizer = tokenizer
+        self.token_width = int(cast(Any, net).get_input_embeddings().weight.shape[1])
 
     def to(self, device: torch.device) -> object:
         self.net.to(device)

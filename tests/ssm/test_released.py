@@ -130,7 +130,7 @@ def test_the_descriptions_are_recovered_from_the_embedded_prompts(reference: Pat
     assert model.vocabulary.aus == BP4D_AUS
     tokens = torch.cat([tensors["tokens.fe"], tensors["tokens.au"]])
     contexts = model.config.text.contexts
-    assert model.text.lengths.tolist() == (tokens.argmax(1) - 1 - contexts).tolist()
+    assert list(model.text.shape.lengths) == (tokens.argmax(1) - 1 - contexts).tolist()
 
 
 class _Attack:

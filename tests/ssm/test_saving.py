@@ -111,8 +111,9 @@ def test_what_does_not_fit_is_refused_by_name(folder: Path) -> None:
     good = (folder / CONFIG).read_text()
     cases = {
         r"config\.json: the fingerprint of labels": {"model__vocabulary__aus": [1, 4, 12, 17]},
-        r"is \(7,\); the configuration asks for \(6,\)": {
-            "model__vocabulary__aus": [1, 4, 12], "text_shape__au_texts": ["a", "b", "c"]
+        r"is \(4,\); the configuration asks for \(3,\)": {
+            "model__vocabulary__aus": [1, 4, 12], "text_shape__au_texts": ["a", "b", "c"],
+            "text_shape__lengths": [1] * 6,
         },
         r"config\.json: not the configuration of a saved SSM: model\.widht": {"model__widht": 3},
         r"fingerprint of prompts": {"text_shape__au_texts": ["a", "b", "c", "d"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssm.config import TextConfig
-from ssm.text import TextualPrototypes
+from ssm.text import TextualPrototypes, length_groups
 from ssm.towers import ClipTower, SentenceTower, TextTower, load_tower
 
 EXPRESSIONS, AUS = ("happiness", "fear and trembling"), ("lip corner puller", "jaw drop", "dimpler")
@@ -62,7 +63,7 @@ def test_a_prompt_is_start_contexts_description_end(minilm: TextTower, position:
     prompts, lengths = module.prompts()
     before = {"end": 3, "middle": 1, "front": 0}[position]
     for label in range(5):
-        body = module.body[label, : module.lengths[label]]
+        body = module.body[label, : module.shape.lengths[label]]
         contexts = module.contexts[label]
         want = torch.cat([module.start[None], contexts[:before], body, contexts[before:], module.end[None]])
         assert int(lengths[label]) == len(want)
@@ -119,6 +120,25 @@ def test_labels_do_not_see_one_another(minilm: TextTower, clip_folder: Path) -> 
             size = int(lengths[label])
             alone = tower.encode(prompts[label : label + 1, :size], lengths[label : label + 1])
             torch.testing.assert_close(alone[0], together[label], atol=1e-5, rtol=1e-5)
+
+
+def test_labels_are_grouped_by_length_with_little_padding() -> None:
+    lengths = [3, 30, 4, 5, 28, 3, 4, 29, 4, 3]
+    groups = length_groups(lengths)
+    assert sorted(chain(*groups)) == list(range(10))
+    assert sorted(map(sorted, groups)) == [[0, 2, 3, 5, 6, 8, 9], [1, 4, 7]]
+    assert length_groups([4]) == [[0]]
+    assert len(length_groups([4, 4, 4])) == 1
+
+
+def test_grouping_changes_no_prototype(minilm: TextTower) -> None:
+    texts = ("fear", "a person whose inner brows rise and whose mouth opens wide in great alarm " * 2)
+    module = TextualPrototypes.from_texts(TextConfig(contexts=3), 16, texts, (*AUS, "a", "b", "c", "d"), minilm)
+    assert len(module.sizes) == 2
+    prompts, lengths = module.prompts()
+    together = torch.nn.functional.normalize(module.projection(minilm.encode(prompts, lengths)), dim=-1)
+    rows = module()
+    torch.testing.assert_close(torch.cat([rows.expressions, rows.aus]), together, atol=1e-5, rtol=1e-5)
 
 
 def test_contexts_are_class_specific_or_shared_within_a_task(minilm: TextTower) -> None:
