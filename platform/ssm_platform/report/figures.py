@@ -38,7 +38,7 @@ def f1_bars(
     baseline: NDArray[np.floating], title: str,
 ) -> str:  # fmt: skip
     """Bars with bootstrap intervals, one per label; `baseline` (always positive) is a grey mark on each bar."""
-    with _figure(max(4.5, 0.55 * len(labels) + 1.5), 3.0) as (figure, axes):
+    with drawing(max(4.5, 0.55 * len(labels) + 1.5), 3.0) as (figure, axes):
         at = np.arange(len(labels))
         axes.bar(at, values, width=0.62, color=BLUE)
         errors = np.clip(np.stack([values - low, high - values]), 0, None)
@@ -49,14 +49,14 @@ def f1_bars(
         axes.set_ylabel("F1")
         axes.set_title(title)
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.99), borderaxespad=0, fontsize=8)
-        return _svg(figure)
+        return svg(figure)
 
 
 def confusion(matrix: NDArray[np.integer], names: Sequence[str], title: str) -> str:
     """Row-normalised confusion: row = true expression, column = predicted; counts printed in the cells."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     size = 0.62 * len(names) + 2.0
-    with _figure(size + 0.4, size) as (figure, axes):
+    with drawing(size + 0.4, size) as (figure, axes):
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.argwhere(matrix):
             colour = "white" if shares[row, column] > 0.55 else "#1b2733"
@@ -73,7 +73,7 @@ def confusion(matrix: NDArray[np.integer], names: Sequence[str], title: str) -> 
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         axes.set_title(title)
-        return _svg(figure)
+        return svg(figure)
 
 
 def maps(panels: Mapping[str, NDArray[np.floating]], expressions: Sequence[str], aus: Sequence[str]) -> str:
@@ -88,12 +88,12 @@ def maps(panels: Mapping[str, NDArray[np.floating]], expressions: Sequence[str],
             _name_axes(axes, aus, expressions if index == 0 else [""] * len(expressions))
             axes.set_title(name)
         figure.colorbar(image, ax=figure.axes, shrink=0.8, label="weight")
-        return _svg(figure)
+        return svg(figure)
 
 
 def curves(history: Mapping[str, Sequence[tuple[int, float]]], title: str, ylabel: str) -> str:
     """Lines over training steps, one per named series of (step, value)."""
-    with _figure(5.2, 2.9) as (figure, axes):
+    with drawing(5.2, 2.9) as (figure, axes):
         for (name, points), colour in zip(history.items(), _cycle(), strict=False):
             steps, values = zip(*points, strict=True) if points else ((), ())
             axes.plot(steps, values, label=name, color=colour, linewidth=1.5, marker="o" if len(points) < 3 else None)
@@ -103,24 +103,25 @@ def curves(history: Mapping[str, Sequence[tuple[int, float]]], title: str, ylabe
         axes.grid(axis="y", color=LIGHT)
         if history:
             axes.legend(frameon=False, fontsize=8)
-        return _svg(figure)
+        return svg(figure)
 
 
 def reliability(
     confidence: NDArray[np.floating], accuracy: NDArray[np.floating], counts: NDArray[np.integer], title: str
 ) -> str:
     """Observed frequency of an AU against its predicted probability, one point per bin, sized by its frames."""
-    with _figure(3.2, 3.0) as (figure, axes):
+    with drawing(3.2, 3.0) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
         shown = counts > 0
         sizes = 12 + 160 * counts[shown] / max(int(counts.max()), 1)
         axes.scatter(confidence[shown], accuracy[shown], s=sizes, color=BLUE, alpha=0.8)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted", ylabel="observed", title=title)
-        return _svg(figure)
+        return svg(figure)
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+def drawing(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of that many inches with one pair of axes, in the house style."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot()
@@ -139,7 +140,8 @@ def _cycle() -> Iterator[str]:
         yield from (BLUE, ORANGE, "#3f8f5b", "#7b4fa3", GREY, "#1b2733")
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element, the same bytes for the same numbers."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

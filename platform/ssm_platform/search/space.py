@@ -1,17 +1,19 @@
 """What a sweep varies: fields of a recipe, each with choices or a range, from a file or from the command line.
 
     model.text.style: [facs, label, narrative]              # choices
-    model.mapping.off: {low: 0.005, high: 0.1, log: true}   # a range; integer: true for whole numbers
+    model.mapping.off: {low: 0.005, high: 0.1, log: true}   # a range; whole numbers where the field takes no others
 
 Everything is checked before anything starts: a field that the recipe lacks, an empty list, an inverted range, a value
-that the recipe refuses. Errors name file and line (or the argument). Knows nothing of Ray.
+that the recipe refuses, a prompt style without a text for a label. Errors name file and line (or the argument). Knows
+nothing of Ray.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,18 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ssm.priors import prior_matrix
+from ssm.prompts import descriptions
 from ssm_platform.cli import OverrideError, override, parse_value
 from ssm_platform.config import RunConfig
 
 Setting = dict[str, Any]
 """Values by dotted field."""
 
-_FORMS = "a list of choices, or {low: .., high: ..} with log: true or integer: true where wanted"
+_OURS = ("name", "storage")
+_SHARED = ("root", "manifest", "synthetic", "reader", "options", "name")  # of a corpus
+_ATTEMPTS = 50  # draws per new setting: a small space runs out of them
+_FORMS = "a list of choices, or {low: .., high: ..} with log: true where wanted"
 
 
 class SpaceError(ValueError):
@@ -89,9 +96,18 @@ class Space:
         return [dict(zip(names, values, strict=True)) for values in itertools.product(*columns)]
 
     def random(self, count: int, seed: int) -> list[Setting]:
-        """`count` settings drawn independently; a pure function of its arguments."""
+        """At most `count` different settings, drawn independently; fewer where the space has no more.
+
+        A pure function of its arguments, and the settings of a smaller count are the first ones of a larger.
+        """
         generator = np.random.default_rng(seed)
-        return [{name: one.draw(generator) for name, one in self.dimensions.items()} for _ in range(count)]
+        found: dict[str, Setting] = {}
+        for _ in range(_ATTEMPTS * count):
+            setting = {name: one.draw(generator) for name, one in self.dimensions.items()}
+            found.setdefault(key(setting), setting)
+            if len(found) == count:
+                break
+        return list(found.values())
 
 
 def read_space(path: Path, base: RunConfig) -> Space:
@@ -110,7 +126,7 @@ def read_space(path: Path, base: RunConfig) -> Space:
         if field in dimensions:
             raise SpaceError(f"{where}: {field} is listed twice")
         value = yaml.safe_load(yaml.serialize(node, Dumper=yaml.SafeDumper))
-        dimensions[field] = _dimension(field, value, where)
+        dimensions[field] = _dimension(base, field, value, where)
         _check(base, field, dimensions[field], where)
     return Space(dimensions)
 
@@ -122,40 +138,46 @@ def parse_space(arguments: Sequence[str], base: RunConfig) -> Space:
         field, equals, text = word.partition("=")
         if not equals or not text:
             raise SpaceError(f"{word!r}: write field=choice,choice or field=low..high")
-        dimensions[field] = _dimension(field, _word_value(text), repr(word))
+        if field in dimensions:
+            raise SpaceError(f"{word!r}: {field} is given twice")
+        dimensions[field] = _dimension(base, field, _word_value(text), repr(word))
         _check(base, field, dimensions[field], repr(word))
     return Space(dimensions)
 
 
 def apply(base: RunConfig, setting: Setting) -> RunConfig:
-    """The recipe with the fields of a setting."""
+    """The recipe with the fields of a setting. OverrideError where it refuses them together."""
     return override(base, setting)
+
+
+def key(setting: Setting) -> str:
+    """Names a setting: equal for equal settings."""
+    return json.dumps(setting, sort_keys=True)
 
 
 def _word_value(text: str) -> Any:
     log = text.startswith("log:")
-    low, dots, high = text.removeprefix("log:").partition("..")
-    if not dots:
-        return [parse_value(choice) for choice in text.split(",")]
-    ends = parse_value(low), parse_value(high)
-    return {"low": ends[0], "high": ends[1], "log": log, "integer": all(isinstance(end, int) for end in ends)}
+    low, _, high = (parse_value(end) for end in text.removeprefix("log:").partition(".."))
+    if log or (isinstance(low, (int, float)) and isinstance(high, (int, float))):
+        return {"low": low, "high": high, "log": log}
+    return [parse_value(choice) for choice in text.split(",")]
 
 
-def _dimension(field: str, value: Any, where: str) -> Dimension:
+def _dimension(base: RunConfig, field: str, value: Any, where: str) -> Dimension:
     if isinstance(value, list):
         if not value:
             raise SpaceError(f"{where}: {field} has no choices; give at least one")
         return Choices(tuple(value))
     if isinstance(value, dict):
-        return _range(field, value, where)
+        return _range(base, field, value, where)
     raise SpaceError(f"{where}: {field} is {value!r}; expected {_FORMS}")
 
 
-def _range(field: str, value: dict[str, Any], where: str) -> Range:
-    unknown = set(value) - {"low", "high", "log", "integer"}
+def _range(base: RunConfig, field: str, value: dict[str, Any], where: str) -> Range:
+    unknown = set(value) - {"low", "high", "log"}
     if unknown or not {"low", "high"} <= set(value):
         raise SpaceError(f"{where}: {field}: {sorted(unknown) or value} is no range; expected {_FORMS}")
-    low, high, log, integer = value["low"], value["high"], bool(value.get("log")), bool(value.get("integer"))
+    low, high, log = value["low"], value["high"], bool(value.get("log"))
     for name, end in (("low", low), ("high", high)):
         if isinstance(end, bool) or not isinstance(end, (int, float)) or not math.isfinite(end):
             raise SpaceError(f"{where}: {field}: {name} is {end!r}; must be a number")
@@ -163,20 +185,29 @@ def _range(field: str, value: dict[str, Any], where: str) -> Range:
         raise SpaceError(f"{where}: {field}: low {low} must be below high {high}")
     if log and low <= 0:
         raise SpaceError(f"{where}: {field}: low {low} must be above 0 for a log range")
-    return Range(float(low), float(high), log, integer)
+    whole = float(low).is_integer() and float(high).is_integer()
+    return Range(float(low), float(high), log, whole and not _accepts(base, field, low + (high - low) / math.e))
+
+
+def _accepts(base: RunConfig, field: str, value: Any) -> bool:
+    try:
+        apply(base, {field: value})
+    except OverrideError:
+        return False
+    return True
 
 
 def _check(base: RunConfig, field: str, dimension: Dimension, where: str) -> None:
-    """The recipe must have the field and accept every choice and both ends."""
+    """The recipe must have the field, leave it to a sweep, and accept every choice and both ends."""
+    if field in _OURS:
+        raise SpaceError(f"{where}: {field} is set by the sweep and cannot be varied")
+    if field.startswith("data.corpora.") and field.split(".")[3:4] and field.split(".")[3] in _SHARED:
+        raise SpaceError(f"{where}: {field} cannot be varied: all trials share the corpora; sweep each by itself")
     for value in dimension.probes():
         try:
-            apply(base, {field: value})
-        except OverrideError as error:
+            model = apply(base, {field: value}).model
+            if field.startswith("model.") and model.text.tower is not None:
+                descriptions(model.text, model.vocabulary)
+                prior_matrix(model.mapping, model.vocabulary)
+        except ValueError as error:
             raise SpaceError(f"{where}: {error}") from error
-
-
-def with_seeds(settings: Sequence[Setting], seeds: Sequence[int]) -> Iterator[tuple[int, Setting]]:
-    """Every setting with every seed, seeds of one setting together: (number of the setting, setting with `seed`)."""
-    for number, setting in enumerate(settings):
-        for seed in seeds:
-            yield number, {**setting, "seed": seed}

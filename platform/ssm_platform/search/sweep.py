@@ -1,29 +1,33 @@
-"""A sweep: settings of a recipe as Ray Tune trials of the same trainer, resumable, within the CPUs there are.
+"""A sweep: settings of a recipe tried with the trainer of `jobs/train.py`, resumable, within the CPUs there are.
 
-A trial is a driver function (`ray.md`: Tune over Train): it trains one config in a folder of its own below the sweep's,
-so a trial that was cut off goes on from its checkpoint. Scores are validation scores; test data is touched once, by the
-winner, after the sweep. `Sweep.run` called again after a death runs what is left and nothing twice.
+    trials = Sweep(quickstart(), parse_space(["model.text.style=facs,label"], quickstart()), SweepConfig()).run()
+
+Corpora are decoded into shards once, and every trial reads those. Scores are validation scores; test data is touched
+once, by the winner, after the sweep. `run` called again after any death runs what is left and nothing twice.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ssm_platform import cluster, preflight
-from ssm_platform.config import RunConfig
-from ssm_platform.search.space import Choices, Dimension, Setting, Space, SpaceError, apply, with_seeds
-from ssm_platform.trainer import complete, open_run
+from ssm_platform import cluster, ingest, preflight
+from ssm_platform.cli import OverrideError
+from ssm_platform.config import CorpusConfig, RunConfig
+from ssm_platform.ingest import IngestSettings
+from ssm_platform.preparation import load
+from ssm_platform.search.space import Space, SpaceError, apply
+from ssm_platform.search.trials import TRIAL_CPUS, Budget, Ground, Records, Trial
+from ssm_platform.trainer import open_run
 
-_TRIAL_CPUS = 0.01  # of the driver function, which only waits
-METRIC = "score"
+_CLAIM = "sweep.json"
+_BASE = "base"  # folder of the recipe that all trials start from
+_SIDE = 256  # pixels; larger frames are shrunk to this, unless the model looks at more
 
 
 class SweepConfig(BaseModel):
@@ -36,34 +40,23 @@ class SweepConfig(BaseModel):
     trials: int = Field(default=8, ge=1, le=10_000, description="settings of a random or Bayesian search")
     repeats: int = Field(default=1, ge=1, le=100, description="seeds per setting, so that noise is not taken for a win")
     early_stopping: bool = Field(default=False, description="ASHA: end trials whose validation score lags")
-    seed: int = Field(default=1, ge=0, description="seed of the choice of settings, and first seed of the trials")
+    cpus: float | None = Field(
+        default=None, gt=0, description="CPUs, as declared to Ray, that trials may take together; null: all there are"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> SweepConfig:
         if self.repeats > 1 and (self.method == "bayes" or self.early_stopping):
-            raise ValueError("repeats above 1 compare finished runs: use grid or random without early stopping")
+            raise ValueError(
+                f"repeats is {self.repeats}: seeds are compared between finished runs of the same settings, "
+                f"so take grid or random, without early stopping"
+            )
         return self
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One finished, stopped or failed trial."""
-
-    number: int  # of the setting
-    setting: Setting
-    seed: int
-    score: float | None  # best validation score; None where it failed before the first
-    metrics: dict[str, float]
-    steps: int
-    seconds: float
-    state: Literal["finished", "stopped", "failed"]
-    error: str | None
-    folder: str
-
-
-@dataclass(frozen=True)
 class Sweep:
-    """A sweep over `space` around `base`; everything it writes lies below `base.storage/name`."""
+    """A sweep over `space` around `base`; everything it writes lies in `folder`."""
 
     base: RunConfig
     space: Space
@@ -71,141 +64,129 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """The sweep's folder. Local: Tune's state lies there; checkpoints of trials may still lie on S3."""
+        """`storage/name`, a folder that all machines of the cluster see."""
         return Path(self.base.storage).absolute() / self.config.name
 
-    def run(self) -> list[Trial]:
-        """Run what is left of the sweep; returns every trial. PreflightError or SpaceError before anything starts."""
-        from ray import tune
-
-        base = self._prepared()
-        needed = preflight.cpus_needed(base) + _TRIAL_CPUS
-        with cluster.joined(needed) as size:
-            preflight.require(preflight.check_cluster(base, size))
-            tuner = self._tuner(base, max(1, int(size.cpus // needed)))
-            results = tuner.fit()
-            if results.errors and len(results.errors) == len(results):
-                raise SpaceError(f"all {len(results)} trials failed; the first: {results.errors[0]}")
-        assert isinstance(results, tune.ResultGrid)
-        return sorted((_trial(result) for result in results), key=lambda trial: (trial.number, trial.seed))
-
-    def _prepared(self) -> RunConfig:
-        """The recipe with its corpora written and its paths absolute, and every setting of a list accepted by it."""
-        base = _absolute(self.base)
-        open_run(base.model_copy(update={"storage": str(self.folder), "name": "check"}))
-        return base
-
-    def _tuner(self, base: RunConfig, concurrent: int) -> Any:
-        from ray import tune
-
-        trainable = tune.with_resources(
-            functools.partial(_run_trial, base=base, folder=str(self.folder)), {"CPU": _TRIAL_CPUS}
-        )
-        state = self.folder / "tune"
-        if tune.Tuner.can_restore(str(state)):
-            return tune.Tuner.restore(str(state), trainable, resume_unfinished=True, restart_errored=False)
-        space, algorithm, samples = self._search()
-        scheduler = None
-        if self.config.early_stopping:
-            scheduler = tune.schedulers.ASHAScheduler(
-                time_attr="step", max_t=base.steps or 10**9, grace_period=base.validate_every, reduction_factor=3
+    def check(self) -> int:
+        """Everything that can be refused before Ray starts; returns the steps of a trial. ValueError says what."""
+        if "://" in self.base.storage:
+            raise SpaceError(f"storage is {self.base.storage}: a sweep needs a folder, shared where there are machines")
+        if self.config.repeats > 1 and "seed" in self.space.dimensions:
+            raise SpaceError(
+                f"seed is varied and repeats is {self.config.repeats}: repeats are seeds; drop one of them"
             )
-        return tune.Tuner(
-            trainable,
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="max",
-                num_samples=samples,
-                max_concurrent_trials=concurrent,
-                search_alg=algorithm,
-                scheduler=scheduler,
-                reuse_actors=False,
-            ),
-            run_config=tune.RunConfig(name="tune", storage_path=str(self.folder), verbose=0),
-        )
+        for config in self._probed():
+            preflight.require(preflight.check_config(config))
+        needed = self._needed()
+        if self.config.cpus is not None and self.config.cpus < needed:
+            raise SpaceError(f"cpus is {self.config.cpus:g}: one trial needs {needed:g}")
+        steps = open_run(self.base.model_copy(update={"storage": str(self.folder), "name": _BASE})).job.total
+        self._claim()
+        return steps
 
-    def _search(self) -> tuple[dict[str, Any], Any, int]:
-        """Tune's parameter space, search algorithm and number of samples."""
-        from ray import tune
+    def run(self) -> list[Trial]:
+        """Run what is left; returns every trial in the order of their start. Nothing starts where `check` refuses."""
+        steps = self.check()
+        with cluster.joined(self.config.cpus or self._needed()) as size:
+            preflight.require(self._refusals(size))
+            if self._left() != []:
+                self._tune(Budget(self.concurrent(size), steps))
+        return self.trials()
 
-        config = self.config
+    def trials(self) -> list[Trial]:
+        """The trials so far, those of earlier starts included."""
+        return Records(self.folder).read()
+
+    def concurrent(self, size: cluster.ClusterSize) -> int:
+        """Trials at once. Tune's own default starts more than the cluster holds, and they wait for each other."""
+        scale = self._greediest().scale
+        by_cpu = int(min(size.cpus, self.config.cpus or size.cpus) / self._needed())
+        return max(1, min(by_cpu, int(size.gpus // scale.bounds[0])) if scale.gpu else by_cpu)
+
+    def ground(self) -> Ground:
+        """What all trials share. Makes the shards that are not there yet: Ray must be joined."""
+        return Ground(self._shared_corpora(), self.folder, self.base.seed, Path.cwd())
+
+    def _listed(self) -> list[Trial] | None:
+        """All trials of a grid or random sweep, seeds of one setting together; None where a searcher chooses."""
+        config, first = self.config, self.base.seed
         if config.method == "bayes":
-            from ray.tune.search.optuna import OptunaSearch
+            return None
+        settings = self.space.grid() if config.method == "grid" else self.space.random(config.trials, first)
+        seeds = range(first, first + config.repeats)
+        return [Trial.of(setting, setting.get("seed", seed)) for setting in settings for seed in seeds]
 
-            space = {field: _tune_dimension(dimension) for field, dimension in self.space.dimensions.items()}
-            return {"fields": space}, OptunaSearch(metric=METRIC, mode="max", seed=config.seed), config.trials
-        settings = self.space.grid() if config.method == "grid" else self.space.random(config.trials, config.seed)
-        seeds = range(config.seed, config.seed + config.repeats)
-        listed = [{"number": number, "fields": fields} for number, fields in with_seeds(settings, seeds)]
-        return {"listed": tune.grid_search(listed)}, None, 1
+    def _left(self) -> list[Trial] | None:
+        """The listed trials that are not over; None where a searcher has trials left to choose."""
+        over = {trial.name for trial in self.trials() if trial.over}
+        listed = self._listed()
+        if listed is None:
+            return None if len(over) < self.config.trials else []
+        return [trial for trial in listed if trial.name not in over]
 
+    def _tune(self, budget: Budget) -> None:
+        from ssm_platform.search import tuning
 
-def _run_trial(parameters: dict[str, Any], *, base: RunConfig, folder: str) -> None:
-    """One trial, in a process of its own: trains and reports each validation to Tune."""
-    from ray import tune
-    from ray.tune.integration.ray_train import TuneReportCallback
+        ground, left = self.ground(), self._left()
+        if left is None:
+            tuning.run_searched(self.space, self.config.trials, ground, budget, self.config.early_stopping)
+        else:
+            tuning.run_listed(left, ground, budget, self.config.early_stopping)
 
-    started = time.monotonic()
-    chosen = parameters.get("listed") or {"number": None, "fields": parameters["fields"]}
-    name = str(tune.get_context().get_trial_id())
-    config = apply(base, chosen["fields"]).model_copy(update={"name": name, "storage": f"{folder}/trials"})
-    result = complete(open_run(config), callbacks=[TuneReportCallback()])
-    best = result.best.score
-    tune.report({METRIC: best, "best": best, "step": result.steps, "seconds": time.monotonic() - started, "done": True})
+    def _shared_corpora(self) -> RunConfig:
+        """The recipe on shards that are decoded once for all trials, frames as the recipe itself would see them."""
+        data = self.base.data
+        corpora = [self._shards(corpus) for corpus in data.corpora]
+        return self.base.model_copy(update={"data": data.model_copy(update={"corpora": tuple(corpora)})})
 
+    def _shards(self, corpus: CorpusConfig) -> CorpusConfig:
+        from ssm_platform.ingest_pool import on_ray
 
-def _trial(result: Any) -> Trial:
-    metrics = result.metrics or {}
-    chosen = result.config.get("listed") or {"number": None, "fields": result.config["fields"]}
-    setting = dict(chosen["fields"])
-    seed = int(setting.pop("seed", 0))
-    history = result.metrics_dataframe
-    scores = [] if history is None or METRIC not in history else [float(value) for value in history[METRIC]]
-    name = str(metrics.get("trial_id") or Path(result.path).name)
-    return Trial(
-        number=chosen["number"] if chosen["number"] is not None else int(name.rpartition("_")[2] or 0),
-        setting=setting,
-        seed=seed,
-        score=max(scores) if scores else None,
-        metrics={key: float(value) for key, value in metrics.items() if "/" in key and isinstance(value, (int, float))},
-        steps=int(metrics.get("step", 0)),
-        seconds=float(metrics.get("seconds", metrics.get("time_total_s", 0.0))),
-        state="failed" if result.error else "finished" if "best" in metrics else "stopped",
-        error=str(result.error).strip().splitlines()[-1] if result.error else None,
-        folder=str(Path(result.path).parents[1] / "trials" / name),
-    )
+        manifest = load(corpus)
+        if manifest.codes("kind")[1] == ["shard"]:
+            return corpus.model_copy(update={"manifest": str(Path(corpus.manifest or "").absolute())})
+        preprocessing = self.base.preprocessing
+        side = max(_SIDE, preprocessing.resize or 0, preprocessing.image_size)
+        out = self.folder / "shards" / corpus.name
+        summary = ingest.run(manifest, out, IngestSettings(crops="always", size=side), on_ray)
+        return corpus.model_copy(update={"root": None, "synthetic": None, "manifest": summary.manifest})
 
+    def _probed(self) -> Iterator[RunConfig]:
+        """The recipes of listed trials; one per value where a searcher chooses. SpaceError names a setting refused."""
+        listed = self._listed()
+        probes = [{field: value} for field, dimension in self.space.dimensions.items() for value in dimension.probes()]
+        for setting in probes if listed is None else [trial.setting for trial in listed]:
+            try:
+                yield apply(self.base, setting)
+            except OverrideError as error:
+                raise SpaceError(f"the recipe refuses {setting}: {error}") from error
 
-def _tune_dimension(dimension: Dimension) -> Any:
-    from ray import tune
+    def _greediest(self) -> RunConfig:
+        return max(self._probed(), key=preflight.cpus_needed)
 
-    if isinstance(dimension, Choices):
-        return tune.choice(list(dimension.values))
-    low, high = dimension.low, dimension.high
-    if dimension.integer:
-        draw = tune.lograndint if dimension.log else tune.randint
-        return draw(int(low), int(high) + 1)
-    return tune.loguniform(low, high) if dimension.log else tune.uniform(low, high)
+    def _needed(self) -> float:
+        """CPUs that one trial takes, its driver included."""
+        return preflight.cpus_needed(self._greediest()) + TRIAL_CPUS
 
+    def _refusals(self, size: cluster.ClusterSize) -> list[preflight.Refusal]:
+        refusals = preflight.check_cluster(self._greediest(), size)
+        if not refusals and (needed := self._needed()) > size.cpus:
+            why = (
+                f"one trial needs {needed:g} CPUs, {TRIAL_CPUS:g} of them for its driver; the cluster has {size.cpus:g}"
+            )
+            refusals = [preflight.Refusal("scale or data.decode_workers", why)]
+        return refusals
 
-def _absolute(config: RunConfig) -> RunConfig:
-    """Paths of corpora made absolute: trials run in other directories."""
-    corpora = tuple(
-        corpus.model_copy(
-            update={
-                name: str(Path(value).absolute())
-                for name in ("root", "manifest")
-                if (value := getattr(corpus, name)) is not None and "://" not in value
-            }
-        )
-        for corpus in config.data.corpora
-    )
-    return config.model_copy(update={"data": config.data.model_copy(update={"corpora": corpora})})
-
-
-def save_trials(trials: Sequence[Trial], path: Path) -> None:
-    """The trials as JSON, whole or not at all."""
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps([vars(trial) for trial in trials], indent=1))
-    scratch.replace(path)
+    def _claim(self) -> None:
+        """Refuse a folder that holds another sweep; more trials or repeats of the same are welcome."""
+        dimensions = {name: asdict(dimension) for name, dimension in self.space.dimensions.items()}
+        mine = {"recipe": self.base.mathematics(), "space": dimensions, "method": self.config.method}
+        path = self.folder / _CLAIM
+        mine = json.loads(json.dumps(mine))
+        if path.is_file():
+            there = json.loads(path.read_text())
+            if other := sorted(name for name in mine if there.get(name) != mine[name]):
+                raise SpaceError(f"{path}: holds a sweep with another {', '.join(other)}; choose another --name")
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(mine, indent=1))
