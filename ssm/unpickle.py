@@ -28,7 +28,8 @@ _INERT_CALLS = frozenset({
     ("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor"), ("__builtin__", "set"), ("__builtin__", "object"),
     ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
     ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"), ("numpy", "dtype"),
-    ("_codecs", "encode"), ("builtins", "set"), ("builtins", "object"), ("torch", "device"),
+    ("_codecs", "encode"), ("collections", "defaultdict"),
+    ("builtins", "list"), ("builtins", "dict"), ("builtins", "set"), ("builtins", "object"), ("torch", "device"),
 })  # fmt: skip
 """Harmless constructors that surround a recorder's arrays: they are not called either, only stood in for."""
 

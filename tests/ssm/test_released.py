@@ -124,6 +124,27 @@ def test_disfa_models_of_eleven_classes_are_recognised(tensors: dict[str, Tensor
         import_released(path, "bp4d")
 
 
+def test_plain_blocks_before_the_experts_keep_their_own_activation(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    """The published models have experts in the last 6 of 12 blocks; here in the last 2 of 6."""
+    state = {}
+    for name, value in _state(tensors).items():
+        block = int(name.split(".")[3]) if name.startswith("encoder.transformer.resblocks.") else 6
+        plain = name.replace("mlp.shared_fc1", "mlp.c_fc").replace("mlp.shared_fc2", "mlp.c_proj")
+        if block >= 4 or ".mlp." not in name:
+            state[name] = value
+        elif plain != name:
+            state[plain] = value
+    save_file(state, tmp_path / "plain.safetensors")
+    model = import_released(tmp_path / "plain.safetensors")
+    experts = model.config.backbone.experts
+    assert experts is not None
+    assert experts.blocks == 2
+    blocks = list(model.backbone.net.blocks)  # type: ignore[arg-type]
+    assert [type(getattr(b.mlp, "shared", b.mlp).act).__name__ for b in blocks] == ["QuickGELU"] * 4 + ["GELU"] * 2
+    fc1 = state["encoder.transformer.resblocks.0.mlp.c_fc.weight"]
+    assert torch.equal(blocks[0].mlp.fc1.weight, fc1)
+
+
 def test_the_descriptions_are_recovered_from_the_embedded_prompts(reference: Path, tensors: dict[str, Tensor]) -> None:
     model = import_released(reference, descriptions=None)
     assert model.text is not None
