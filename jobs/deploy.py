@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import socket
 import sys
 
 from serve.settings import Settings
@@ -43,6 +44,7 @@ def deploy(arguments: list[str]) -> None:
     application = build(settings)
     needed = settings.ingress.cpus + settings.video.cpus + settings.inference.cpus
     with joined(cpus=2 * needed, dashboard=False):
+        _require_free(known.host, known.port)
         serve.start(http_options={"host": known.host, "port": known.port})
         serve.run(application, name=APPLICATION, route_prefix="/")
         print(f"serving on http://{known.host}:{known.port}/", flush=True)
@@ -52,6 +54,20 @@ def deploy(arguments: list[str]) -> None:
                 signal.pause()
             finally:
                 serve.shutdown()
+
+
+def _require_free(host: str, port: int) -> None:
+    """ValueError where another program listens there. The proxy of a service that is being changed over may."""
+    from ray import serve
+
+    if serve.status().proxies:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"{host}:{port}: {error.strerror}; name another with --port or --host") from error
 
 
 def main() -> None:

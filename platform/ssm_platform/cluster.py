@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 _GIB = 2**30
 _STORE_BYTES = (80 * 2**20, 2 * _GIB)
+_NOBODY = "no cluster answers there: start one with `ray start --head`, or unset RAY_ADDRESS to start one of our own"
+_CLUSTERS_VERSION = re.compile(r"started with:\s+Ray: (?P<ray>\S+)\s+Python: (?P<python>\S+)")
+
+
+class ClusterError(ValueError):
+    """The cluster of `RAY_ADDRESS` cannot be joined; the message says how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ def _start_or_join(cpus: float, dashboard: bool) -> None:
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "WARNING")
     if will_join():
-        ray.init(address="auto", logging_level=logging.WARNING)
+        _join()
         return
     ray.init(
         address="local",
@@ -71,6 +80,52 @@ def _start_or_join(cpus: float, dashboard: bool) -> None:
         include_dashboard=dashboard,
         logging_level=logging.WARNING,
     )
+
+
+def _join() -> None:
+    import ray
+    from ray.exceptions import RayError
+
+    address = os.environ["RAY_ADDRESS"]
+    if not _answers(address):
+        raise ClusterError(f"RAY_ADDRESS={address}: {_NOBODY}")
+    try:
+        ray.init(address="auto", logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, RayError) as error:
+        raise ClusterError(f"RAY_ADDRESS={address}: {_mend(error)}") from error
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens at `host:port`; Ray itself ends the process where nobody does. Other forms: yes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError:
+        return False
+    return True
+
+
+def _mend(error: BaseException) -> str:
+    """One line for what `ray.init` met: a refused token, another version, or nobody there."""
+    from ray import __version__ as ours
+
+    met = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        met, cause = f"{met}\n{cause!r}\n{cause}", cause.__cause__
+    if "AuthenticationError" in met:  # sometimes only as the text of another error
+        return (
+            "the cluster does not take our token: copy ~/.ray/auth_token from its head to ~/.ray/auth_token here, "
+            "or name a file with it in RAY_AUTH_TOKEN_PATH"
+        )
+    if found := _CLUSTERS_VERSION.search(met):
+        return (
+            f"the cluster runs Ray {found['ray']} on Python {found['python']}, we are Ray {ours} on Python "
+            f"{platform.python_version()}: install the same here, or unset RAY_ADDRESS to start one of our own"
+        )
+    return _NOBODY
 
 
 def _store_bytes() -> int:

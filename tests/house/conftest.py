@@ -12,7 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Head:
     dashboard: str
     environment: dict[str, str]
     folder: Path
+    process: subprocess.Popen[bytes]
 
     def submit(self, *command: str, cwd: Path, limit: float = 240) -> subprocess.CompletedProcess[str]:
         """`ray job submit ... -- command` and its whole output."""
@@ -36,17 +38,22 @@ class Head:
             words, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=limit, check=False
         )
 
+    def kill(self) -> None:
+        """The machine goes dark: every process of the head dies at once, with no time to say so."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """One head for the module, ended by ending the process that was started here."""
-    folder = tmp_path_factory.mktemp("head")
+
+@contextmanager
+def started_head(folder: Path) -> Iterator[Head]:
+    """A head of its own, with a token of its own, ended by ending the process group that was started here."""
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     port, dashboard, client = (free_port() for _ in range(3))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "PATH": f"{RAY.parent}:{os.environ['PATH']}",  # as in an activated environment: jobs run its `python`
+        "OMP_NUM_THREADS": "1",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -64,13 +71,32 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         try:
             url = f"http://127.0.0.1:{dashboard}"
             _wait_until_it_answers(url, process, folder / "log")
-            yield Head(url, {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}, folder)
+            yield Head(url, {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}, folder, process)
         finally:
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=30)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """One head for the session."""
+    with started_head(tmp_path_factory.mktemp("head")) as running:
+        yield running
+
+
+@pytest.fixture
+def start_head(tmp_path: Path) -> Callable[[], AbstractContextManager[Head]]:
+    """A head that the test may kill: `with start_head() as head`."""
+    return lambda: started_head(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def unused_port() -> Callable[[], int]:
+    """`unused_port()`: a TCP port that nobody listens on right now."""
+    return free_port
 
 
 def free_port() -> int:
