@@ -14,7 +14,8 @@ from serve.settings import Settings
 def build(settings: Settings) -> Application:
     """The application that `settings` describes. ValueError where the model cannot be served."""
     from serve.deployments import application
-    from ssm_platform.reader import ClipReader, locate, pinned
+    from ssm_platform.description import locate, pinned
+    from ssm_platform.reader import ClipReader
 
     settings = settings.model_copy(update={"model": pinned(settings.model, settings.registry)})
     ClipReader(

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.predictor import Answers
+from ssm_platform.assembly import ClipAnswers
 
-Read = Callable[[Hashable, NDArray[np.uint8]], Answers]
+Read = Callable[[Hashable, NDArray[np.uint8]], ClipAnswers]
 
 
 @dataclass
 class _Job:
     key: Hashable
     clips: NDArray[np.uint8]  # n T S S 3
-    future: asyncio.Future[Answers]
+    future: asyncio.Future[ClipAnswers]
 
 
 class Batcher:
@@ -41,7 +41,7 @@ class Batcher:
         """Clips that no pass has taken yet."""
         return sum(len(job.clips) for job in self._jobs)
 
-    async def submit(self, key: Hashable, clips: NDArray[np.uint8]) -> Answers:
+    async def submit(self, key: Hashable, clips: NDArray[np.uint8]) -> ClipAnswers:
         """The answers to `clips`; the error of the pass where it fails."""
         job = _Job(key, clips, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
@@ -81,25 +81,9 @@ class Batcher:
         self._jobs = deque(job for job in self._jobs if not any(job is other for other in taken))
         return taken
 
-    def _pass(self, jobs: list[_Job]) -> list[Answers]:
+    def _pass(self, jobs: list[_Job]) -> list[ClipAnswers]:
         clips = np.concatenate([job.clips for job in jobs])
         pieces = [self._read(jobs[0].key, clips[at : at + self._most]) for at in range(0, len(clips), self._most)]
         stops = np.cumsum([len(job.clips) for job in jobs]).tolist()
-        answers = _joined(pieces)
-        return [_part(answers, stop - len(job.clips), stop) for job, stop in zip(jobs, stops, strict=True)]
-
-
-def _joined(pieces: list[Answers]) -> Answers:
-    if len(pieces) == 1:
-        return pieces[0]
-    reasons = [piece.why for piece in pieces if piece.why is not None]
-    return Answers(
-        np.concatenate([piece.au_probability for piece in pieces]),
-        np.concatenate([piece.expression for piece in pieces]),
-        np.concatenate(reasons) if reasons else None,
-    )
-
-
-def _part(answers: Answers, start: int, stop: int) -> Answers:
-    why = None if answers.why is None else answers.why[start:stop]
-    return Answers(answers.au_probability[start:stop], answers.expression[start:stop], why)
+        answers = ClipAnswers.joined(pieces)
+        return [answers.part(stop - len(job.clips), stop) for job, stop in zip(jobs, stops, strict=True)]

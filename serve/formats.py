@@ -10,7 +10,7 @@ from serve.errors import Refusal
 from serve.video import Start
 from ssm.vocabulary import ACTION_UNITS
 from ssm_platform.assembly import Row, Window
-from ssm_platform.reader import ModelDescription
+from ssm_platform.description import ModelDescription
 from ssm_platform.tables import columns, csv_lines, record
 
 JSON, CSV, LINES = "application/json", "text/csv", "application/x-ndjson"

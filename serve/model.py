@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,11 @@ from serve.batching import Batcher
 from serve.errors import Refusal
 from serve.metrics import ModelMetrics
 from serve.settings import Settings
-from ssm.predictor import Answers
-from ssm_platform.reader import ClipReader, ModelDescription, locate
+from ssm_platform.assembly import ClipAnswers
+from ssm_platform.description import ModelDescription, locate
+
+if TYPE_CHECKING:
+    from ssm_platform.reader import ClipReader
 
 _KEPT = 2  # models in memory: the current one, and one that videos under way may still ask for
 _FRESH_S = 5.0
@@ -40,7 +43,7 @@ class Served:
 class Reading:
     """Answers, and the version of the model that gave them."""
 
-    answers: Answers
+    answers: ClipAnswers
     version: str
 
 
@@ -110,6 +113,8 @@ class Inference:
                 self._readers.move_to_end(self._served.description.version)
 
     def _load(self, model: str) -> ClipReader:
+        from ssm_platform.reader import ClipReader  # the other replicas import this module without paying for torch
+
         threads = self._settings.threads or max(1, int(self._settings.inference.cpus))
         return ClipReader(locate(model, self._settings.registry), self._settings.device, threads)
 
@@ -119,7 +124,7 @@ class Inference:
         while len(self._readers) > _KEPT:
             self._readers.popitem(last=False)
 
-    def _read(self, version: Hashable, clips: NDArray[np.uint8]) -> Answers:
+    def _read(self, version: Hashable, clips: NDArray[np.uint8]) -> ClipAnswers:
         """One pass, in the batcher's thread."""
         with self._metrics.stage("forward"):
             answers = self._readers[str(version)].read(clips)

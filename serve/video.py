@@ -22,7 +22,7 @@ from serve.errors import Refusal
 from serve.metrics import VideoMetrics
 from serve.model import Reading, Served
 from serve.settings import Settings
-from ssm_platform.analysis import AnalysisOptions, FaceFrame, answer_of, assembler_for, face_stream, feed
+from ssm_platform.analysis import AnalysisOptions, FaceFrame, assembler_for, face_stream, feed
 from ssm_platform.assembly import Assembler, Clip, Row, Window
 from ssm_platform.inputs import InputInfo, InputLimits, TooLarge, inspect
 
@@ -115,7 +115,7 @@ async def _collect(assembler: Assembler, asked: deque[tuple[Clip, asyncio.Task[R
     """Hand in the answers that are there, in order; wait until at most `most` are open."""
     while asked and (len(asked) > most or asked[0][1].done()):
         clip, task = asked.popleft()
-        assembler.answer(clip, answer_of((await task).answers, 0))
+        assembler.answer(clip, (await task).answers.clip(0))
 
 
 async def _chunks(frames: Iterator[FaceFrame]) -> AsyncIterator[list[FaceFrame]]:

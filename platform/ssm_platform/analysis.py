@@ -15,19 +15,21 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.predictor import Answers
 from ssm.preprocessing import Preprocessing, center
 from ssm_platform import faces as tracking
-from ssm_platform.assembly import Assembler, Clip, ClipAnswer, Face, Row, Window
+from ssm_platform.assembly import Assembler, Clip, Face, Row, Window
+from ssm_platform.description import ModelDescription
 from ssm_platform.faces import FaceSettings, MainFace
 from ssm_platform.inputs import InputInfo, InputLimits, frames_of, inspect
-from ssm_platform.reader import ClipReader, ModelDescription
+
+if TYPE_CHECKING:
+    from ssm_platform.reader import ClipReader
 
 Item = TypeVar("Item")
 _AHEAD = 64  # frames of faces that may wait for the model
@@ -135,13 +137,7 @@ def _crops(image: NDArray[np.uint8], found: Sequence[tracking.Face], preprocessi
 def _read(assembler: Assembler, reader: ClipReader, clips: list[Clip]) -> None:
     answers = reader.read(np.stack([clip.crops for clip in clips]))
     for number, clip in enumerate(clips):
-        assembler.answer(clip, answer_of(answers, number))
-
-
-def answer_of(answers: Answers, number: int) -> ClipAnswer:
-    """The answer to one clip of a batch."""
-    why = None if answers.why is None else answers.why[number]
-    return ClipAnswer(answers.au_probability[number], answers.expression[number], why)
+        assembler.answer(clip, answers.clip(number))
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:

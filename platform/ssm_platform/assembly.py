@@ -57,6 +57,35 @@ class ClipAnswer:
 
 
 @dataclass(frozen=True)
+class ClipAnswers:
+    """What the model says of B clips."""
+
+    au_probability: Floats  # B T A
+    expression: Floats  # B E
+    why: Floats | None  # B E A
+
+    def clip(self, number: int) -> ClipAnswer:
+        """The answer to one of them."""
+        why = None if self.why is None else self.why[number]
+        return ClipAnswer(self.au_probability[number], self.expression[number], why)
+
+    def part(self, start: int, stop: int) -> ClipAnswers:
+        """The answers to clips start .. stop-1."""
+        why = None if self.why is None else self.why[start:stop]
+        return ClipAnswers(self.au_probability[start:stop], self.expression[start:stop], why)
+
+    @classmethod
+    def joined(cls, pieces: Sequence[ClipAnswers]) -> ClipAnswers:
+        """Several batches, one after another."""
+        reasons = [piece.why for piece in pieces if piece.why is not None]
+        return cls(
+            np.concatenate([piece.au_probability for piece in pieces]),
+            np.concatenate([piece.expression for piece in pieces]),
+            np.concatenate(reasons) if reasons else None,
+        )
+
+
+@dataclass(frozen=True)
 class Row:
     """A line of the table: one face in one frame, or a frame without a face (then `success` is False)."""
 

@@ -23,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ssm_platform.analysis import AnalysisOptions, analyse
 from ssm_platform.assembly import Row
+from ssm_platform.description import ModelDescription, locate, pinned
 from ssm_platform.inputs import PICTURE_ENDINGS, VIDEO_ENDINGS, InputInfo, inspect
-from ssm_platform.reader import ClipReader, ModelDescription, locate, pinned
+from ssm_platform.reader import ClipReader
 from ssm_platform.storage import open_storage
 from ssm_platform.tables import open_table
 

@@ -1,8 +1,7 @@
 """A saved model made ready to read clips: what serving, the command line and notebooks load.
 
-`ClipReader` is `ssm.predictor.Predictor` with a version; `ModelDescription` is everything its callers need to make
-clips for it and to name what it says, without holding the model. `locate` finds a model by folder, alias or version.
-A folder whose preprocessing does not fit its weights, its fingerprints or this code is refused.
+`ClipReader` is `ssm.predictor.Predictor` with a version and answers that travel between processes without torch. A
+folder whose preprocessing does not fit its weights, its fingerprints or this code is refused.
 """
 
 from __future__ import annotations
@@ -14,32 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.predictor import Answers, Predictor
-from ssm.preprocessing import Preprocessing
-from ssm.rules import DecisionRule
+from ssm.predictor import Predictor
 from ssm.saving import CONFIG, WEIGHTS
-from ssm.vocabulary import Vocabulary
-from ssm_platform.registry import Registry
-
-DEFAULT_REGISTRY = "runs/registry"
-"""Where training publishes models unless told otherwise."""
+from ssm_platform.assembly import ClipAnswers
+from ssm_platform.description import ModelDescription
 
 _CHUNK = 2**22
-
-
-class ModelDescription(BaseModel):
-    """What a model takes and what its answers mean."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: str = Field(description="SHA-256 of weights and configuration: equal means equal answers")
-    frames: int = Field(description="frames T of a clip")
-    vocabulary: Vocabulary = Field(description="action units and expressions, in the order of all columns")
-    preprocessing: Preprocessing = Field(description="how a face becomes the model's input")
-    rule: DecisionRule = Field(description="when an AU counts as present")
-    fitted: bool = Field(description="whether the rule was fitted; if not it is 0.5 without a vote")
 
 
 class ClipReader:
@@ -59,10 +39,11 @@ class ClipReader:
             fitted=self._predictor.model.facts.rule is not None,
         )
 
-    def read(self, clips: NDArray[np.uint8]) -> Answers:
+    def read(self, clips: NDArray[np.uint8]) -> ClipAnswers:
         """Clips uint8 (B, T, S, S, 3), as `ssm.preprocessing.center` cuts them. ValueError for others."""
         self.check(clips)
-        return self._predictor.read(clips)
+        answers = self._predictor.read(clips)
+        return ClipAnswers(answers.au_probability, answers.expression, answers.why)
 
     def check(self, clips: NDArray[Any]) -> None:
         """ValueError unless the array is a batch of clips for this model."""
@@ -76,23 +57,6 @@ class ClipReader:
         """The smallest input: one grey clip."""
         size = self.description.preprocessing.image_size
         return np.full((1, self.description.frames, size, size, 3), 128, np.uint8)
-
-
-def locate(model: str, registry: str | None) -> Path:
-    """The folder of a saved model: `model` itself, or what the registry has under that alias or version."""
-    folder = Path(model)
-    if folder.is_dir():
-        return folder.absolute()
-    if "/" in model:
-        raise ValueError(f"{model}: no such folder of a saved model")
-    return Registry(registry or DEFAULT_REGISTRY).resolve(model)
-
-
-def pinned(model: str, registry: str | None) -> str:
-    """`model` as something that does not change under a running service: a folder, or the version an alias means."""
-    if Path(model).is_dir() or "/" in model:
-        return str(locate(model, registry))
-    return Registry(registry or DEFAULT_REGISTRY).version(model)
 
 
 def _version(folder: Path) -> str:

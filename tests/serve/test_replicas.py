@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Hashable
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,7 @@ from serve.model import Inference
 from serve.settings import Scaling, Settings
 from serve.spool import Spool
 from serve.video import Start, VideoAnalysis
-from ssm.predictor import Answers
-from ssm_platform.assembly import Row, Window
+from ssm_platform.assembly import ClipAnswers, Row, Window
 from ssm_platform.registry import Registry
 
 Run = Callable[..., Any]
@@ -39,12 +40,12 @@ class Passes:
     def __init__(self) -> None:
         self.sizes: list[tuple[Hashable, int]] = []
 
-    def read(self, key: Hashable, clips: NDArray[np.uint8]) -> Answers:
+    def read(self, key: Hashable, clips: NDArray[np.uint8]) -> ClipAnswers:
         self.sizes.append((key, len(clips)))
         if (clips == 255).any():
             raise ValueError("a clip of 255")
         value = clips.reshape(len(clips), -1)[:, :1].astype(np.float32)
-        return Answers(value[:, None], value, None)
+        return ClipAnswers(value[:, None], value, None)
 
 
 def clips(*values: int) -> NDArray[np.uint8]:
@@ -55,7 +56,7 @@ def test_everyone_gets_their_own_answers_and_batches_fill_while_a_pass_runs(run:
     passes = Passes()
     batcher = Batcher(passes.read, most=4)
 
-    async def ask() -> list[Answers]:
+    async def ask() -> list[ClipAnswers]:
         return await asyncio.gather(*(batcher.submit("m", clips(n, n + 1)) for n in range(9)))
 
     answers = run(ask())
@@ -292,3 +293,8 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -
     assert list(spool.folder.iterdir()) == []
     spool.close()
     assert not spool.folder.exists()
+
+
+def test_replicas_that_hold_no_model_do_not_load_torch() -> None:
+    code = "import sys, serve.deployments; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
