@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ssm.config import ModelConfig
 from ssm.preprocessing import AU_AUGMENTATION, CLIP_MEAN, CLIP_STD, Augmentation, Preprocessing
 from ssm.step import TrainConfig
+from ssm_platform.storage import default_place
 
 Protocol = Literal["clean", "published", "lodo"]
 
@@ -146,7 +147,11 @@ class RunConfig(_Frozen):
 
     name: str = Field(default="quickstart", pattern=r"^[\w.\-]+$", description="name of the run and of its folder")
     seed: int = Field(default=1, ge=0, lt=2**31, description="seed of order, augmentation, weights and noise")
-    storage: str = Field(default="runs", min_length=1, description="folder or s3:// prefix that holds runs")
+    storage: str = Field(
+        default_factory=default_place,
+        min_length=1,
+        description="folder or s3:// prefix that holds runs; unset: SSM_STORAGE, else runs",
+    )
     protocol: Protocol = Field(default="clean", description="how data is split and chosen by: clean, published or lodo")
     epochs: int = Field(default=30, ge=1, description="passes over the longer task; an epoch is as long as that side")
     steps: int | None = Field(default=None, ge=1, description="optimiser steps in all, instead of `epochs`")

@@ -13,9 +13,7 @@ from ssm.preprocessing import Preprocessing
 from ssm.rules import DecisionRule
 from ssm.vocabulary import Vocabulary
 from ssm_platform.registry import Registry
-
-DEFAULT_REGISTRY = "runs/registry"
-"""Where training publishes models unless told otherwise."""
+from ssm_platform.storage import default_place
 
 
 class ModelDescription(BaseModel):
@@ -38,11 +36,16 @@ def locate(model: str, registry: str | None) -> Path:
         return folder.absolute()
     if "/" in model:
         raise ValueError(f"{model}: no such folder of a saved model")
-    return Registry(registry or DEFAULT_REGISTRY).resolve(model)
+    return _registry(registry).resolve(model)
 
 
 def pinned(model: str, registry: str | None) -> str:
     """`model` as something that does not change under a running service: a folder, or the version an alias means."""
     if Path(model).is_dir() or "/" in model:
         return str(locate(model, registry))
-    return Registry(registry or DEFAULT_REGISTRY).version(model)
+    return _registry(registry).version(model)
+
+
+def _registry(uri: str | None) -> Registry:
+    """The one named, else the one beside the runs, where training publishes."""
+    return Registry(uri or f"{default_place()}/registry")

@@ -24,6 +24,11 @@ _CHUNK = 1 << 14  # bytes between two looks at the clock
 _OPEN_FILES = 64
 
 
+def default_place() -> str:
+    """Where runs go that name no place: `SSM_STORAGE`, which clusters set to a bucket, else the folder `runs`."""
+    return os.environ.get("SSM_STORAGE", "runs")
+
+
 class StorageError(ValueError):
     """Storage did not do what was asked; the message carries the full key."""
 

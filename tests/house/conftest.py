@@ -32,11 +32,16 @@ class Head:
     process: subprocess.Popen[bytes]
 
     def submit(self, *command: str, cwd: Path, limit: float = 240) -> subprocess.CompletedProcess[str]:
-        """`ray job submit ... -- command` and its whole output."""
+        """`ray job submit ... -- command` and its whole output; sent again while the head has no agent yet."""
         words = [str(RAY), "job", "submit", "--address", self.dashboard, *command]
-        return subprocess.run(
-            words, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=limit, check=False
-        )
+        until = time.monotonic() + 90
+        while True:
+            result = subprocess.run(
+                words, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=limit, check=False
+            )
+            if "No available agent" not in result.stdout + result.stderr or time.monotonic() > until:
+                return result
+            time.sleep(1)
 
     def kill(self) -> None:
         """The machine goes dark: every process of the head dies at once, with no time to say so."""

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from ssm_platform.deployment import ClusterSettings, NodeGroup, ray_job, ray_service, ray_up, write_all
+from ssm_platform.description import locate
+from ssm_platform.recipes import tiny
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -64,3 +66,15 @@ def test_the_service_names_the_application_we_serve() -> None:
 def test_storage_on_one_machines_disk_is_refused() -> None:
     with pytest.raises(ValidationError, match="share no disk"):
         ClusterSettings(storage="/tmp/runs")
+
+
+def test_the_storage_of_a_cluster_is_where_its_runs_and_models_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines get `SSM_STORAGE`; a run that names no storage goes there, and aliases are looked up beside it."""
+    started = ray_up(ClusterSettings(storage="s3://bucket/runs"))["worker_start_ray_commands"]
+    assert any("SSM_STORAGE=s3://bucket/runs " in command for command in started)
+    assert tiny().storage == "runs"
+    monkeypatch.setenv("SSM_STORAGE", "s3://bucket/runs")
+    assert tiny().storage == "s3://bucket/runs"
+    monkeypatch.setenv("SSM_STORAGE", "/nowhere/runs")
+    with pytest.raises(ValueError, match="/nowhere/runs/registry: no model or alias 'latest'"):
+        locate("latest", None)
