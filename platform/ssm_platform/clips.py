@@ -83,9 +83,10 @@ class ClipReader:
         return ClipReader, (self._manifests, self._vocabulary, self._config)
 
     @property
-    def clip_bytes(self) -> int:
-        """Bytes of the pixels of one clip."""
-        return self._config.frames * self._config.preprocessing.image_size**2 * 3
+    def row_bytes(self) -> int:
+        """Bytes of one row of the columns, problem texts aside."""
+        none = {name: np.zeros(1, np.int64) for name in ("row", "task", "corpus", "record", "start")}
+        return sum(column.nbytes for column in self._blank(none).values())
 
     def read(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
         """The columns (see above) of these rows of a plan, in their order."""

@@ -1,11 +1,11 @@
 """Clips through Ray Data: pointers of the plan in, uint8 batches out, the same global batches at any worker count.
 
-Plan rows are cut into blocks of exactly one worker's share of a step (`repartition(strict=True)`) while they are still
-pointers; one decode task turns one such block into one block of clips, and `streaming_split(equal=True)` deals the
-blocks out in order. Cutting before decoding costs bytes where cutting after it would copy every pixel once more
-(measured: `docs/data.md`). What it rests on: `preserve_order`, one output block per task (no target block size), and a
-splitter that deals equal blocks in turn; the tests hold all three. Decoding itself is `clips.ClipReader`; this module
-only adapts it.
+Plan rows are cut into runs of whole shares (a share: one worker's rows of a step) while they are still pointers
+(`repartition(strict=True)`); a decode task turns such a run into one block of clips per share, and
+`streaming_split(equal=True)` deals the blocks out in order. Cutting before decoding costs bytes where cutting after it
+would copy every pixel once more (measured: `docs/data.md`). What it rests on: `preserve_order`, blocks of exactly one
+share (by their size in bytes), and a splitter that deals equal blocks in turn; the tests hold all three. Decoding
+itself is `clips.ClipReader`; this module only adapts it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ssm_platform.clips import ClipReader, Columns
 from ssm_platform.plan import Rows
 
 _POINTERS_PER_BLOCK = 4096
+_CLIPS_PER_TASK = 64  # a task costs Ray some 15 ms of CPU, as much as decoding four small clips
 _PROCESS_BYTES = 256 * 2**20  # a decode process without clips; declared to Ray, and enough to keep its warning quiet
 _RETRIES = 3  # a clip that kills its decoder each time must end the job, not restart it for ever
 
@@ -47,15 +48,18 @@ class ClipStream:
         """Clips in blocks of exactly `share` rows (the last may be shorter), in the order of the pointers."""
         context = pointers.context
         context.execution_options.preserve_order = True
-        context.target_max_block_size = None  # never cut a block of clips: blocks are what keeps the order
-        return pointers.repartition(target_num_rows_per_block=share, strict=True).map_batches(
+        # Ray closes a block of clips once it is over this size and cuts it from 1.5 times on: each share is one block.
+        context.target_max_block_size = share * self.reader.row_bytes * 4 // 5
+        context.memory_usage_poll_interval_s = None  # a thread per task, only for a warning
+        shares = max(1, _CLIPS_PER_TASK // share)
+        return pointers.repartition(target_num_rows_per_block=shares * share, strict=True).map_batches(
             _Decoder,
             fn_constructor_args=(ray.put(self.reader),),
             batch_size=share,
             batch_format="numpy",
             compute=ActorPoolStrategy(size=self.decode_workers),
             num_cpus=self.decode_cpus,
-            memory=_PROCESS_BYTES + 3 * share * self.reader.clip_bytes,
+            memory=_PROCESS_BYTES + 3 * share * self.reader.row_bytes,
             max_restarts=-1,  # nodes may come and go for as long as a run lasts
             max_task_retries=_RETRIES,
         )
