@@ -57,7 +57,7 @@ def on_ray(manifest: Manifest, out: str, settings: IngestSettings, tasks: list[S
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=1,
         memory=_MEMORY,
-        max_restarts=_RETRIES * workers,
+        max_restarts=-1,
         max_task_retries=_RETRIES,
     )
     for row in results.iter_rows():
