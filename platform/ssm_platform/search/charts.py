@@ -37,7 +37,7 @@ def parallel(found: Findings, space: Space) -> str:
             colour = ORANGE if mine else _SCALE(float(columns[-1][row]))
             axes.plot(range(len(columns)), [column[row] for column in columns], color=colour, linewidth=1.4, alpha=0.9)
         for place, field in enumerate(fields):
-            _scale(axes, place, _ticks(space.dimensions[field], trials, field))
+            _scale(axes, place, _ticks(space.dimensions[field]))
         _scale(
             axes, len(fields), [((value - low) / (high - low), f"{value:.3f}") for value in np.linspace(low, high, 5)]
         )
@@ -112,12 +112,13 @@ def _positions(field: str, dimension: Dimension, trials: Sequence[Trial]) -> np.
     return np.array([_along(dimension, float(trial.setting[field])) for trial in trials])
 
 
-def _ticks(dimension: Dimension, trials: Sequence[Trial], field: str) -> list[tuple[float, str]]:
+def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
     if isinstance(dimension, Choices):
         last = max(len(dimension.values) - 1, 1)
         return [(place / last, _name(value)) for place, value in enumerate(dimension.values)]
     low, high = dimension.low, dimension.high
     values = np.geomspace(low, high, 5) if dimension.log else np.linspace(low, high, 5)
+    values = np.unique(values.round()) if dimension.integer else values
     return [(_along(dimension, float(value)), f"{value:.3g}") for value in values]
 
 

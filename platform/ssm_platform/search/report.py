@@ -98,5 +98,5 @@ def _test(sweep: Sweep, trial: Trial) -> Outcome:
 
 
 def _short(value: Any) -> str:
-    text = "–" if value is None else str(value)
+    text = "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
     return text if len(text) <= _WORDS else f"…{text[1 - _WORDS :]}"

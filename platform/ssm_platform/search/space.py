@@ -73,7 +73,8 @@ class Range:
             return int(generator.integers(int(self.low), int(self.high) + 1))
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
         value = float(generator.uniform(low, high))
-        value = min(max(math.exp(value) if self.log else value, self.low), self.high)
+        value = float(f"{math.exp(value) if self.log else value:.4g}")  # as many digits as anyone will write down
+        value = min(max(value, self.low), self.high)
         return round(value) if self.integer else value
 
 

@@ -77,7 +77,7 @@ class Sweep:
             )
         for config in self._probed():
             preflight.require(preflight.check_config(config))
-        needed = self._needed()
+        needed = self.needed()
         if self.config.cpus is not None and self.config.cpus < needed:
             raise SpaceError(f"cpus is {self.config.cpus:g}: one trial needs {needed:g}")
         steps = open_run(self.base.model_copy(update={"storage": str(self.folder), "name": _BASE})).job.total
@@ -87,7 +87,7 @@ class Sweep:
     def run(self) -> list[Trial]:
         """Run what is left; returns every trial in the order of their start. Nothing starts where `check` refuses."""
         steps = self.check()
-        with cluster.joined(self.config.cpus or self._needed()) as size:
+        with cluster.joined(self.config.cpus or self.needed()) as size:
             preflight.require(self._refusals(size))
             if self._left() != []:
                 self._tune(Budget(self.concurrent(size), steps))
@@ -100,14 +100,14 @@ class Sweep:
     def concurrent(self, size: cluster.ClusterSize) -> int:
         """Trials at once. Tune's own default starts more than the cluster holds, and they wait for each other."""
         scale = self._greediest().scale
-        by_cpu = int(min(size.cpus, self.config.cpus or size.cpus) / self._needed())
+        by_cpu = int(min(size.cpus, self.config.cpus or size.cpus) / self.needed())
         return max(1, min(by_cpu, int(size.gpus // scale.bounds[0])) if scale.gpu else by_cpu)
 
-    def ground(self) -> Ground:
-        """What all trials share. Makes the shards that are not there yet: Ray must be joined."""
-        return Ground(self._shared_corpora(), self.folder, self.base.seed, Path.cwd())
+    def needed(self) -> float:
+        """CPUs that one trial takes, its driver included."""
+        return preflight.cpus_needed(self._greediest()) + TRIAL_CPUS
 
-    def _listed(self) -> list[Trial] | None:
+    def listed(self) -> list[Trial] | None:
         """All trials of a grid or random sweep, seeds of one setting together; None where a searcher chooses."""
         config, first = self.config, self.base.seed
         if config.method == "bayes":
@@ -116,10 +116,14 @@ class Sweep:
         seeds = range(first, first + config.repeats)
         return [Trial.of(setting, setting.get("seed", seed)) for setting in settings for seed in seeds]
 
+    def ground(self) -> Ground:
+        """What all trials share. Makes the shards that are not there yet: Ray must be joined."""
+        return Ground(self._shared_corpora(), self.folder, self.base.seed, Path.cwd())
+
     def _left(self) -> list[Trial] | None:
         """The listed trials that are not over; None where a searcher has trials left to choose."""
         over = {trial.name for trial in self.trials() if trial.over}
-        listed = self._listed()
+        listed = self.listed()
         if listed is None:
             return None if len(over) < self.config.trials else []
         return [trial for trial in listed if trial.name not in over]
@@ -153,7 +157,7 @@ class Sweep:
 
     def _probed(self) -> Iterator[RunConfig]:
         """The recipes of listed trials; one per value where a searcher chooses. SpaceError names a setting refused."""
-        listed = self._listed()
+        listed = self.listed()
         probes = [{field: value} for field, dimension in self.space.dimensions.items() for value in dimension.probes()]
         for setting in probes if listed is None else [trial.setting for trial in listed]:
             try:
@@ -164,13 +168,9 @@ class Sweep:
     def _greediest(self) -> RunConfig:
         return max(self._probed(), key=preflight.cpus_needed)
 
-    def _needed(self) -> float:
-        """CPUs that one trial takes, its driver included."""
-        return preflight.cpus_needed(self._greediest()) + TRIAL_CPUS
-
     def _refusals(self, size: cluster.ClusterSize) -> list[preflight.Refusal]:
         refusals = preflight.check_cluster(self._greediest(), size)
-        if not refusals and (needed := self._needed()) > size.cpus:
+        if not refusals and (needed := self.needed()) > size.cpus:
             why = (
                 f"one trial needs {needed:g} CPUs, {TRIAL_CPUS:g} of them for its driver; the cluster has {size.cpus:g}"
             )
