@@ -28,10 +28,10 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files below `folder`."""
 
-    def __init__(self, folder: Path, purge_from: int) -> None:
+    def __init__(self, folder: Path, purge_from: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder), purge_step=purge_from or None, flush_secs=10)
+        self._writer: Any = SummaryWriter(str(folder), purge_step=purge_from, flush_secs=10)
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """One point per scalar."""
@@ -79,7 +79,7 @@ class Trackers:
         """The trackers that `config.tracking` asks for."""
         chosen: list[Tracker] = []
         if config.tracking.tensorboard:
-            chosen.append(TensorBoard(folder / "tensorboard", resumed_at))
+            chosen.append(TensorBoard(folder / "tensorboard", resumed_at + 1 if resumed_at else None))
         if config.tracking.mlflow is not None:
             chosen.append(MLflow(config.tracking.mlflow, config))
         return cls(chosen)
