@@ -54,7 +54,7 @@ def started_head(folder: Path) -> Iterator[Head]:
     """A head of its own, with a token of its own, ended by ending the process group that was started here."""
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
-    port, dashboard, client = (free_port() for _ in range(3))
+    port, dashboard, client, agent = (free_port() for _ in range(4))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "PATH": f"{RAY.parent}:{os.environ['PATH']}",  # as in an activated environment: jobs run its `python`
@@ -66,7 +66,8 @@ def started_head(folder: Path) -> Iterator[Head]:
     }
     command = [
         str(RAY), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}",
-        f"--ray-client-server-port={client}", "--num-cpus=4", f"--object-store-memory={256 * 2**20}",
+        f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", "--num-cpus=4",
+        f"--object-store-memory={256 * 2**20}",
         "--node-ip-address=127.0.0.1", "--disable-usage-stats",
     ]  # fmt: skip
     with (folder / "log").open("w") as log:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssm_platform.recipes import tiny
 from ssm_platform.scaling import Costs, Fleet, exchange_s, simulate, supply_s
 
+BENCH = Path(__file__).resolve().parents[2] / "bench" / "scaling.py"
 COSTS = Costs(
     decode_s=0.02, driver_s=1e-5, compute_s=0.01, step_s=0.02, spread=0.0, gradient_bytes=4e8,
     checkpoint_bytes=1e9, clip_bytes=6e5, shard_bytes=2e5,
@@ -55,3 +60,16 @@ def test_a_ring_of_one_exchanges_nothing_and_a_larger_one_nears_twice_the_gradie
     one, many = (Fleet(workers=n, decode_cores=1, clips_per_worker=1, latency_s=0) for n in (1, 1000))
     assert exchange_s(COSTS, one) == 0
     assert exchange_s(COSTS, many) == pytest.approx(2 * COSTS.gradient_bytes / many.network, rel=2e-3)
+
+
+def test_the_bench_predicts_that_cores_are_shared() -> None:
+    """On one machine a second worker helps only as far as there are cores; with many it nearly doubles the pace."""
+    bench = runpy.run_path(str(BENCH))
+    costs = COSTS.model_copy(update={"decode_s": 0.001, "gradient_bytes": 1.0, "step_s": 0.001})
+    config = tiny()
+    one, two, many = (bench["predict_here"](costs, config, *shape) for shape in ((1, 2), (2, 2), (2, 64)))
+    assert one < two <= many
+    assert two < 2 * one
+    sizes = bench["fleets"](1e-5)
+    assert list(sizes) == [8, 64, 512]
+    assert sizes[8].efficiency > sizes[512].efficiency

@@ -1,0 +1,179 @@
+"""What a training step costs per clip here, and what that predicts: `python bench/scaling.py [--recipe quickstart]`.
+
+Measures the costs of `ssm_platform.scaling.Costs` one by one on this machine (decode, driver, compute per clip and per
+step, spread, bytes), predicts the throughput of 1 and of 2 workers from them, and compares with runs on Ray Train in
+the same minutes. Then predicts 8, 64 and 512 GPUs for the published recipe from `PUBLISHED`, which is assumed but for
+the driver's time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ssm.batch import AUBatch, FEBatch
+from ssm.collective import SingleProcess
+from ssm.step import TrainStep
+from ssm_platform.cli import override
+from ssm_platform.clips import to_batches
+from ssm_platform.config import RunConfig
+from ssm_platform.machine import describe_machine
+from ssm_platform.plan import Plan
+from ssm_platform.preparation import Prepared, prepare, training_plan
+from ssm_platform.recipes import recipe
+from ssm_platform.scaling import Costs, Fleet, Prediction, simulate
+from ssm_platform.trainer import train
+from ssm_platform.worker import make_step, training_reader
+
+Pair = tuple[FEBatch | None, AUBatch | None]
+FLEETS = (8, 64, 512)
+CORES_PER_GPU = 15  # of a g6.4xlarge, one left to the system
+
+PUBLISHED = Costs(
+    decode_s=0.030, driver_s=1e-4, compute_s=0.045, step_s=0.030, spread=0.03, gradient_bytes=4 * 97e6,
+    checkpoint_bytes=16 * 97e6, clip_bytes=16 * 224 * 224 * 3, shard_bytes=16 * 12e3,
+)  # fmt: skip
+"""ASSUMED costs of CLIP ViT-B/16 with experts, 16 frames of 224 pixels, bfloat16, on an L4: 97 M trained weights,
+16 x 17.6 GFLOP x 3 a clip at 20 TFLOP/s reached; decoding 16 JPEG crops of 12 kB at 2 ms a frame; the driver's time per
+clip is replaced by the one measured here."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Predicted beside measured throughput of one number of workers, in clips per second."""
+
+    workers: int
+    predicted: float
+    measured: float
+
+    def __str__(self) -> str:
+        error = f"{self.predicted / self.measured - 1:+.0%}"
+        return f"workers {self.workers}: predicted {self.predicted:.1f} clips/s, measured {self.measured:.1f} ({error})"
+
+
+def measure_costs(config: RunConfig, prepared: Prepared, steps: int) -> Costs:
+    """Each cost by itself, in this process, on one thread; medians over `steps`."""
+    plan = training_plan(config, prepared)
+    reader = training_reader(config, prepared.train)
+    size = config.data.global_batch
+    decode, read = [], []
+    for number in range(steps):
+        started = time.perf_counter()
+        read.append(reader.read(plan.rows(number, number + 1).columns()))
+        decode.append((time.perf_counter() - started) / size)
+    pairs = [to_batches(columns) for columns in read]
+    whole, half = step_times(config, pairs), step_times(config, [halved(*pair) for pair in pairs])
+    per_clip = max(statistics.median(whole) - statistics.median(half), 1e-6) / (size - size // 2)
+    weights = sum(p.numel() for p in _step(config).model.parameters() if p.requires_grad)
+    return Costs(
+        decode_s=statistics.median(decode),
+        driver_s=planning_time(plan, steps) / size,
+        compute_s=per_clip,
+        step_s=max(statistics.median(whole) - size * per_clip, 0.0),
+        spread=min(float(np.std(np.log(whole))), 0.99),
+        gradient_bytes=4 * weights,
+        checkpoint_bytes=16 * weights,
+        clip_bytes=read[0]["clip"].nbytes / size,
+        shard_bytes=read[0]["clip"].nbytes / size / 20,  # JPEG at about a twentieth; local here, so of no weight
+    )
+
+
+def step_times(config: RunConfig, pairs: list[Pair]) -> list[float]:
+    """Seconds of each training step over these batches, the first two left out."""
+    step, times = _step(config), []
+    for number, (fe, au) in enumerate(pairs):
+        started = time.perf_counter()
+        step(fe, au, number, len(pairs))
+        times.append(time.perf_counter() - started)
+    return times[2:]
+
+
+def halved(fe: FEBatch | None, au: AUBatch | None) -> Pair:
+    """The first half of each side."""
+    return tuple(  # type: ignore[return-value]
+        None if side is None else type(side)(*(value[: len(value) // 2] for value in vars(side).values()))
+        for side in (fe, au)
+    )
+
+
+def planning_time(plan: Plan, steps: int) -> float:
+    """Seconds to plan one step: what the driver does for every clip whatever the fleet."""
+    started = time.perf_counter()
+    for number in range(steps):
+        plan.rows(number, number + 1).columns()
+    return (time.perf_counter() - started) / steps
+
+
+def _step(config: RunConfig) -> TrainStep:
+    return make_step(config, torch.device("cpu"), SingleProcess())
+
+
+def predict_here(costs: Costs, config: RunConfig, workers: int, cores: int) -> float:
+    """Clips/s of `workers` on one machine, where decoders and workers also share `cores`: the slower of the two."""
+    size = config.data.global_batch
+    fleet = Fleet(
+        workers=workers, decode_cores=config.data.decode_workers, clips_per_worker=size // workers, overlap=0.0,
+        checkpoint_every=config.checkpoint.every,
+    )  # fmt: skip
+    demand = workers * costs.step_s + size * (costs.compute_s + costs.decode_s + costs.driver_s)
+    return min(simulate(costs, fleet).clips_per_s, size * cores / demand)
+
+
+def measure_run(config: RunConfig, workers: int, steps: int) -> float:
+    """Clips/s of a run on Ray Train, from the times of its checkpoints, so without its start."""
+    every = max(steps // 6, 1)
+    with tempfile.TemporaryDirectory() as place:
+        changes = {
+            "name": "scaling", "storage": place, "steps": steps, "validate_every": steps, "checkpoint.every": every,
+            "checkpoint.keep": 1000, "scale.workers": workers, "scale.cpus_per_worker": 1.0 / workers,
+        }  # fmt: skip
+        train(override(config, changes))
+        marks = sorted(Path(place, "scaling", "checkpoints").glob("*/complete.json"), key=lambda path: path.parent.name)
+        times = [mark.stat().st_mtime for mark in marks[:-1]]  # the last follows a validation
+    return (len(times) - 1) * every * config.data.global_batch / (times[-1] - times[0])
+
+
+def fleets(driver_s: float) -> dict[int, Prediction]:
+    """The published recipe on ever larger fleets: 20 clips a worker, spot machines."""
+    costs = PUBLISHED.model_copy(update={"driver_s": driver_s})
+    return {
+        gpus: simulate(
+            costs, Fleet(workers=gpus, decode_cores=CORES_PER_GPU * gpus, clips_per_worker=20, lost_per_hour=0.05)
+        )
+        for gpus in FLEETS
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="quickstart")
+    parser.add_argument("--steps", type=int, default=60, help="steps of each measurement")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    config = override(recipe(arguments.recipe), {"scale.threads_per_worker": 1})
+    prepared = prepare(config)
+    print(describe_machine())
+    costs = measure_costs(config, prepared, arguments.steps)
+    print(f"measured costs of {arguments.recipe}: {costs.model_dump_json(indent=1)}")
+    for workers in (1, 2):
+        predicted = predict_here(costs, config, workers, os.cpu_count() or 1)
+        print(Comparison(workers, predicted, measure_run(config, workers, arguments.steps)), flush=True)
+    print("predicted, published recipe; ASSUMED costs, see PUBLISHED; driver's time as measured here:")
+    for gpus, found in fleets(costs.driver_s).items():
+        shares = ", ".join(f"{part} {share:.0%}" for part, share in found.shares.items() if share >= 0.005)
+        print(
+            f"{gpus} GPUs: {found.clips_per_s:.0f} clips/s, {found.dollars_per_million_clips:.0f} $ per million clips, "
+            f"efficiency {found.efficiency:.0%}; first limit: {found.bottleneck} ({shares})"
+        )
+
+
+if __name__ == "__main__":
+    main()
