@@ -108,7 +108,7 @@ def _answers(address: str) -> bool:
 
 
 def _mend(error: BaseException) -> str:
-    """One line for what `ray.init` met: a refused token, another version, or nobody there."""
+    """One line for what `ray.init` met: a refused token, another version, or else Ray's own."""
     from ray import __version__ as ours
 
     met = ""
@@ -125,7 +125,8 @@ def _mend(error: BaseException) -> str:
             f"the cluster runs Ray {found['ray']} on Python {found['python']}, we are Ray {ours} on Python "
             f"{platform.python_version()}: install the same here, or unset RAY_ADDRESS to start one of our own"
         )
-    return _NOBODY
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{reason[0]}; if the cluster is gone, start one with `ray start --head`, or unset RAY_ADDRESS"
 
 
 def _store_bytes() -> int:
