@@ -1,1 +1,1 @@
-"""The Ray side of SSM: corpora, plans and clips (Data), training (Train), search (Tune), evaluation, registry, reports."""
+"""The Ray side of SSM: corpora, plans, clips (Data), training (Train), search (Tune), evaluation, registry, reports."""
