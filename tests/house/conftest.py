@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -51,7 +53,11 @@ class Head:
 
 @contextmanager
 def started_head(folder: Path) -> Iterator[Head]:
-    """A head of its own, with a token of its own, ended by ending the process group that was started here."""
+    """A head of its own, with a token of its own, ended by ending the process group that was started here.
+
+    Its sessions lie in a place of their own as well: jobs find their cluster by a file there, which heads would share.
+    """
+    scratch = tempfile.mkdtemp(prefix="ssm-", dir="/tmp")  # short: sockets lie below it
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     port, dashboard, client, agent = (free_port() for _ in range(4))
@@ -61,6 +67,7 @@ def started_head(folder: Path) -> Iterator[Head]:
         "OMP_NUM_THREADS": "1",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_TMPDIR": scratch,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
     }
@@ -81,9 +88,10 @@ def started_head(folder: Path) -> Iterator[Head]:
         finally:
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=30)
+                process.wait(timeout=10)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""`ray job submit` for real: on a cluster with token authentication, from its own folder and from a laptop's."""
+"""`ray job submit` for real: on a cluster with token authentication, from its own folder and from a laptop's.
+
+The training job is submitted twice: the first time its head is killed under it, the second time it goes on.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,51 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ssm_platform.checkpoints import Checkpoints
+from ssm_platform.storage import open_storage
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-TRAIN = ["python", str(REPOSITORY / "jobs" / "train.py"), "--recipe=tiny", "--steps=2", "--validate_every=2"]
+STEPS = 60
+TRAIN = [
+    "python", str(REPOSITORY / "jobs" / "train.py"), "--recipe=tiny", f"--steps={STEPS}", f"--validate_every={STEPS}",
+    "--checkpoint.every=2",
+]  # fmt: skip
 MOST_UPLOADED = 4 * 2**20  # bytes; unpacked; Ray's own limit is 500 MiB
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 
-def test_the_job_of_the_mission_trains(head: Any, tmp_path: Path) -> None:
-    """`ray job submit -- python jobs/train.py`, at a tiny size, with token authentication on."""
-    result = head.submit("--", *TRAIN, f"--storage={tmp_path}", cwd=REPOSITORY)
+def test_the_job_of_the_mission_trains_on_after_its_head_was_killed(
+    start_head: Any, head: Any, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    """`ray job submit -- python jobs/train.py` at a tiny size; nothing is lost but the steps since a checkpoint."""
+    roots = [f"--data.corpora.{name}.root={tiny_corpora / name}" for name in ("bp4d", "dfew")]
+    job = ("--", *TRAIN, f"--storage={tmp_path / 'runs'}", *roots)
+    checkpoints = Checkpoints(open_storage(tmp_path / "runs" / "tiny"))
+    with start_head() as mortal:
+        assert mortal.submit("--no-wait", *job, cwd=REPOSITORY).returncode == 0
+        until = time.monotonic() + 240
+        while checkpoints.newest() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        mortal.kill()
+    kept = checkpoints.newest()
+    assert kept is not None
+    assert kept.step < STEPS
+
+    result = head.submit(*job, cwd=REPOSITORY)
+
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]
     assert "succeeded" in result.stdout
-    assert json.loads((tmp_path / "tiny" / "evaluation.json").read_text())["protocol"] == "clean"
-    assert (tmp_path / "tiny" / "model" / "model.safetensors").is_file()
+    order = json.loads((tmp_path / "runs" / "tiny" / "order.json").read_text())
+    assert len(order["spans"]) > 1, "the second job did go on where a checkpoint of the first ends"
+    assert json.loads((tmp_path / "runs" / "tiny" / "evaluation.json").read_text())["protocol"] == "clean"
+    assert (tmp_path / "runs" / "tiny" / "model" / "model.safetensors").is_file()
 
 
 def test_a_laptops_tree_is_sent_small_and_used(head: Any, tmp_path: Path) -> None:
