@@ -14,10 +14,11 @@ from serve.settings import Settings
 def build(settings: Settings) -> Application:
     """The application that `settings` describes. ValueError where the model cannot be served."""
     from serve.deployments import application
-    from ssm_platform.description import locate, pinned
+    from ssm_platform.description import locate, pinned, registry_uri
     from ssm_platform.reader import ClipReader
 
-    settings = settings.model_copy(update={"model": pinned(settings.model, settings.registry)})
+    registry = registry_uri(settings.registry)  # replicas stand in other folders
+    settings = settings.model_copy(update={"model": pinned(settings.model, registry), "registry": registry})
     ClipReader(
         locate(settings.model, settings.registry), "cpu"
     )  # a model that does not fit is refused here, not in a replica's log

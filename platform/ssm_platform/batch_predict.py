@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ssm_platform.analysis import AnalysisOptions, analyse
 from ssm_platform.assembly import Row
-from ssm_platform.description import ModelDescription, locate, pinned
+from ssm_platform.description import ModelDescription, locate, pinned, registry_uri
 from ssm_platform.inputs import PICTURE_ENDINGS, VIDEO_ENDINGS, InputInfo, inspect
 from ssm_platform.reader import ClipReader
 from ssm_platform.storage import open_storage
@@ -89,7 +89,8 @@ def predict_all(jobs: Sequence[Job], out: Path, settings: PredictSettings) -> It
     import ray
     from ray.data import ActorPoolStrategy
 
-    settings = settings.model_copy(update={"model": pinned(settings.model, settings.registry)})
+    registry = registry_uri(settings.registry)  # actors stand in other folders
+    settings = settings.model_copy(update={"model": pinned(settings.model, registry), "registry": registry})
     pool = ActorPoolStrategy(size=min(len(jobs), settings.workers or _workers(settings)))
     rows = ray.data.from_items([asdict(job) for job in jobs], override_num_blocks=len(jobs)).map_batches(
         Worker,

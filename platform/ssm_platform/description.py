@@ -46,6 +46,11 @@ def pinned(model: str, registry: str | None) -> str:
     return _registry(registry).version(model)
 
 
+def registry_uri(registry: str | None) -> str:
+    """The registry named, else the one beside the runs, as every process of a cluster understands it: absolute."""
+    uri = registry or f"{default_place()}/registry"
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
 def _registry(uri: str | None) -> Registry:
-    """The one named, else the one beside the runs, where training publishes."""
-    return Registry(uri or f"{default_place()}/registry")
+    return Registry(registry_uri(uri))
