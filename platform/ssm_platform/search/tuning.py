@@ -114,12 +114,19 @@ class _Recorder(tune.Callback):
         self._records = Records(ground.folder)
         self._known = {trial.name: trial for trial in past}
         self._points: dict[str, list[dict[str, Any]]] = {}
-        self._bar = tqdm(total=total, desc=f"sweep {ground.folder.name}", unit="trial")
+        self._started: dict[str, float] = {}
+        self._total = total
+        self._bar: Any = None  # made in `setup`: Tune pickles its callbacks first, and a notebook's screen cannot be
         self._best = max((trial.score for trial in past if trial.score is not None), default=None)
+
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Begin the bar."""
+        self._bar = tqdm(total=self._total, desc=f"sweep {self._ground.folder.name}", unit="trial")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Remember that it began: it is the first to go on after a death."""
         mine = self._of(trial)
+        self._started[trial.trial_id] = time.monotonic()
         if mine.name not in self._known:
             self._known[mine.name] = mine
             self._records.write(mine)
@@ -142,7 +149,7 @@ class _Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Failed: the sweep goes on."""
-        seconds = float((trial.last_result or {}).get("time_total_s", 0.0))
+        seconds = time.monotonic() - self._started.get(trial.trial_id, time.monotonic())
         self._end(trial, {"state": "failed", "seconds": seconds, "error": _reason(trial)})
         self._advance()
 
@@ -173,10 +180,12 @@ def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reason(trial: Any) -> str:
-    """The last line of what a trial ended with."""
-    error = trial.get_pickled_error() or trial.get_error()
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else "ended without a message"
+    """The last line of what a trial ended with; Tune has not yet moved its file to storage when it calls back."""
+    try:
+        lines = Path(trial.error_file or "").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "ended without a message")
 
 
 def _asha(ground: Ground, budget: Budget, past: Sequence[Trial]) -> ASHAScheduler:
