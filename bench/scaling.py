@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -30,10 +32,10 @@ from ssm_platform.plan import Plan
 from ssm_platform.preparation import Prepared, prepare, training_plan
 from ssm_platform.recipes import recipe
 from ssm_platform.scaling import Costs, Fleet, Prediction, simulate
-from ssm_platform.trainer import train
 from ssm_platform.worker import make_step, training_reader
 
 Pair = tuple[FEBatch | None, AUBatch | None]
+TRAIN = Path(__file__).resolve().parents[1] / "jobs" / "train.py"
 FLEETS = (8, 64, 512)
 CORES_PER_GPU = 15  # of a g6.4xlarge, one left to the system
 
@@ -127,18 +129,20 @@ def predict_here(costs: Costs, config: RunConfig, workers: int, cores: int) -> f
     return min(simulate(costs, fleet).clips_per_s, size * cores / demand)
 
 
-def measure_run(config: RunConfig, workers: int, steps: int) -> float:
-    """Clips/s of a run on Ray Train, from the times of its checkpoints, so without its start."""
+def measure_run(name: str, batch: int, workers: int, steps: int) -> float:
+    """Clips/s of a run on Ray Train by its own command, from the times of its checkpoints, so without its start."""
     every = max(steps // 6, 1)
     with tempfile.TemporaryDirectory() as place:
-        changes = {
+        fields = {
             "name": "scaling", "storage": place, "steps": steps, "validate_every": steps, "checkpoint.every": every,
             "checkpoint.keep": 1000, "scale.workers": workers, "scale.cpus_per_worker": 1.0 / workers,
+            "scale.threads_per_worker": 1,
         }  # fmt: skip
-        train(override(config, changes))
+        words = [f"--recipe={name}", *(f"--{key}={value}" for key, value in fields.items())]
+        subprocess.run([sys.executable, str(TRAIN), *words], check=True, capture_output=True)
         marks = sorted(Path(place, "scaling", "checkpoints").glob("*/complete.json"), key=lambda path: path.parent.name)
         times = [mark.stat().st_mtime for mark in marks[:-1]]  # the last follows a validation
-    return (len(times) - 1) * every * config.data.global_batch / (times[-1] - times[0])
+    return (len(times) - 1) * every * batch / (times[-1] - times[0])
 
 
 def fleets(driver_s: float) -> dict[int, Prediction]:
@@ -165,7 +169,8 @@ def main() -> None:
     print(f"measured costs of {arguments.recipe}: {costs.model_dump_json(indent=1)}")
     for workers in (1, 2):
         predicted = predict_here(costs, config, workers, os.cpu_count() or 1)
-        print(Comparison(workers, predicted, measure_run(config, workers, arguments.steps)), flush=True)
+        measured = measure_run(arguments.recipe, config.data.global_batch, workers, arguments.steps)
+        print(Comparison(workers, predicted, measured), flush=True)
     print("predicted, published recipe; ASSUMED costs, see PUBLISHED; driver's time as measured here:")
     for gpus, found in fleets(costs.driver_s).items():
         shares = ", ".join(f"{part} {share:.0%}" for part, share in found.shares.items() if share >= 0.005)

@@ -1,0 +1,223 @@
+"""Every command of README.md and docs/ is executed: here at a tiny size, or by a test that `ELSEWHERE` names.
+
+A command that no table knows fails. To mend that: run it here (add what makes it tiny to `TINY`), or name the test
+that runs it (`ELSEWHERE`), or, where no test could, say why (`NOT_HERE`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PROGRAMS = ("python", "make", "ray", "serve", "curl", "docker", "kubectl", "pip")
+
+TINY = (
+    (r"/data/BP4D", "runs/corpora/tiny/bp4d"),
+    (r"/data/DFEW", "runs/corpora/tiny/dfew"),
+    (r"/data/shards/|s3://bucket/dfew", "shards/"),
+    (r" --option delivery=original", ""),
+    (r"--recipe=published_bp4d_dfew\b|--recipe[= ]quickstart\b", "--recipe=tiny"),
+    (r"--repeats 3 --vary model.text.style=\S+ --vary model.mapping.off=\S+", "--vary model.text.style=label"),
+    (r"jobs/train\.py$", "jobs/train.py --recipe=tiny"),
+    (r"runs/(published-bp4d-dfew|quickstart)\b", "runs/tiny"),
+    (r" s3://bucket/prefix", ""),
+    (r"jobs/synthesize\.py (\w+) \S+( --preset \w+)?", r"jobs/synthesize.py \1 written/\1 --preset tiny"),
+    (r"^make quickstart$", "python jobs/quickstart.py --recipe=tiny"),
+)
+"""What makes a command tiny; it is else executed as it stands, in a folder like the repository's."""
+
+SUBMIT = "tests/house/test_submit.py"
+ELSEWHERE = (
+    (r"^make test$", "Makefile", "-m pytest"),
+    (r"^ray job submit -- python jobs/train", SUBMIT, "def test_the_job_of_the_mission"),
+    (r"^ray job submit --working-dir", SUBMIT, '"--runtime-env", "deploy/runtime_env.yaml"'),
+    (r"^(RAY_AUTH_MODE=token )?ray start --head", "tests/house/conftest.py", '"start", "--head"'),
+    (r"^ray get-auth-token", "tests/house/conftest.py", "token_hex"),
+    (r"^python jobs/deploy\.py", "tests/house/test_nodes.py", '"deploy.py"'),
+    (r"^python jobs/import_released\.py", "tests/ssm/test_released.py", "import_released"),
+    (r"^python jobs/ingest\.py .*yunet", "tests/data/test_faces.py", "yunet"),
+    (r"^python bench/scaling\.py", "tests/house/test_scaling.py", "BENCH = "),
+    (r"^python bench/(serving|serve|mangled)", "tests/serve", "mangle"),
+    (r"^python -m pytest (tests/\S+)", "", ""),
+    (r"^curl ", "tests/serve/test_service.py", "def test_the_examples_of_the_documentation_run"),
+)
+"""Commands that other tests execute: pattern, file or folder, and what that file must hold."""
+
+NOT_HERE = {
+    r"^ray (up|down|dashboard|job submit --address)": "needs an AWS account; the file is held by test_deployment.py",
+    r"^(docker|kubectl) ": "needs a registry and a Kubernetes cluster; the manifests are held by test_deployment.py",
+    r"^serve run serve\.app:build": "the builder that jobs/deploy.py calls, behind Serve's own command",
+    r"^python bench/": "minutes of measurement; each page shows the output",
+    r"^ray metrics ": "starts Prometheus, which is no dependency",
+    r"^pip install": "the installation itself",
+}
+
+PYTHON_ELSEWHERE = {
+    "# example": "tests/serve/test_service.py",
+    "stream.split(": "tests/data/test_clips.py",
+    "OrderHash(": "tests/data/test_order.py",
+    "ModelConfig()": "tests/ssm/test_model.py",
+    "s3://ssm-platform": "tests/evaluation/test_registry.py",
+}
+"""Python blocks that are fragments or need what is not here, by a phrase of theirs, and the tests of what they show."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    language: str
+    text: str
+
+
+def blocks() -> Iterator[Block]:
+    for page in PAGES:
+        for language, text in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            yield Block(page.name, language, text)
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of every block, without comments and with continued lines joined."""
+    found = []
+    for block in blocks():
+        if block.language not in ("", "bash", "sh", "console") or block.text.startswith("# example"):
+            continue
+        for line in block.text.replace("\\\n", " ").splitlines():
+            command = re.sub(r"\s+# .*$", "", re.sub(r"\s+", " ", line.removeprefix("$ "))).strip()
+            program = next((word for word in command.split() if "=" not in word), "")
+            if program in PROGRAMS and "[--" not in command:
+                found.append((block.page, command))
+    return sorted(set(found))
+
+
+def elsewhere(command: str) -> tuple[str, str] | None:
+    return next(((place, needle) for pattern, place, needle in ELSEWHERE if re.search(pattern, command)), None)
+
+
+def is_not_here(command: str) -> bool:
+    return any(re.search(pattern, command) for pattern in NOT_HERE)
+
+
+def tiny(command: str) -> list[str]:
+    for pattern, replacement in TINY:
+        command = re.sub(pattern, replacement, command)
+    return shlex.split(command)
+
+
+COMMANDS = commands()
+HERE = {
+    " ".join(tiny(command)): (page, command)
+    for page, command in COMMANDS
+    if not elsewhere(command) and not is_not_here(command)
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tiny_run: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the repository's after a quickstart, with the tiny run in place of it."""
+    from ssm_platform.synthetic import PRESETS, write_corpus
+    from ssm_platform.synthetic.sample import write_sample
+
+    folder = tmp_path_factory.mktemp("workspace")
+    for name in ("jobs", "deploy"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    shutil.copytree(tiny_run.parent, folder / "runs")
+    (folder / "runs" / "corpora").mkdir()
+    (folder / "runs" / "corpora" / "tiny").symlink_to(tiny_corpora)
+    write_corpus("disfa", folder / "disfa", PRESETS["tiny"], 1)
+    clip = write_sample(folder / "clip.mp4")
+    (folder / "videos").mkdir()
+    shutil.copy(clip, folder / "videos" / "two.mp4")
+    shutil.copy(clip, folder / "one.mp4")
+    (folder / "my.yaml").write_text("storage: s3://my-bucket/runs\nregion: us-west-2\n")
+    return folder
+
+
+def test_the_pages_hold_commands() -> None:
+    assert len(COMMANDS) > 15
+    assert {page for page, _ in COMMANDS} >= {"README.md", "training.md", "serving.md", "cluster.md"}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("page", "command"), HERE.values(), ids=HERE)
+def test_a_command_runs(page: str, command: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job runs in this process, on the session's cluster; a job that starts others runs as a process of its own."""
+    program, script, *arguments = tiny(command)
+    assert program == "python", f"{page}: no table of this test knows how {command!r} is executed"
+    monkeypatch.chdir(workspace)
+    monkeypatch.setenv("RAY_ADDRESS", _address())
+    if script == "jobs/quickstart.py":
+        done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        assert "Serve the model and open" in done.stdout
+        return
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    ended: object = 0
+    try:
+        runpy.run_path(str(workspace / script), run_name="__main__")
+    except SystemExit as end:
+        ended = end.code
+    assert ended in (None, 0), f"{page}: {command}: {ended}"
+
+
+@pytest.mark.parametrize("command", [command for _, command in COMMANDS if elsewhere(command)])
+def test_a_command_that_runs_elsewhere_does(command: str) -> None:
+    place, needle = elsewhere(command) or ("", "")
+    if not place:  # the command itself names a test
+        path, _, name = command.split()[-1].partition("::")
+        assert (REPOSITORY / path).exists(), command
+        assert not name or f"def {name.partition('[')[0]}(" in (REPOSITORY / path).read_text(), command
+        return
+    root = REPOSITORY / place
+    files = [root] if root.is_file() else list(root.rglob("*.py"))
+    assert any(needle in file.read_text() for file in files), f"{place} does not run {command!r} any more"
+
+
+@pytest.mark.ray
+def test_python_on_the_pages_runs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    ran = 0
+    for block in blocks():
+        if block.language != "python":
+            continue
+        known = next((place for phrase, place in PYTHON_ELSEWHERE.items() if phrase in block.text), None)
+        if known is not None:
+            assert (REPOSITORY / known).is_file()
+            continue
+        code = block.text.replace("runs/quickstart", "runs/tiny")
+        code = code.replace("/data/DISFA", str(workspace / "disfa")).replace('camera="left"', 'camera="right"')
+        exec(compile(code, f"docs/{block.page}", "exec"), {"__name__": "example"})
+        ran += 1
+    assert ran >= 4
+
+
+def test_links_and_tests_that_pages_name_are_there() -> None:
+    missing = []
+    for page in PAGES:
+        text = page.read_text()
+        targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+        missing += [f"{page.name}: {target}" for target in targets if not (page.parent / target).exists()]
+        for path, name in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", text):
+            file = REPOSITORY / path
+            if not file.is_file() or (name and f"def {name}(" not in file.read_text()):
+                missing.append(f"{page.name}: {path}::{name}")
+    assert missing == []
+
+
+def _address() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address) if ray.is_initialized() else os.environ.get("RAY_ADDRESS", "")
