@@ -34,6 +34,9 @@ class OptimConfig(BaseModel):
         default=(15 / 30, 25 / 30), description="training progress in (0, 1) at which learning rates drop"
     )
     decay: float = Field(default=0.1, gt=0, le=1, description="factor on learning rates at each milestone")
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the run over which rates rise from 0; for weights from scratch"
+    )
     clip_norm: float = Field(default=1.0, gt=0, description="greatest global norm of the gradient")
     ema: float = Field(default=0.99, ge=0, lt=1, description="momentum of the moving average of the weights")
 
@@ -46,7 +49,8 @@ class OptimConfig(BaseModel):
     def factor(self, progress: float) -> float:
         """The schedule's factor on every learning rate at `progress` (MultiStep)."""
         passed = sum(progress >= milestone - 1e-9 for milestone in self.milestones)
-        return float(self.decay**passed)
+        rise = min(1.0, progress / self.warmup) if self.warmup else 1.0
+        return float(rise * self.decay**passed)
 
 
 GROUPS = ("visual_encoder", "experts", "mapping", "rest")
