@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
@@ -47,23 +48,30 @@ def run_searched(space: Space, count: int, ground: Ground, budget: Budget, early
     """Run trials that Optuna's TPE asks for until there are `count`; those that were cut off come first."""
     past = Records(ground.folder).read()
     scores = {trial.name: trial.score for trial in past if trial.over and trial.score is not None}
-    left = [trial.setting for trial in past if not trial.over]
+    remaining = count - len(scores)
+    searcher = _searcher(space, ground.seed, past, scores)
+    tuner = tune.Tuner(
+        _trainable(ground),
+        tune_config=_tune_config(budget, _asha(ground, budget, past) if early_stopping else None, searcher, remaining),
+        run_config=_run_config(ground, past, remaining),
+    )
+    tuner.fit()
+
+
+def _searcher(space: Space, seed: int, past: Sequence[Trial], scores: Mapping[str, float]) -> OptunaSearch:
+    """Optuna's TPE that knows the scores so far and begins with what was cut off."""
+    cut_off = [trial.setting for trial in past if not trial.over]
     searcher = OptunaSearch(
-        space={field: _domain(dimension) for field, dimension in space.dimensions.items()},
+        space={field: _distribution(dimension) for field, dimension in space.dimensions.items()},
         metric=METRIC,
         mode="max",
-        seed=ground.seed + len(scores),  # a resumed search must not draw its first settings again
-        points_to_evaluate=left or None,
+        seed=seed + len(scores),  # a resumed search must not draw its first settings again
+        points_to_evaluate=cut_off or None,
     )
     for trial in past:
         if trial.name in scores:
             searcher.add_evaluated_point(trial.setting, scores[trial.name])
-    tuner = tune.Tuner(
-        _trainable(ground),
-        tune_config=_tune_config(budget, _asha(ground, budget, past) if early_stopping else None, searcher, count),
-        run_config=_run_config(ground, past, count - len(scores)),
-    )
-    tuner.fit()
+    return searcher
 
 
 def _trainable(ground: Ground) -> Any:
@@ -234,11 +242,10 @@ def _run_config(ground: Ground, past: Sequence[Trial], total: int) -> Any:
     )
 
 
-def _domain(dimension: Dimension) -> Any:
+def _distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution:
     if isinstance(dimension, Choices):
-        return tune.choice(list(dimension.values))
+        return optuna.distributions.CategoricalDistribution(list(dimension.values))
     low, high = dimension.low, dimension.high
     if dimension.integer:
-        draw = tune.lograndint if dimension.log else tune.randint
-        return draw(int(low), int(high) + 1)
-    return tune.loguniform(low, high) if dimension.log else tune.uniform(low, high)
+        return optuna.distributions.IntDistribution(int(low), int(high), log=dimension.log)
+    return optuna.distributions.FloatDistribution(low, high, log=dimension.log)
