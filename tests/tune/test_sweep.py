@@ -88,6 +88,15 @@ def test_early_stopping_knows_the_curves_before_a_restart(base: RunConfig, tmp_p
     assert decision("good", 1, 0.6) == "CONTINUE"
 
 
+def test_a_resumed_bayesian_search_begins_with_what_was_cut_off(base: RunConfig) -> None:
+    space = parse_space([f"{STYLE}=facs,label", "model.mapping.off=log:0.005..0.1", "model.text.contexts=0..8"], base)
+    fresh = tuning._searcher(space, 1, [], {})
+    done, cut_off = (Trial.of(fresh.suggest(name), 1) for name in ("first", "second"))
+    resumed = tuning._searcher(space, 1, [done.model_copy(update={"state": "finished"}), cut_off], {done.name: 0.5})
+    assert resumed.suggest("third") == cut_off.setting
+    assert resumed.suggest("fourth") not in (done.setting, cut_off.setting)
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_bayesian_search_with_early_stopping_goes_on_with_what_it_knows(ray_cluster: None, base: RunConfig) -> None:
