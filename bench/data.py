@@ -1,6 +1,6 @@
 """How fast and how frugal the data path is, as ratios measured side by side in one run.
 
-    python bench/data.py [--size 112] [--stored 128] [--steps 150] [--rounds 5] [--json FILE]
+    python bench/data.py [--size 112] [--stored 128] [--steps 160] [--rounds 5] [--json FILE]
 
 Owners' frame folders (256 pixels, one JPEG a frame) are written and ingested into shards; then, in turns, the same
 clips are read by a bare loop (decode and crop, one process per core, no Ray), by Ray Data as training does, and by
@@ -34,6 +34,7 @@ import pyarrow as pa
 from ssm.preprocessing import AU_AUGMENTATION, Augmentation, Preprocessing
 from ssm.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
 from ssm_platform.clips import ClipConfig, ClipReader
+from ssm_platform.pace import keep_pace
 from ssm_platform.plan import AU, Plan, PlanConfig, Rows
 from ssm_platform.records import SCHEMA, Manifest, Record
 from ssm_platform.sampling import segment_indices, window_indices
@@ -231,7 +232,7 @@ def _proportional_bytes(pid: int) -> int:
 def measure_speed(corpora: Corpora, size: int, steps: int, rounds: int) -> list[Figure]:
     """Bare loop, Ray Data and PIL in turns; the order turns round so that a drift of the machine cancels."""
     rows = Plan.of(corpora.shards, PLAN).rows(0, steps)
-    few = rows[slice(0, len(rows) // 4)]
+    few = rows[slice(0, steps // 4 * PLAN.global_batch)]
     rates: dict[str, list[float]] = {"bare": [], "pil": [], "ray": []}
     firsts = []
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
@@ -327,7 +328,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=112, help="side of the model's input in pixels")
     parser.add_argument("--stored", type=int, default=128, help="side of the frames in the shards in pixels")
-    parser.add_argument("--steps", type=int, default=150, help="global batches of 20 clips in a round")
+    parser.add_argument("--steps", type=int, default=160, help="global batches of 20 clips in a round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; figures are medians")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
@@ -337,7 +338,7 @@ def main() -> int:
         corpora = write_corpora(Path(folder), options.stored)
         figures = measure_plan(Path(folder))
         ray.init(address="local", num_cpus=2 + (os.cpu_count() or 1), include_dashboard=False, logging_level="error")
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        keep_pace()
         figures += measure_speed(corpora, options.size, options.steps, options.rounds)
         figures += measure_memory(corpora, options.size, options.steps // 2)
         ray.shutdown()

@@ -2,13 +2,15 @@
 
 Measures the costs of `ssm_platform.scaling.Costs` one by one on this machine (decode, driver, compute per clip and per
 step, spread, bytes), predicts the throughput of 1 and of 2 workers from them, and compares with runs on Ray Train in
-the same minutes. Then predicts 8, 64 and 512 GPUs for the published recipe from `PUBLISHED`, which is assumed but for
-the driver's time.
+the same minutes. Workers of one machine share its memory and caches, so a step's costs are measured in as many
+processes at a time as there are workers. Then predicts 8, 64 and 512 GPUs for the published
+recipe from `PUBLISHED`, which is assumed but for the driver's time.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -29,7 +31,7 @@ from ssm_platform.clips import to_batches
 from ssm_platform.config import RunConfig
 from ssm_platform.machine import describe_machine
 from ssm_platform.plan import Plan
-from ssm_platform.preparation import Prepared, prepare, training_plan
+from ssm_platform.preparation import prepare, training_plan
 from ssm_platform.recipes import recipe
 from ssm_platform.scaling import Costs, Fleet, Prediction, simulate
 from ssm_platform.worker import make_step, training_reader
@@ -61,8 +63,18 @@ class Comparison:
         return f"workers {self.workers}: predicted {self.predicted:.1f} clips/s, measured {self.measured:.1f} ({error})"
 
 
-def measure_costs(config: RunConfig, prepared: Prepared, steps: int) -> Costs:
+def crowded_costs(name: str, steps: int, workers: int) -> Costs:
+    """Costs as `workers` processes see them that work on this machine at the same time: means over the processes."""
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        found = pool.starmap(measure_costs, [(name, steps)] * workers, chunksize=1)
+    return Costs(**{field: statistics.mean(getattr(one, field) for one in found) for field in Costs.model_fields})
+
+
+def measure_costs(name: str, steps: int) -> Costs:
     """Each cost by itself, in this process, on one thread; medians over `steps`."""
+    torch.set_num_threads(1)
+    config = base_config(name)
+    prepared = prepare(config)
     plan = training_plan(config, prepared)
     reader = training_reader(config, prepared.train)
     size = config.data.global_batch
@@ -86,6 +98,11 @@ def measure_costs(config: RunConfig, prepared: Prepared, steps: int) -> Costs:
         clip_bytes=read[0]["clip"].nbytes / size,
         shard_bytes=read[0]["clip"].nbytes / size / 20,  # JPEG at about a twentieth; local here, so of no weight
     )
+
+
+def base_config(name: str) -> RunConfig:
+    """The recipe with one thread a worker, as everything here runs it."""
+    return override(recipe(name), {"scale.threads_per_worker": 1})
 
 
 def step_times(config: RunConfig, pairs: list[Pair]) -> list[float]:
@@ -161,13 +178,12 @@ def main() -> None:
     parser.add_argument("--recipe", default="quickstart")
     parser.add_argument("--steps", type=int, default=60, help="steps of each measurement")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    config = override(recipe(arguments.recipe), {"scale.threads_per_worker": 1})
-    prepared = prepare(config)
+    config = base_config(arguments.recipe)
+    prepare(config)  # synthetic corpora are written once, by one process
     print(describe_machine())
-    costs = measure_costs(config, prepared, arguments.steps)
-    print(f"measured costs of {arguments.recipe}: {costs.model_dump_json(indent=1)}")
     for workers in (1, 2):
+        costs = crowded_costs(arguments.recipe, arguments.steps, workers)
+        print(f"costs of {arguments.recipe} where {workers} work at a time: {costs.model_dump_json(indent=1)}")
         predicted = predict_here(costs, config, workers, os.cpu_count() or 1)
         measured = measure_run(arguments.recipe, config.data.global_batch, workers, arguments.steps)
         print(Comparison(workers, predicted, measured), flush=True)

@@ -32,6 +32,8 @@ from ssm.metrics import (
     f1_score,
     hits_by_subject,
     macro,
+    ranked_area,
+    scores_by_subject,
     unweighted_recall,
 )
 from ssm_platform.cli import override, split_assignments
@@ -45,7 +47,11 @@ from ssm_platform.results import Evaluation
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VARIANTS = ("full", "au_only", "fe_only", "no_tsp", "no_dpm", "fixed_prior", "au_to_fe", "fe_to_au", "mal")
-MEASURES = {"macro F1": lambda counts: macro(f1_score(counts)), "UAR": unweighted_recall}
+MEASURES = {
+    "AU AUC": lambda counts: macro(ranked_area(counts)),
+    "macro F1": lambda counts: macro(f1_score(counts)),
+    "UAR": unweighted_recall,
+}
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,7 @@ def _read(folder: Path) -> Run:
     for found in sides["test"].values():
         if isinstance(found, AUTable):
             rule = fit(sides["validation"], found.aus)
+            counts["AU AUC"] = scores_by_subject(found)
             counts["macro F1"] = hits_by_subject(found, rule.apply(found.probabilities, found.lengths))
         else:
             counts["UAR"] = confusion_by_subject(found)
@@ -124,8 +131,8 @@ def _read(folder: Path) -> Run:
 def table(runs: Mapping[str, Sequence[Run]]) -> str:
     """Markdown: each variant's test figures (mean over seeds, spread over seeds), and its difference to `full`."""
     lines = [
-        "| variant | seeds | macro F1 | difference to full | UAR | difference to full | map r (prior -> learned) |",
-        "|---|---|---|---|---|---|---|",
+        f"| variant | seeds | {' | '.join(f'{name} | to full' for name in MEASURES)} | map r (prior -> learned) |",
+        f"|---|---|{'---|---|' * len(MEASURES)}---|",
     ]
     for variant, found in runs.items():
         cells = [variant, str(len(found))]

@@ -8,6 +8,7 @@ starts; making the shards is inside, and is told apart.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -58,4 +59,5 @@ def measure(count: int, steps: int, storage: Path) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.remove(str(Path(__file__).resolve().parent))  # there, serve.py would hide the package of that name
     main()

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ray.data import Dataset
+from ray.data import Dataset, ExecutionOptions
+from ray.train import DataConfig
 
 from ssm_platform.plan import Plan
-from ssm_platform.streams import ClipStream, PlanDataConfig
+from ssm_platform.streams import ClipStream
 
 STREAM = "plan"
 
@@ -26,14 +27,20 @@ def placeholder() -> Dataset:
     return ray.data.range(1)
 
 
-class ResumingDataConfig(PlanDataConfig):
+class ResumingDataConfig(DataConfig):
     """Ray Train's hook: `configure` runs at every start of a group of workers."""
 
     def __init__(self, stream: ClipStream, plan: Plan, total: int, first_step: Callable[[], int]) -> None:
-        super().__init__(stream, plan.config.global_batch)
+        super().__init__(execution_options=ExecutionOptions(preserve_order=True))
         self._clips, self._plan, self._total, self._first_step = stream, plan, total, first_step
 
     def configure(self, datasets: dict[str, Dataset], world_size: int, *args: Any, **kwargs: Any) -> Any:
-        """The rest of the plan, for as many workers as there are now."""
-        rows = self._plan.rows(self._first_step(), self._total)
-        return super().configure({STREAM: self._clips.pointers(rows)}, world_size, *args, **kwargs)
+        """The rest of the plan for as many workers as there are now, ValueError where they cannot share a batch.
+
+        Whole blocks: the few steps after the last one that they may hold are decoded and never asked for.
+        """
+        share = self._plan.config.chunk(world_size)
+        first, together = self._first_step(), self._clips.steps_per_block(share)
+        blocks = -(-(self._total - first) // together)
+        rows = self._plan.rows(first, first + blocks * together)
+        return super().configure({STREAM: self._clips.dealt(rows, share, world_size)}, world_size, *args, **kwargs)

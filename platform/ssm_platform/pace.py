@@ -14,11 +14,11 @@ from typing import Any
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-_TURN = 0.05  # seconds; blocks wait in the queues of actors and iterators meanwhile
+_TURN = 0.1  # seconds; blocks wait in the queues of actors and iterators meanwhile
 
 
 class Pace(ExecutionCallback):
-    """Makes every turn of the scheduling loop last at least a twentieth of a second."""
+    """Makes every turn of the scheduling loop last at least a tenth of a second."""
 
     def __init__(self) -> None:
         self._last = 0.0

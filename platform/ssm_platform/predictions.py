@@ -69,7 +69,7 @@ def _scored(
 
     rows = evaluation_rows(manifests, clips.frames)
     stream = ClipStream(ClipReader(manifests, vocabulary, clips), pool.decode_workers, pool.decode_cpus)
-    scored = stream.decode(stream.pointers(rows), _SHARE).map_batches(
+    scored = stream.decode(rows, _SHARE * stream.steps_per_block(_SHARE)).map_batches(
         _Scorer,
         fn_constructor_args=(str(Path(model).absolute()), pool.gpu, pool.threads, clips.preprocessing),
         batch_size=_SHARE,

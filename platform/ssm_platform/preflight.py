@@ -136,10 +136,10 @@ def check_sources(config: RunConfig) -> list[Refusal]:
     return refusals
 
 
-def check_shadowing(path: Iterable[str] = tuple(sys.path)) -> list[Refusal]:
-    """Files that would hide the standard library's `platform` or the package `serve` from every Ray process."""
+def check_shadowing(path: Iterable[str] | None = None) -> list[Refusal]:
+    """Files on `path` (None: `sys.path`) that would hide the library's `platform` or our `serve` from Ray's workers."""
     refusals = []
-    for entry in map(Path, path):
+    for entry in map(Path, sys.path if path is None else path):
         if (entry / "platform" / "__init__.py").exists():
             refusals.append(
                 Refusal(str(entry / "platform" / "__init__.py"), "hides the standard library's platform; delete it")

@@ -24,6 +24,7 @@ from ssm.metrics.figures import (
     weighted_recall,
 )
 from ssm.metrics.predictions import AUPredictions, AUTable, ExpressionPredictions, ExpressionTable
+from ssm.metrics.ranking import ranked_area, scores_by_subject
 
 __all__ = [
     "AUFigures",
@@ -44,9 +45,11 @@ __all__ = [
     "f1_score",
     "hits_by_subject",
     "macro",
+    "ranked_area",
     "recall",
     "reliability",
     "roc_auc",
+    "scores_by_subject",
     "unweighted_recall",
     "weighted_recall",
 ]

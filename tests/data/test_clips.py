@@ -18,11 +18,12 @@ import ray
 from ssm.preprocessing import Augmentation, Preprocessing
 from ssm.vocabulary import Vocabulary
 from ssm_platform.clips import ClipConfig, ClipReader, Columns, Quarantine, TooManyUnreadable, to_batches
+from ssm_platform.feed import STREAM, ResumingDataConfig
 from ssm_platform.order import OrderHash, verify
 from ssm_platform.plan import AU, FE, Plan, PlanConfig, Rows, evaluation_rows
 from ssm_platform.records import Manifest, Record
 from ssm_platform.sampling import segment_indices, window_indices
-from ssm_platform.streams import ClipStream, PlanDataConfig, batches
+from ssm_platform.streams import ClipStream, batches
 from ssm_platform.synthetic.stamp import read_stamp, stamp
 
 T, SIDE = 4, 64
@@ -239,9 +240,10 @@ def global_batches(shards: list[Any], plan: Plan, steps: int) -> list[Columns]:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_global_batches_are_the_plan_row_for_row_at_any_worker_count_and_across_a_change(
-    manifests: list[Manifest],
+    manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, steps, stop = Plan.of(manifests, PLAN_CONFIG), 9, 4
+    monkeypatch.setattr("ssm_platform.streams._BLOCK_CLIPS", 24)  # several blocks of several steps, each cut otherwise
+    plan, steps, stop = Plan.of(manifests, PLAN_CONFIG), 12, 4
     stream = ClipStream(uneven(reader_of(manifests)), decode_workers=2, decode_cpus=0.5)
     expected = reader_of(manifests).read(plan.rows(0, steps).columns())
     rows = plan.rows(0, steps)
@@ -265,7 +267,10 @@ def test_global_batches_are_the_plan_row_for_row_at_any_worker_count_and_across_
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_decoder_killed_in_the_middle_loses_nothing(manifests: list[Manifest], tmp_path: Path) -> None:
+def test_a_decoder_killed_in_the_middle_loses_nothing(
+    manifests: list[Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssm_platform.streams._BLOCK_CLIPS", PLAN_CONFIG.global_batch)  # two steps for each worker
     plan, steps = Plan.of(manifests, PLAN_CONFIG), 6
     marker = tmp_path / "killed"
 
@@ -274,7 +279,7 @@ def test_a_decoder_killed_in_the_middle_loses_nothing(manifests: list[Manifest],
             return Mortal, super().__reduce__()[1]
 
         def read(self, rows: Any) -> Columns:
-            if int(rows["row"][0]) >= 3 * PLAN_CONFIG.global_batch and not marker.exists():
+            if int(rows["row"][0]) >= 2 * PLAN_CONFIG.global_batch and not marker.exists():
                 marker.touch()
                 os._exit(1)
             return super().read(rows)
@@ -289,13 +294,20 @@ def test_a_decoder_killed_in_the_middle_loses_nothing(manifests: list[Manifest],
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_ray_train_is_given_pointers_and_hands_out_the_plan_in_order(manifests: list[Manifest]) -> None:
-    plan, steps = Plan.of(manifests, PLAN_CONFIG), 5
+def test_ray_train_hands_out_the_plan_in_order_from_the_step_it_resumes_at(manifests: list[Manifest]) -> None:
+    plan, first, total = Plan.of(manifests, PLAN_CONFIG), 2, 7
     stream = ClipStream(reader_of(manifests), decode_workers=1, decode_cpus=0.5)
-    config = PlanDataConfig(stream, PLAN_CONFIG.global_batch)
+    assert stream.steps_per_block(6) > total - first, "the stream goes on behind the last step, to a whole block"
+    config = ResumingDataConfig(stream, plan, total, lambda: first)
     nodes = [node["NodeID"] for node in ray.nodes()] * 2
-    shards = config.configure({"train": stream.pointers(plan.rows(2, 2 + steps))}, 2, None, nodes)
-    got = global_batches([shard["train"] for shard in shards], plan, steps)
-    np.testing.assert_array_equal(np.concatenate([step["row"] for step in got]), plan.rows(2, 2 + steps).row)
-    with pytest.raises(ValueError, match="5 workers cannot share a global batch of 12"):
+    shards = config.configure({}, 2, None, nodes)
+    got = global_batches([shard[STREAM] for shard in shards], plan, total - first)
+    np.testing.assert_array_equal(np.concatenate([step["row"] for step in got]), plan.rows(first, total).row)
+    with pytest.raises(ValueError, match="5 workers cannot share a batch of 8 FE and 4 AU clips"):
         config.configure({}, 5, None, None)
+
+
+def test_rows_that_are_not_whole_steps_are_refused(manifests: list[Manifest]) -> None:
+    rows = Plan.of(manifests, PLAN_CONFIG).rows(0, 2)
+    with pytest.raises(ValueError, match="23 rows are not whole steps of 2 x 6"):
+        ClipStream(reader_of(manifests)).dealt(rows[slice(0, 23)], 6, 2)

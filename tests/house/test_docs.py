@@ -46,6 +46,7 @@ ELSEWHERE = (
     (r"^(RAY_AUTH_MODE=token )?ray start --head", "tests/house/conftest.py", '"start", "--head"'),
     (r"^ray get-auth-token", "tests/house/conftest.py", "token_hex"),
     (r"^python jobs/deploy\.py", "tests/house/test_nodes.py", '"deploy.py"'),
+    (r"^python jobs/(count_prior\.py|train\.py --recipe=counted)", "tests/corpora/test_association.py", "COUNT"),
     (r"^python jobs/import_released\.py", "tests/ssm/test_released.py", "import_released"),
     (r"^python jobs/ingest\.py .*yunet", "tests/data/test_faces.py", "yunet"),
     (r"^python bench/scaling\.py", "tests/house/test_scaling.py", "BENCH = "),

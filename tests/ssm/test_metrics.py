@@ -22,6 +22,9 @@ from ssm.metrics import (
     f1_score,
     hits_by_subject,
     macro,
+    ranked_area,
+    roc_auc,
+    scores_by_subject,
     unweighted_recall,
 )
 from ssm.rules import AURule, DecisionRule
@@ -149,6 +152,19 @@ def test_expression_figures_equal_scikit_learn(seed: int) -> None:
     assert figures.war.value == pytest.approx(accuracy_score(table.labels, predicted))
     assert figures.uar.value == pytest.approx(recall_score(table.labels, predicted, average="macro"))
     assert 0 <= figures.calibration_error <= 1
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_the_area_from_counts_equals_scikit_learn_and_adds_up_over_subjects(seed: int) -> None:
+    table = _au_table(seed, 9)
+    counts = scores_by_subject(table, bins=4 * len(table))
+    np.testing.assert_allclose(ranked_area(counts.sum(0)), roc_auc(table), atol=1e-9)
+    coarse = ranked_area(scores_by_subject(table, bins=32).sum(0))
+    np.testing.assert_allclose(coarse, roc_auc(table), atol=0.05)
+    for place in range(len(table.subjects)):
+        mine = table.subject == place
+        assert counts[place].sum() == (table.labels[mine] >= 0).sum()
 
 
 def test_an_au_without_positive_labels_is_left_out_of_the_mean() -> None:
