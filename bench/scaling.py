@@ -2,9 +2,9 @@
 
 Measures the costs of `ssm_platform.scaling.Costs` one by one on this machine (decode, driver, compute per clip and per
 step, spread, bytes), predicts the throughput of 1 and of 2 workers from them, and compares with runs on Ray Train in
-the same minutes. Workers of one machine share its memory and caches, so a step's costs are measured in as many
-processes at a time as there are workers. Then predicts 8, 64 and 512 GPUs for the published
-recipe from `PUBLISHED`, which is assumed but for the driver's time.
+the same minutes. Workers of one machine share its memory and caches and exchange gradients, so a step's costs are
+measured in a group of as many processes as there are workers, without Ray. Then predicts 8, 64 and 512 GPUs for the
+published recipe from `PUBLISHED`, which is assumed but for the driver's time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from ssm.batch import AUBatch, FEBatch
-from ssm.collective import SingleProcess
-from ssm.step import TrainStep
+from ssm.collective import Collective, ProcessGroup, SingleProcess
 from ssm_platform.cli import override
 from ssm_platform.clips import to_batches
 from ssm_platform.config import RunConfig
@@ -34,7 +34,7 @@ from ssm_platform.plan import Plan
 from ssm_platform.preparation import prepare, training_plan
 from ssm_platform.recipes import recipe
 from ssm_platform.scaling import Costs, Fleet, Prediction, simulate
-from ssm_platform.worker import make_step, training_reader
+from ssm_platform.worker import initial_model, make_step, training_reader
 
 Pair = tuple[FEBatch | None, AUBatch | None]
 TRAIN = Path(__file__).resolve().parents[1] / "jobs" / "train.py"
@@ -64,32 +64,37 @@ class Comparison:
 
 
 def crowded_costs(name: str, steps: int, workers: int) -> Costs:
-    """Costs as `workers` processes see them that work on this machine at the same time: means over the processes."""
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        found = pool.starmap(measure_costs, [(name, steps)] * workers, chunksize=1)
+    """Costs as the `workers` processes of one group see them, on this machine at the same time: means over them."""
+    with tempfile.TemporaryDirectory() as place, multiprocessing.get_context("spawn").Pool(workers) as pool:
+        meeting = f"{place}/meeting"
+        tasks = [(name, steps, rank, workers, meeting) for rank in range(workers)]
+        found = pool.starmap(measure_costs, tasks, chunksize=1)
     return Costs(**{field: statistics.mean(getattr(one, field) for one in found) for field in Costs.model_fields})
 
 
-def measure_costs(name: str, steps: int) -> Costs:
-    """Each cost by itself, in this process, on one thread; medians over `steps`."""
+def measure_costs(name: str, steps: int, rank: int, workers: int, meeting: str) -> Costs:
+    """Each cost by itself, on one thread; medians over `steps`. A step exchanges gradients where there are workers."""
     torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=workers)
     config = base_config(name)
     prepared = prepare(config)
     plan = training_plan(config, prepared)
     reader = training_reader(config, prepared.train)
-    size = config.data.global_batch
+    size = plan.config.chunk(workers)
+    mine = slice(rank * size, (rank + 1) * size)
     decode, read = [], []
     for number in range(steps):
         started = time.perf_counter()
-        read.append(reader.read(plan.rows(number, number + 1).columns()))
+        read.append(reader.read(plan.rows(number, number + 1)[mine].columns()))
         decode.append((time.perf_counter() - started) / size)
     pairs = [to_batches(columns) for columns in read]
-    whole, half = step_times(config, pairs), step_times(config, [halved(*pair) for pair in pairs])
+    group: Collective = ProcessGroup() if workers > 1 else SingleProcess()
+    whole, half = (step_times(config, some, group) for some in (pairs, [halved(*pair) for pair in pairs]))
     per_clip = max(statistics.median(whole) - statistics.median(half), 1e-6) / (size - size // 2)
-    weights = sum(p.numel() for p in _step(config).model.parameters() if p.requires_grad)
+    weights = sum(p.numel() for p in initial_model(config).parameters() if p.requires_grad)
     return Costs(
         decode_s=statistics.median(decode),
-        driver_s=planning_time(plan, steps) / size,
+        driver_s=planning_time(plan, steps) / (size * workers),
         compute_s=per_clip,
         step_s=max(statistics.median(whole) - size * per_clip, 0.0),
         spread=min(float(np.std(np.log(whole))), 0.99),
@@ -105,9 +110,9 @@ def base_config(name: str) -> RunConfig:
     return override(recipe(name), {"scale.threads_per_worker": 1})
 
 
-def step_times(config: RunConfig, pairs: list[Pair]) -> list[float]:
+def step_times(config: RunConfig, pairs: list[Pair], group: Collective) -> list[float]:
     """Seconds of each training step over these batches, the first two left out."""
-    step, times = _step(config), []
+    step, times = make_step(config, torch.device("cpu"), group), []
     for number, (fe, au) in enumerate(pairs):
         started = time.perf_counter()
         step(fe, au, number, len(pairs))
@@ -131,19 +136,22 @@ def planning_time(plan: Plan, steps: int) -> float:
     return (time.perf_counter() - started) / steps
 
 
-def _step(config: RunConfig) -> TrainStep:
-    return make_step(config, torch.device("cpu"), SingleProcess())
-
-
 def predict_here(costs: Costs, config: RunConfig, workers: int, cores: int) -> float:
-    """Clips/s of `workers` on one machine, where decoders and workers also share `cores`: the slower of the two."""
+    """Clips/s of `workers` on one machine. Where they fill its cores, decoding takes its time from one of them after
+    the other, and the rest of the group waits: it is added to the step."""
     size = config.data.global_batch
     fleet = Fleet(
-        workers=workers, decode_cores=config.data.decode_workers, clips_per_worker=size // workers, overlap=0.0,
+        workers=workers,
+        decode_cores=config.data.decode_workers,
+        clips_per_worker=size // workers,
+        overlap=1.0,
         checkpoint_every=config.checkpoint.every,
-    )  # fmt: skip
-    demand = workers * costs.step_s + size * (costs.compute_s + costs.decode_s + costs.driver_s)
-    return min(simulate(costs, fleet).clips_per_s, size * cores / demand)
+    )  # fmt: skip  (overlap: the exchange is in the step that was measured)
+    apart = simulate(costs, fleet).clips_per_s
+    if workers < cores:
+        return apart
+    step = costs.step_s + fleet.clips_per_worker * costs.compute_s
+    return min(apart, size / (step + size * (costs.decode_s + costs.driver_s)))
 
 
 def measure_run(name: str, batch: int, workers: int, steps: int) -> float:

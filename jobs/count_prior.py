@@ -16,6 +16,7 @@ from ssm_platform.association import count_prior
 from ssm_platform.cli import override, split_assignments
 from ssm_platform.corpora import read_corpus
 from ssm_platform.recipes import recipe
+from ssm_platform.storage import open_storage
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
         config = override(config, {"model.mapping.prior": "explicit", "model.mapping.matrix": counted.matrix})
     except ValueError as error:
         sys.exit(f"error: {error}")
-    known.out.write_text(config.model_dump_json(indent=2))
+    open_storage(known.out.parent).write(known.out.name, config.model_dump_json(indent=2).encode())
     print("frames counted: " + ", ".join(f"{name} {count}" for name, count in counted.frames.items()))
     print(f"train with it: python jobs/train.py --recipe={known.out}")
 

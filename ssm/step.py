@@ -103,7 +103,8 @@ class TrainStep:
         self.average = MovingAverage(self.model, config.optim.ema)
         self.means = RunningMeans(config.loss.momentum, self.device)
         self._wrapped = wrap(self.model)
-        self._forward = torch.compile(self._wrapped) if config.compile else self._wrapped
+        # Shapes are the same at every step; left dynamic, blocks of several widths share a graph that inductor refuses.
+        self._forward = torch.compile(self._wrapped, dynamic=False) if config.compile else self._wrapped
         self._parameters = list(trainable(self.model).values())
         self._weighting = self._make_weighting()
         self._started: set[tuple[bool, bool]] = set()

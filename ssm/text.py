@@ -85,6 +85,7 @@ class TextualPrototypes(nn.Module):
         direct = shape.projected and shape.out_width == width
         self.projection = nn.Identity() if direct else nn.Linear(shape.out_width, width)
         self._tower: list[TextTower] = []  # in a list: a module attribute would put the tower into checkpoints and DDP
+        self._constant: tuple[int, Tensor] | None = None  # features of prompts without contexts, and what they are of
 
     @classmethod
     def from_texts(
@@ -127,24 +128,38 @@ class TextualPrototypes(nn.Module):
     def use_tower(self, tower: TextTower) -> None:
         """Replaces the tower by one that is already in memory."""
         self._tower[:] = [tower]
+        self._constant = None
 
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
         """Moves the tower along with the module."""
         result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._constant = None
         for tower in self._tower:
             tower.to(self.body.device)
         return result
 
     def forward(self) -> Prototypes:
-        """Prototypes of all labels: a pass of the tower per group of similar lengths, so that padding costs little."""
+        """Prototypes of all labels."""
+        rows = functional.normalize(self.projection(self._features()).float(), dim=-1)
+        return Prototypes(rows[: self.expressions], rows[self.expressions :])
+
+    def _features(self) -> Tensor:
+        """The tower's features (L, out_width); without contexts they never change and are computed once."""
+        if self.config.contexts or torch.compiler.is_compiling():
+            return self._encode()
+        if self._constant is None or self._constant[0] != self.body._version:
+            with torch.inference_mode(False), torch.no_grad():
+                self._constant = self.body._version, self._encode()
+        return self._constant[1]
+
+    def _encode(self) -> Tensor:
+        """One pass of the tower per group of prompts of similar lengths, so that padding costs little."""
         prompts, lengths = self.prompts()
         parts = []
         for number, size in enumerate(self.sizes):
             group = self.get_buffer(f"group{number}")
             parts.append(self.tower.encode(prompts[group, :size], lengths[group]))
-        features = self.projection(torch.cat(parts)[self.back])
-        rows = functional.normalize(features.float(), dim=-1)
-        return Prototypes(rows[: self.expressions], rows[self.expressions :])
+        return torch.cat(parts)[self.back]
 
     def prompts(self) -> tuple[Tensor, Tensor]:
         """Prompt vectors (L, S, W), zero behind the end, and their lengths (L)."""

@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 import requests
-from measure import APPLICATION, PeakWatch, save_model, service_pids, write_video
+from subjects import APPLICATION, PeakWatch, save_model, service_pids, write_video
 
 from serve.client import Client
 from serve.settings import Scaling, Settings
 
+SCALING_DOWN_S = 90  # Serve looks at the mean of the last half minute
 Rows = list[dict[str, Any]]
 
 
@@ -41,24 +42,25 @@ class Load:
     video: Path
     answers: list[tuple[float, str, Rows]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
+    clients: int = 0  # those that go on asking
 
     def add(self, clients: int) -> None:
         """More clients."""
-        for _ in range(clients):
-            self.threads.append(threading.Thread(target=self._ask, daemon=True))
+        self.clients += clients
+        for number in range(len(self.threads), self.clients):
+            self.threads.append(threading.Thread(target=self._ask, args=(number,), daemon=True))
             self.threads[-1].start()
 
-    def end(self) -> None:
-        """No more; wait for what is under way."""
-        self.stop.set()
-        for thread in self.threads:
+    def keep(self, clients: int) -> None:
+        """Only so many go on; waits for what the others have under way."""
+        self.clients = clients
+        for thread in self.threads[clients:]:
             thread.join()
 
-    def _ask(self) -> None:
+    def _ask(self, number: int) -> None:
         client = Client(self.url, patience_s=120)
-        while not self.stop.is_set():
+        while number < self.clients:
             try:
                 answer = client.predict(self.video)
             except Exception as error:  # noqa: BLE001 whatever it is, an answer was lost
@@ -165,15 +167,19 @@ def run(seconds: float, folder: Path) -> dict[str, Any]:
     load.add(4)
     time.sleep(seconds / 3)
     most = replicas("video")
-    load.end()
-    time.sleep(15)
+    load.keep(1)
+    until = time.monotonic() + SCALING_DOWN_S
+    while replicas("video") == most and time.monotonic() < until:
+        time.sleep(0.5)
+    after = replicas("video")
+    load.keep(0)
     report = {
         "answers": len(load.answers),
         "lost": load.lost,
         "wrong": sum(not same(rows, wanted[version]) for _, version, rows in load.answers),
         "versions": len({version for _, version, _ in load.answers}),
         "longest_gap_s": round(longest_gap([at for at, _, _ in load.answers]), 1),
-        "video_replicas": {"before": before, "most": most, "after": replicas("video")},
+        "video_replicas": {"before": before, "most": most, "after": after},
         "quiet_mib": round(quiet.peak_mib),
         "overload": overload(url, video, 24),
     }
@@ -196,7 +202,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         report = run(known.seconds, Path(name))
     print(json.dumps(report, indent=1))
-    sys.exit(1 if report["lost"] or report["wrong"] or report["versions"] != 2 else 0)
+    counts = report["video_replicas"]
+    scaled = counts["before"] < counts["most"] > counts["after"]
+    sys.exit(1 if report["lost"] or report["wrong"] or report["versions"] != 2 or not scaled else 0)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -153,6 +154,10 @@ class RunConfig(_Frozen):
         description="folder or s3:// prefix that holds runs; unset: SSM_STORAGE, else runs",
     )
     protocol: Protocol = Field(default="clean", description="how data is split and chosen by: clean, published or lodo")
+    init_from: str | None = Field(
+        default=None,
+        description="folder of a saved model whose weights the run starts from, where names, shapes and labels agree",
+    )
     epochs: int = Field(default=30, ge=1, description="passes over the longer task; an epoch is as long as that side")
     steps: int | None = Field(default=None, ge=1, description="optimiser steps in all, instead of `epochs`")
     validate_every: int = Field(
@@ -175,6 +180,17 @@ class RunConfig(_Frozen):
         return Preprocessing(
             image_size=self.model.backbone.image_size, resize=data.resize, mean=data.mean, std=data.std
         )
+
+    def anchored(self, folder: Path) -> Self:
+        """The same with the files it names made absolute, relative to `folder`: Ray's workers stand elsewhere."""
+        text = self.model.text
+        changes: dict[str, Any] = {}
+        if text.style_file is not None:
+            text = text.model_copy(update={"style_file": str(folder / text.style_file)})
+            changes["model"] = self.model.model_copy(update={"text": text})
+        if self.init_from is not None:
+            changes["init_from"] = str(folder / self.init_from)
+        return self.model_copy(update=changes)
 
     def corpus(self, name: str) -> CorpusConfig:
         """The corpus called `name`; KeyError where there is none."""

@@ -8,6 +8,7 @@ report.html. Reads no pixels. Legend: N records, F labelled frames, A action uni
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from ssm.vocabulary import ACTION_UNITS
 from ssm_platform.corpora import Corpus, corpus_named, refusal, settings_of, survey
 from ssm_platform.corpora.duplicates import same_content
 from ssm_platform.records import Manifest, Reading
+from ssm_platform.storage import open_storage
 
 _FAR_POINTS, _FAR_RATIO = 5.0, 1.5  # a prevalence this far from the published one, both ways, is worth a look
 _BINS = 24
@@ -147,15 +149,15 @@ def write(diagnosis: Diagnosis, folder: Path) -> Path:
     """Write report.json, issues.csv and report.html to ``folder``; gives the path of the page."""
     from ssm_platform.doctor_page import render
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(diagnosis.model_dump_json(indent=1))
-    with (folder / "issues.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(IssueLine.model_fields))
-        table.writeheader()
-        table.writerows(issue.model_dump() for issue in diagnosis.issues)
-    page = folder / "report.html"
-    page.write_text(render(diagnosis), encoding="utf-8")
-    return page
+    issues = io.StringIO(newline="")
+    table = csv.DictWriter(issues, list(IssueLine.model_fields))
+    table.writeheader()
+    table.writerows(issue.model_dump() for issue in diagnosis.issues)
+    storage = open_storage(folder)
+    storage.write("report.json", diagnosis.model_dump_json(indent=1).encode())
+    storage.write("issues.csv", issues.getvalue().encode())
+    storage.write("report.html", render(diagnosis).encode())
+    return folder / "report.html"
 
 
 def describe(diagnosis: Diagnosis, shown: int = 20) -> Iterator[str]:

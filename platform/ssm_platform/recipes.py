@@ -63,13 +63,13 @@ def quickstart() -> RunConfig:
     )
     return RunConfig(
         name="quickstart",
-        steps=800,
+        steps=1200,
         validate_every=200,
         validation_clips=120,
         data=DataConfig(corpora=corpora, fe_batch=24, au_batch=24),
         model=_small_model(Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS)),
         train=_from_scratch(),
-        scale=ScaleConfig(workers=1),
+        scale=ScaleConfig(workers=1, threads_per_worker=2),
         checkpoint=CheckpointConfig(every=100),
     )
 

@@ -30,7 +30,7 @@ from ssm_platform.preparation import Prepared, prepare, total_steps, training_pl
 from ssm_platform.progress import shown
 from ssm_platform.storage import Storage, StorageSettings, open_storage
 from ssm_platform.streams import ClipStream
-from ssm_platform.worker import Job, training_reader, work
+from ssm_platform.worker import Job, initial_model, training_reader, work
 
 LOG = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ def complete(run: Run, callbacks: Sequence[Any] = ()) -> TrainingResult:
 
 def open_run(config: RunConfig) -> Run:
     """Everything that can be known before Ray starts; writes synthetic corpora and claims the run's folder."""
+    config = config.anchored(Path.cwd())
     preflight.require([*preflight.check_shadowing(), *preflight.check_config(config), *preflight.check_sources(config)])
     prepared = prepare(config)
     preflight.require(preflight.check_data(config, prepared.splits))
@@ -108,9 +109,11 @@ def run_folder(config: RunConfig) -> str:
 def parameters(config: RunConfig) -> int:
     """Trained weights of the model; building it shows missing weights and impossible settings before Ray starts."""
     try:
-        model = SSM(config.model)
+        model = initial_model(config)
     except (ValueError, OSError) as error:
-        raise preflight.PreflightError([preflight.Refusal("model", f"cannot be built: {error}")]) from error
+        raise preflight.PreflightError(
+            [preflight.Refusal("model or init_from", f"cannot be built: {error}")]
+        ) from error
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 

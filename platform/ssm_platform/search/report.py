@@ -20,6 +20,7 @@ from ssm_platform.search.findings import Findings, findings, write_tables
 from ssm_platform.search.space import Setting, apply
 from ssm_platform.search.sweep import Sweep
 from ssm_platform.search.trials import Trial
+from ssm_platform.storage import open_storage
 from ssm_platform.trainer import complete, open_run
 
 _TEXT = "model.text."
@@ -42,17 +43,16 @@ def conclude(sweep: Sweep, command: str) -> SweepReport:
     write_tables(found, sweep.folder)
     recipe = None if found.best is None else write_recipe(sweep, found.best.setting)
     outcome = None if found.best_trial is None else _test(sweep, found.best_trial)
-    page = sweep.folder / "sweep.html"
-    page.write_text(render(sweep, found, recipe, outcome, command))
-    return SweepReport(found, page, recipe, outcome)
+    page = "sweep.html"
+    open_storage(str(sweep.folder)).write(page, render(sweep, found, recipe, outcome, command).encode())
+    return SweepReport(found, sweep.folder / page, recipe, outcome)
 
 
 def write_recipe(sweep: Sweep, setting: Setting) -> Path:
     """`best.json`: the recipe with the best setting, reading the corpora where the recipe read them."""
     config = apply(sweep.base, setting).model_copy(update={"name": f"{sweep.config.name}-best"})
-    path = sweep.folder / "best.json"
-    path.write_text(config.model_dump_json(indent=2))
-    return path
+    open_storage(str(sweep.folder)).write("best.json", config.model_dump_json(indent=2).encode())
+    return sweep.folder / "best.json"
 
 
 def render(sweep: Sweep, found: Findings, recipe: Path | None, outcome: Outcome | None, command: str) -> str:

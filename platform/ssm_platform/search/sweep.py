@@ -23,6 +23,7 @@ from ssm_platform.ingest import IngestSettings
 from ssm_platform.preparation import load
 from ssm_platform.search.space import Space, SpaceError, apply
 from ssm_platform.search.trials import TRIAL_CPUS, Budget, Ground, Records, Trial
+from ssm_platform.storage import open_storage
 from ssm_platform.trainer import open_run
 
 _CLAIM = "sweep.json"
@@ -188,5 +189,4 @@ class Sweep:
             if other := sorted(name for name in mine if there.get(name) != mine[name]):
                 raise SpaceError(f"{path}: holds a sweep with another {', '.join(other)}; choose another --name")
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(mine, indent=1))
+        open_storage(str(self.folder)).write(_CLAIM, json.dumps(mine, indent=1).encode())

@@ -104,14 +104,10 @@ class Ground:
     base: RunConfig
     folder: Path  # of the sweep
     seed: int  # of trials that a searcher asks for
-    cwd: Path  # of the driver: relative style files are relative to it
+    cwd: Path  # of the driver: files that a setting names are relative to it
 
     def config(self, trial: Trial) -> RunConfig:
         """The run that a trial is."""
         config = apply(self.base, {**trial.setting, "seed": trial.seed})
         config = config.model_copy(update={"name": trial.name, "storage": str(self.folder / "trials")})
-        style = config.model.text.style_file
-        if style is None:
-            return config
-        text = config.model.text.model_copy(update={"style_file": str(self.cwd / style)})
-        return config.model_copy(update={"model": config.model.model_copy(update={"text": text})})
+        return config.anchored(self.cwd)

@@ -7,6 +7,7 @@ snapshot was the other way; it is written every few seconds, so trials that had 
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ def _searcher(space: Space, seed: int, past: Sequence[Trial], scores: Mapping[st
 def _trainable(ground: Ground) -> Any:
     # Tune's own tables on the screen, and its CSV, JSON and TensorBoard files beside each trial: the records are ours.
     os.environ.update({"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"})
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it looks for those files
     return tune.with_resources(partial(_run_trial, ground=ground), {"CPU": TRIAL_CPUS})
 
 

@@ -1,0 +1,127 @@
+"""What is measured and disturbed: a model, a video, and the processes of a running service with their memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+SIZE, FRAMES = 112, 16
+APPLICATION = f"ssm-bench-{os.getpid()}"
+
+
+def save_model(folder: Path, seed: int = 0) -> Path:
+    """An untrained model of the size named above."""
+    import torch
+
+    from ssm.config import BackboneConfig, ExpertsConfig, ModelConfig, TextConfig
+    from ssm.model import SSM
+    from ssm.preprocessing import Preprocessing
+    from ssm.saving import ModelFacts
+    from ssm.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
+
+    torch.manual_seed(seed)
+    model = SSM(
+        ModelConfig(
+            vocabulary=Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS),
+            backbone=BackboneConfig(name="convnext_atto", image_size=SIZE, experts=ExpertsConfig(blocks=2, hidden=64)),
+            width=128,
+            frames=FRAMES,
+            text=TextConfig(tower="minilm"),
+        )
+    )
+    model.facts = ModelFacts(preprocessing=Preprocessing(image_size=SIZE).model_dump(mode="json"))
+    model.fold().save_pretrained(folder)
+    return folder
+
+
+def write_video(path: Path, seconds: float, width: int = 320, height: int = 240, rate: int = 25) -> Path:
+    """A drawn face that moves over noise: something to decode, to find and to follow."""
+    import av
+
+    generator = np.random.default_rng(0)
+    back = cv2.resize(generator.integers(60, 120, (12, 16, 3), np.uint8), (width, height))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"preset": "veryfast"}
+        for number in range(round(seconds * rate)):
+            image = _face(back.copy(), number)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def _face(image: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    unit = height / 240
+    x, y = round(width / 2 + 20 * unit * np.sin(number / 20)), round(height / 2)
+
+    def place(dx: float, dy: float) -> tuple[int, int]:
+        return round(x + dx * unit), round(y + dy * unit)
+
+    def axes(a: float, b: float) -> tuple[int, int]:
+        return max(1, round(a * unit)), max(1, round(b * unit))
+
+    cv2.ellipse(image, place(0, 0), axes(58, 75), 0, 0, 360, (205, 165, 140), -1, cv2.LINE_AA)
+    for side in (-1, 1):
+        cv2.ellipse(image, place(side * 24, -18), axes(12, 6), 0, 0, 360, (250, 250, 250), -1, cv2.LINE_AA)
+        cv2.circle(image, place(side * 24, -18), max(1, round(5 * unit)), (40, 30, 30), -1, cv2.LINE_AA)
+        cv2.ellipse(image, place(side * 24, -33), axes(15, 4), 0, 180, 360, (70, 50, 40), 3, cv2.LINE_AA)
+    cv2.ellipse(image, place(0, 8), axes(8, 12), 0, 0, 180, (165, 120, 100), 2, cv2.LINE_AA)
+    mouth = 6 + 5 * np.sin(number / 7)
+    cv2.ellipse(image, place(0, 38), axes(22, mouth), 0, 0, 360, (140, 60, 60), -1, cv2.LINE_AA)
+    return image
+
+
+class PeakWatch:
+    """The largest sum of the memory (without shared pages) of the service's replicas and proxy, sampled."""
+
+    def __init__(self) -> None:
+        self.peak_mib = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        pids = service_pids()
+        while not self._stop.is_set():
+            self.peak_mib = max(self.peak_mib, sum(map(private_mib, pids)))
+            time.sleep(0.2)
+
+
+def service_pids() -> list[int]:
+    """Replicas of this run's application, and the proxy beside them."""
+    mine = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                title = (folder / "cmdline").read_bytes().decode(errors="replace")
+                parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            mine.append((int(folder.name), parent, title))
+    replicas = [(pid, parent) for pid, parent, title in mine if title.startswith(f"ray::ServeReplica:{APPLICATION}:")]
+    raylets = {parent for _, parent in replicas}
+    proxies = [pid for pid, parent, title in mine if title.startswith("ray::ProxyActor") and parent in raylets]
+    return [pid for pid, _ in replicas] + proxies
+
+
+def private_mib(pid: int) -> float:
+    """Resident memory of a process that is not shared."""
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0.0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE") / 2**20
