@@ -209,6 +209,7 @@ class RunConfig(_Frozen):
 _FREE = (
     "name",
     "storage",
+    "init_from",
     "validate_every",
     "validation_clips",
     "data.decode",
@@ -217,7 +218,8 @@ _FREE = (
     "checkpoint.",
     "tracking.",
 )
-"""Fields that a resumed run may change. The decoders agree on frames (tested), so the decoder is among them."""
+"""Fields that a resumed run may change. The decoders agree on frames (tested), so the decoder is among them. What
+`init_from` holds is in the run's own fingerprint, wherever it lies."""
 
 _PLACES = (".root", ".manifest", ".synthetic")
 """Where data lies may change as well: what it holds is in the fingerprints of the manifests."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm.model import SSM
-from ssm.saving import ModelFacts
+from ssm.saving import WEIGHTS, ModelFacts
 from ssm_platform import cluster, preflight
 from ssm_platform.checkpoints import CheckpointError, Checkpoints, Marker
 from ssm_platform.config import RunConfig
@@ -219,8 +219,16 @@ def _newest_step(folder: str) -> int:
 
 
 def _fingerprint(config: RunConfig, plan: Plan) -> str:
-    """What decides the numbers of a run: mathematics and data."""
-    return hashlib.sha256(f"{config.fingerprint()}/{plan.fingerprint}".encode()).hexdigest()
+    """What decides the numbers of a run: mathematics, data, and the weights it starts from."""
+    start = "".join(_start(config).values())
+    return hashlib.sha256(f"{config.fingerprint()}/{plan.fingerprint}{start}".encode()).hexdigest()
+
+
+def _start(config: RunConfig) -> dict[str, str]:
+    """The digest of the weights of `init_from`; nothing where the run starts from its seed."""
+    if config.init_from is None:
+        return {}
+    return {"init_from": hashlib.sha256((Path(config.init_from) / WEIGHTS).read_bytes()).hexdigest()}
 
 
 def _claim(run: Run) -> None:
@@ -230,7 +238,7 @@ def _claim(run: Run) -> None:
         "fingerprint": job.fingerprint,
         "steps": job.total,
         "mathematics": job.config.mathematics(),
-        "data": run.prepared.fingerprints,
+        "data": {**run.prepared.fingerprints, **_start(job.config)},
         "config": job.config.model_dump(mode="json"),
     }
     newest = run.checkpoints.newest()

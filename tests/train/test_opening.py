@@ -1,0 +1,57 @@
+"""Opening a run that starts from a saved model: files are found from anywhere, other weights are another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssm import SSM
+from ssm_platform.cli import override
+from ssm_platform.config import RunConfig
+from ssm_platform.preflight import PreflightError
+from ssm_platform.recipes import tiny
+from ssm_platform.trainer import open_run
+
+
+@pytest.fixture
+def config(tiny_corpora: Path, tmp_path: Path) -> RunConfig:
+    places = {f"data.corpora.{name}.root": str(tiny_corpora / name) for name in ("bp4d", "dfew")}
+    plain = {"model.text.tower": None, "model.mapping.enabled": False}
+    return override(tiny(), {"storage": str(tmp_path / "runs"), **places, **plain})
+
+
+def save(config: RunConfig, folder: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    SSM(config.model).save_pretrained(folder)
+
+
+def test_a_start_is_found_from_the_workers_folder_and_its_weights_are_part_of_the_run(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seed in (("one", 1), ("two", 2), ("moved", 1)):
+        save(config, tmp_path / name, seed)
+    monkeypatch.chdir(tmp_path)
+    runs = {name: open_run(override(config, {"init_from": name, "name": name})).job for name in ("one", "two", "moved")}
+    assert runs["one"].config.init_from == str(tmp_path / "one")
+    assert runs["one"].fingerprint == runs["moved"].fingerprint
+    assert len({runs["one"].fingerprint, runs["two"].fingerprint, open_run(config).job.fingerprint}) == 3
+
+
+def test_a_start_that_is_not_there_or_does_not_fit_is_refused_before_ray_starts(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(PreflightError, match=r"init_from: cannot be built: .*cannot read a saved model here"):
+        open_run(override(config, {"init_from": str(tmp_path / "absent")}))
+    save(override(config, {"model.width": 16, "model.backbone.options.dims": [8, 8, 16, 16]}), tmp_path / "small", 1)
+    other = override(config, {"model.backbone.name": "vit_tiny_patch16_224", "model.backbone.options": {}})
+    with pytest.raises(PreflightError, match="no weight of its backbone fits"):
+        open_run(override(other, {"init_from": str(tmp_path / "small"), "model.backbone.image_size": 32}))
+
+
+def test_a_style_file_is_found_from_the_workers_folder(config: RunConfig, tmp_path: Path) -> None:
+    named = override(config, {"model.text.style_file": "mine.json"}).anchored(tmp_path)
+    assert named.model.text.style_file == str(tmp_path / "mine.json")
+    absolute = override(config, {"model.text.style_file": "/texts/mine.json"}).anchored(tmp_path)
+    assert absolute.model.text.style_file == "/texts/mine.json"
