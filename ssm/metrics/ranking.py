@@ -24,7 +24,8 @@ def scores_by_subject(table: AUTable, bins: int = 128) -> NDArray[np.int64]:
         if len(scores):
             edges = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
             place = np.searchsorted(edges, scores, side="right")
-            np.add.at(counts, (table.subject[known], column, labels, place), 1)
+            where: Any = (table.subject[known], column, labels, place)
+            np.add.at(counts, where, 1)
     return counts
 
 
@@ -33,4 +34,5 @@ def ranked_area(counts: NDArray[Any]) -> Values:
     negatives, positives = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
     below = negatives.cumsum(-1) - negatives / 2
     pairs = negatives.sum(-1) * positives.sum(-1)
-    return np.divide((positives * below).sum(-1), pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+    area: Values = np.divide((positives * below).sum(-1), pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+    return area
