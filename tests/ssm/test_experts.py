@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import tiny_model as tiny
 import torch
@@ -55,15 +57,18 @@ def test_the_grouped_kernels_of_the_gpu_path_compute_the_same() -> None:
     gates.requires_grad_()
     weights, routes = ExpertWeights(layer.w1, layer.b1, layer.w2, layer.b2), Routes.of(experts, 4)
     upstream = torch.randn(48, 8)
-    results = []
-    whole_graph = torch.compile(grouped, backend="aot_eager", fullgraph=True)
-    for kernel in (segments, grouped, whole_graph):
-        out = kernel(x, gates, routes, weights)
+
+    def results(kernel: Callable[..., Tensor], kind: torch.dtype) -> list[Tensor]:
+        out = kernel(x.to(kind), gates.to(kind), routes, weights.to(kind))
         wanted = (x, gates, layer.w1, layer.b1, layer.w2, layer.b2)
-        results.append((out, *torch.autograd.grad(out, wanted, upstream)))
-    for by_segment, *others in zip(*results, strict=True):
-        for other in others:
-            torch.testing.assert_close(other, by_segment, atol=1e-5, rtol=1e-5)
+        return [out, *torch.autograd.grad(out, wanted, upstream.to(kind))]
+
+    for mine, by_segment in zip(results(grouped, torch.float32), results(segments, torch.float32), strict=True):
+        torch.testing.assert_close(mine, by_segment, atol=1e-5, rtol=1e-5)
+    # In the type a GPU trains in: before torch 2.15 the compiler knows grouped products of no other.
+    whole_graph = torch.compile(grouped, backend="aot_eager", fullgraph=True)
+    for compiled, plain in zip(results(whole_graph, torch.bfloat16), results(grouped, torch.bfloat16), strict=True):
+        torch.testing.assert_close(compiled, plain, atol=2e-2, rtol=2e-2)
 
 
 def test_an_expert_that_no_token_visits_still_has_a_gradient() -> None:

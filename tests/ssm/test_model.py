@@ -189,15 +189,16 @@ def test_ablations_are_configuration() -> None:
 
 
 def test_it_is_one_graph_to_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the experts' kernel that a GPU takes; that of a CPU waits for the routing and stays outside graphs."""
+    """With the experts' kernel that a GPU takes, in its type; that of a CPU waits for the routing, outside graphs."""
     monkeypatch.setattr("ssm.experts.segments", grouped)
     shallow = tiny.VIT.model_copy(update={"options": {**tiny.VIT.options, "depth": 2}})
     model = tiny.small_model(tiny.small_config(backbone=shallow)).train()
     fe, au, rows = tiny.clips(2), tiny.clips(2, seed=1), torch.arange(2)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    want, got = (m(fe, au, fe_row_ids=rows, au_row_ids=rows, noise_key=5) for m in (model, compiled))
-    torch.testing.assert_close(got.fe_logits, want.fe_logits, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(got.au_logits, want.au_logits, atol=1e-4, rtol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        want, got = (m(fe, au, fe_row_ids=rows, au_row_ids=rows, noise_key=5) for m in (model, compiled))
+    torch.testing.assert_close(got.fe_logits, want.fe_logits, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(got.au_logits, want.au_logits, atol=2e-2, rtol=2e-2)
 
 
 def test_it_runs_in_bfloat16(shared_model: SSM) -> None:
