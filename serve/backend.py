@@ -1,7 +1,8 @@
 """What the ingress needs of the rest, and how it reaches it over Serve's handles.
 
 A replica that dies takes its requests with it; the work is a pure function of the upload, so it is done again
-elsewhere, and rows that the client already has are skipped. Queues that are full say so (503, Retry-After).
+elsewhere, and rows that the client already has are skipped. Queues that are full say so (503, Retry-After). With no
+replica left Ray waits for one without end, so nothing here is awaited without a deadline, ours or the request's.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from ray.serve.handle import DeploymentHandle
 
 from serve.errors import Refusal, busy
 from serve.model import Reading, Served
+from serve.settings import Faces
 from serve.transfer import Upload
-from serve.video import Faces, Said, Start
+from serve.video import Said, Start
 from ssm_platform.assembly import Row, Window
 
 Result = TypeVar("Result")
@@ -31,7 +33,7 @@ class Backend(Protocol):
     """The service behind the HTTP routes."""
 
     async def describe(self) -> Served:
-        """The current model."""
+        """The current model; 503 where no replica says it in time."""
 
     async def read(self, clips: NDArray[Any], served: Served | None = None) -> Reading:
         """The answers of `served`, or of the current model, to clips (n, T, S, S, 3); 400 where they do not fit it."""
@@ -41,18 +43,25 @@ class Backend(Protocol):
 
 
 class ModelCalls:
-    """Calls of the model replicas, tried again where one died or all queues are full for a moment."""
+    """Calls of the model replicas, tried again where one died or all queues are full, for up to `patience_s`."""
 
     def __init__(self, inference: DeploymentHandle[Any], patience_s: float) -> None:
         self._inference, self._patience = inference, patience_s
 
     async def describe(self) -> Served:
-        """The current model."""
-        served: Served = await _again(lambda: self._inference.describe.remote(), self._patience)
+        """The current model; 503 where no replica says it within `patience_s`."""
+        try:
+            async with asyncio.timeout(self._patience):
+                served: Served = await _again(lambda: self._inference.describe.remote(), self._patience)
+        except TimeoutError:
+            raise busy("the model does not answer") from None
         return served
 
     async def read(self, clips: NDArray[Any], served: Served | None = None) -> Reading:
-        """The answers of `served`, or of the current model, to clips (n, T, S, S, 3); 400 where they do not fit it."""
+        """The answers of `served`, or of the current model, to clips (n, T, S, S, 3); 400 where they do not fit it.
+
+        The caller bounds the wait: how long a pass takes depends on the clips.
+        """
         reading: Reading = await _again(lambda: self._inference.read.remote(clips, served), self._patience)
         return reading
 

@@ -15,11 +15,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import requests
 
-Faces = Literal["all", "main"]
+if TYPE_CHECKING:
+    from serve.settings import Faces
+
 _TRANSIENT = (429, 500, 502, 503)
 _PAUSE_S = 1.0
 

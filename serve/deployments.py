@@ -14,10 +14,10 @@ from serve.exporter import node_metrics
 from serve.http import create_app
 from serve.metrics import IngressMetrics
 from serve.model import Inference, Served
-from serve.settings import Settings
+from serve.settings import Faces, Settings
 from serve.spool import Spool
 from serve.transfer import Upload, at_hand
-from serve.video import Faces, Said, VideoAnalysis
+from serve.video import Said, VideoAnalysis
 
 _DRAIN_LOOP_S = 0.5
 _HEALTH = {"health_check_period_s": 5, "health_check_timeout_s": 60}
@@ -27,7 +27,7 @@ class Video:
     """The video deployment."""
 
     def __init__(self, settings: Settings, inference: DeploymentHandle[Any]) -> None:
-        model = ModelCalls(inference, settings.limits.request_s)
+        model = ModelCalls(inference, settings.limits.request_s)  # an upload that is here already is worth a wait
         self._analysis = VideoAnalysis(settings, model.read, model.describe)
         self._spool = Spool(settings.scratch)
 

@@ -25,11 +25,12 @@ from serve.backend import Backend
 from serve.errors import Refusal, answer_refusal
 from serve.metrics import IngressMetrics
 from serve.protocol import ProtocolError, decode, encode
-from serve.settings import Settings
+from serve.settings import Faces, Settings
 from serve.spool import Spool
 from serve.upload import read_body, read_files
-from serve.video import Faces, Said, Start
+from serve.video import Said, Start
 from ssm_platform.assembly import Row, Window
+from ssm_platform.tables import csv_header
 
 Exporter = Callable[[], Awaitable[bytes]]
 PAGE = {
@@ -141,8 +142,10 @@ class _Answer:
 
     async def body(self) -> AsyncIterator[str]:
         """The answer as it comes. A late error is the last line; CSV has no place for one, so its stream breaks."""
-        start = formats.start_facts(self._settings.name, self._start)
-        yield formats.line("start", start) if self._kind == formats.LINES else ",".join(start["columns"]) + "\n"
+        if self._kind == formats.LINES:
+            yield formats.line("start", formats.start_facts(self._settings.name, self._start))
+        else:
+            yield csv_header(self._model.vocabulary)
         encode_results = formats.lines if self._kind == formats.LINES else formats.csv
         rows = 0
         try:

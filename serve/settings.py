@@ -10,6 +10,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MIB = 2**20
+Faces = Literal["all", "main"]
+"""Which faces of a video are answered: every one, or the main person's."""
 
 
 class Limits(BaseModel):
@@ -29,7 +31,12 @@ class Limits(BaseModel):
         default=20_000, ge=1, description="longest video answered as one JSON document; longer ones stream or are CSV"
     )
     request_s: float = Field(default=1800, gt=0, description="time from the first byte to the last row of an answer")
-    patience_s: float = Field(default=5, ge=0, description="how long a full model queue is waited for, then 503")
+    patience_s: float = Field(
+        default=5,
+        gt=0,
+        description="longest wait for the model to say what it is (readiness, metadata), and of tensor requests for a "
+        "place in its queue; then 503. Uploads wait up to request_s",
+    )
     idle_s: float = Field(default=20, gt=0, description="longest pause of a client that is sending")
 
 
@@ -86,7 +93,7 @@ class Settings(BaseModel):
     threads: int | None = Field(default=None, ge=1, description="torch threads of a replica; None: its whole CPUs")
     batch: int = Field(default=8, ge=1, le=1024, description="most clips in one forward pass")
     in_flight: int = Field(default=8, ge=1, le=256, description="clips of one video sent to the model ahead of answers")
-    faces: Literal["all", "main"] = Field(default="all", description="faces answered when a request does not say")
+    faces: Faces = Field(default="all", description="faces answered when a request does not say")
     decoder: Literal["decord", "av", "torchcodec"] = Field(default="av", description="video decoder")
     token_variable: str | None = Field(
         default=None, description="environment variable holding the bearer token clients must send; None: no token"

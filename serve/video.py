@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -21,12 +20,11 @@ from numpy.typing import NDArray
 from serve.errors import Refusal
 from serve.metrics import VideoMetrics
 from serve.model import Reading, Served
-from serve.settings import Settings
+from serve.settings import Faces, Settings
 from ssm_platform.analysis import AnalysisOptions, FaceFrame, assembler_for, face_stream, feed
 from ssm_platform.assembly import Assembler, Clip, Row, Window
 from ssm_platform.inputs import InputInfo, InputLimits, TooLarge, inspect
 
-Faces = Literal["all", "main"]
 Read = Callable[[NDArray[np.uint8], Served], Awaitable[Reading]]
 _FRAMES = 16  # decoded per step of the thread
 

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
+from starlette.testclient import TestClient
 
 from serve.app import build
 from serve.backend import HandleBackend
 from serve.batching import Batcher
 from serve.errors import Refusal
+from serve.http import create_app
+from serve.metrics import IngressMetrics
 from serve.model import Inference
 from serve.settings import Scaling, Settings
 from serve.spool import Spool
@@ -277,6 +280,36 @@ def test_what_keeps_dying_or_is_full_is_503_with_retry_after(run: Run, model_fol
             analysed(run, model_folder, face_video, troubles)
         assert caught.value.status == 503
         assert caught.value.retry_after
+
+
+class NobodyThere:
+    """A handle without a replica left: as Ray's own, it waits for one without end."""
+
+    def __init__(self) -> None:
+        self.asked: list[asyncio.Future[Any]] = []
+
+    def options(self, **_: object) -> NobodyThere:
+        return self
+
+    def __getattr__(self, name: str) -> NobodyThere:
+        return self
+
+    def remote(self, *arguments: Any) -> asyncio.Future[Any]:
+        self.asked.append(asyncio.get_running_loop().create_future())
+        return self.asked[-1]
+
+
+@pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/ssm/ready", "/v2/models/ssm", "/v1/model"])
+def test_with_no_replica_left_readiness_and_model_are_503_in_time(path: str, tmp_path: Path) -> None:
+    settings, handle = Settings(model="x"), NobodyThere()
+    backend = HandleBackend(handle, handle, patience_s=0.2)  # type: ignore[arg-type]
+    with TestClient(create_app(settings, backend, IngressMetrics(), Spool(str(tmp_path)))) as client:
+        answer = client.get(path)
+        assert client.get("/v2/health/live").status_code == 200
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert "does not answer" in answer.json()["error"]
+    assert [call.cancelled() for call in handle.asked] == [True], "nothing of it waits on in Serve's queue"
 
 
 # -- the spool ------------------------------------------------------------------------------------------------------
