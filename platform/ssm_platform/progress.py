@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _INTERVAL = 0.5
+_PATIENCE = 5.0  # seconds that one look at the board may take, and that the end waits for the last one
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def shown(title: str) -> Iterator[Any]:
         yield board
     finally:
         done.set()
-        thread.join(timeout=5)
+        thread.join(timeout=_PATIENCE)
         ray.kill(board)
 
 
@@ -82,7 +83,9 @@ def _draw(title: str, board: Any, done: threading.Event) -> None:
         while True:
             finished = done.wait(_INTERVAL)
             try:
-                position = ray.get(board.get.remote(), timeout=5)
+                position = ray.get(board.get.remote(), timeout=_PATIENCE)
+            except ray.exceptions.GetTimeoutError:
+                position = None  # a slow moment: the next look may find more
             except ray.exceptions.RayError:
                 return  # the cluster is going down; the run itself reports why
             if position is not None:

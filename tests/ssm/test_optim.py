@@ -68,6 +68,28 @@ def test_rates_drop_at_milestones_of_progress() -> None:
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
 
 
+def test_rates_rise_over_the_first_share_of_a_run() -> None:
+    config = OptimConfig(rest=1.0, warmup=0.25)
+    optimizer = make_optimizer(nn.Linear(2, 2), config)
+    rates = [set_progress(optimizer, config, step / 20)["rest"] for step in range(10)]
+    assert rates == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0])
+    assert set_progress(optimizer, config, 0.5)["rest"] == pytest.approx(0.1)  # and then fall as without
+
+
+def test_the_first_step_of_a_warm_up_moves_nothing_but_starts_the_moments() -> None:
+    model, config = nn.Linear(2, 2), OptimConfig(warmup=0.5)
+    optimizer, before = make_optimizer(model, config), model.weight.detach().clone()
+    model(torch.ones(1, 2)).sum().backward()
+    set_progress(optimizer, config, 0.0)
+    optimizer.step()
+    assert torch.equal(model.weight, before)
+    assert optimizer.state[model.weight]["exp_avg"].abs().sum() > 0
+
+
+def test_the_optimiser_is_the_fused_one() -> None:
+    assert make_optimizer(nn.Linear(2, 2), OptimConfig()).defaults["fused"] is True  # the CPU has one too
+
+
 @pytest.mark.parametrize("milestones", [(0.8, 0.5), (0.5, 0.5), (0.0,), (1.0,)])
 def test_milestones_must_ascend_within_training(milestones: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError, match="must ascend strictly within"):

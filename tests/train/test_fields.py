@@ -1,23 +1,31 @@
 """Every field of a run changes something: each leaf is set to another value and must move what it is said to move.
 
 The table names, for each field, another value and the observation that must change; a new field without a row fails.
-`model.*` and `train.*` are handed on whole: that they are is tested here, what each does in `tests/ssm`.
+`model.*` and `train.*` are handed on whole: that they are is tested here, what each of their fields does in
+`test_model_fields.py` and `test_train_fields.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import ray.train
+import ray.train.torch
 import torch
 
 from ssm import SSM
-from ssm_platform import preflight
-from ssm_platform.checkpoints import Checkpoints
+from ssm.collective import SingleProcess
+from ssm_platform import checkpoints, preflight
+from ssm_platform.checkpoints import CheckpointError, Checkpoints
 from ssm_platform.cli import describe_fields, override
 from ssm_platform.clips import to_batches
 from ssm_platform.config import RunConfig
@@ -27,9 +35,9 @@ from ssm_platform.recipes import tiny
 from ssm_platform.storage import open_storage
 from ssm_platform.synthetic import PRESETS, write_corpus
 from ssm_platform.tracking import Trackers
-from ssm_platform.trainer import run_folder, scaling
+from ssm_platform.trainer import open_run, ray_trainer, run_folder, scaling
 from ssm_platform.validation import spread
-from ssm_platform.worker import Job, evaluation_reader, make_step, schedule, step_config, training_reader
+from ssm_platform.worker import Job, evaluation_reader, make_step, schedule, step_config, training_reader, work
 
 Observe = Callable[[RunConfig], Any]
 
@@ -85,7 +93,7 @@ def first_loss(config: RunConfig) -> Any:
     torch.set_num_threads(1)
     prepared = prepare(config)
     plan = training_plan(config, prepared)
-    step = make_step(config, torch.device("cpu"), _alone())
+    step = make_step(config, torch.device("cpu"), SingleProcess())
     columns = training_reader(config, prepared.train).read(plan.rows(0, 1).columns())
     return step(*to_batches(columns), 0, 10).floats()
 
@@ -114,10 +122,10 @@ def budget(config: RunConfig) -> Any:
 
 def kept(config: RunConfig) -> Any:
     folder = Path(config.storage) / f"kept-{config.checkpoint.keep}"
-    checkpoints = Checkpoints(open_storage(folder), config.checkpoint.keep, config.checkpoint.deadline)
+    written = Checkpoints(open_storage(folder), config.checkpoint.keep, config.checkpoint.deadline)
     for step in range(1, 5):
-        checkpoints.write({}, step, "", None)
-    return [marker.step for marker in checkpoints.complete()]
+        written.write({}, step, "", None)
+    return [marker.step for marker in written.complete()]
 
 
 def trackers(config: RunConfig) -> Any:
@@ -126,17 +134,72 @@ def trackers(config: RunConfig) -> Any:
     return folder.exists()
 
 
-def read_by_a_worker(config: RunConfig) -> Any:
-    """Fields that only a live worker, Ray or MLflow acts on; here only that they travel with the job."""
-    scale, data = config.scale, config.data
-    values = (scale.threads_per_worker, scale.max_failures, data.prefetch_batches, config.checkpoint.deadline)
-    return (*values, config.tracking.mlflow)
+def survived(config: RunConfig) -> Any:
+    """What Ray Train is told of failures, of a run opened as the driver opens it."""
+    run = open_run(override(config, {"name": f"survives-{config.scale.max_failures}"}))
+    return ray_trainer(run, None, ()).run_config.failure_config.max_failures
 
 
-def _alone() -> Any:
-    from ssm.collective import SingleProcess
+@dataclass
+class Shard:
+    """A worker's share of the stream, at the boundary to Ray Data: real batches, and what was asked of it."""
 
-    return SingleProcess()
+    batches: list[Any]
+    prefetched: int | None = None
+    threads: int | None = None
+
+    def iter_batches(self, *, prefetch_batches: int, **_: Any) -> Iterator[Any]:
+        self.prefetched, self.threads = prefetch_batches, torch.get_num_threads()
+        return iter(self.batches)
+
+
+def worked(config: RunConfig, folder: Path) -> Shard:
+    """Ray Train's per-worker function, to the end of a run of one step; the cluster's side is made of plain values."""
+    prepared = prepare(config)
+    rows = training_plan(config, prepared).rows(0, 1)
+    shard = Shard([training_reader(config, prepared.train).read(rows.columns())])
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_world_size=lambda: 1))
+        patch.setattr(ray.train, "get_dataset_shard", lambda _: shard)
+        patch.setattr(ray.train, "report", lambda _: None)
+        patch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+        patch.setattr(logging.getLogger(), "level", logging.WARNING)
+        try:
+            work(Job(config, str(folder), "", 1, prepared.validation))
+        finally:
+            torch.set_num_threads(threads)
+    return shard
+
+
+def threads(config: RunConfig) -> Any:
+    return worked(config, Path(config.storage) / f"threads-{config.scale.threads_per_worker}").threads
+
+
+def prefetched(config: RunConfig) -> Any:
+    return worked(config, Path(config.storage) / f"prefetched-{config.data.prefetch_batches}").prefetched
+
+
+def patience(config: RunConfig) -> Any:
+    """Seconds, on a clock of its own, after which a worker gives up a storage that takes no checkpoint."""
+    folder, clock = Path(config.storage) / f"full-{config.checkpoint.deadline}", [0.0]
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "step-00000001").touch()  # in the way of the checkpoint's folder
+    slept = SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda seconds: clock.append(clock.pop() + seconds))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "time", slept)
+        with pytest.raises(CheckpointError, match=f"checkpoint.deadline={config.checkpoint.deadline:g} s"):
+            worked(config, folder)
+    return clock[0]
+
+
+def tracked(config: RunConfig) -> Any:
+    """The MLflow server that a run turns to; the client's own work is in `test_tracking.py`."""
+    mlflow = pytest.importorskip("mlflow.tracking", reason="mlflow is an extra of the platform")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow, "MlflowClient", client := MagicMock())
+        Trackers.of(override(config, {"tracking.tensorboard": False}), Path("/x"), 0).close()
+    return [call.kwargs["tracking_uri"] for call in client.call_args_list]
 
 
 CORPUS = "data.corpora.bp4d"
@@ -175,18 +238,18 @@ FIELDS: dict[str, tuple[str, Any, Observe]] = {
     "data.resize": ("data.resize", 40, evaluated),
     "data.mean": ("data.mean", (0.0, 0.0, 0.0), first_loss),
     "data.std": ("data.std", (1.0, 1.0, 1.0), first_loss),
-    "data.prefetch_batches": ("data.prefetch_batches", 5, read_by_a_worker),
+    "data.prefetch_batches": ("data.prefetch_batches", 5, prefetched),
     "scale.workers": ("scale.workers", (1, 2), ray_workers),
     "scale.cpus_per_worker": ("scale.cpus_per_worker", 3.0, ray_workers),
-    "scale.threads_per_worker": ("scale.threads_per_worker", 2, read_by_a_worker),
+    "scale.threads_per_worker": ("scale.threads_per_worker", 2, threads),
     "scale.gpu": ("scale.gpu", True, ray_workers),
-    "scale.max_failures": ("scale.max_failures", 9, read_by_a_worker),
+    "scale.max_failures": ("scale.max_failures", 9, survived),
     "scale.resize_interval": ("scale.resize_interval", 5.0, ray_workers),
     "checkpoint.every": ("checkpoint.every", 7, when),
     "checkpoint.keep": ("checkpoint.keep", 3, kept),
-    "checkpoint.deadline": ("checkpoint.deadline", 1.0, read_by_a_worker),
+    "checkpoint.deadline": ("checkpoint.deadline", 1.0, patience),
     "tracking.tensorboard": ("tracking.tensorboard", False, trackers),
-    "tracking.mlflow": ("tracking.mlflow", "sqlite:///x", read_by_a_worker),
+    "tracking.mlflow": ("tracking.mlflow", "sqlite:///mlflow.db", tracked),
     "tracking.every": ("tracking.every", 3, when),
 }
 
@@ -232,7 +295,7 @@ def test_a_field_changes_what_it_is_said_to_change(base: RunConfig, field: str) 
 
 
 def test_model_and_train_are_handed_on_whole(base: RunConfig) -> None:
-    step = make_step(base, torch.device("cpu"), _alone())
+    step = make_step(base, torch.device("cpu"), SingleProcess())
     assert step.model.config == base.model
     assert step.config == step_config(base)
     assert step_config(base).model_copy(update={"seed": base.train.seed}) == base.train

@@ -1,0 +1,109 @@
+"""The progress bar: rate and ETA, from where a resumed run starts, and a slow moment does not end it."""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import Any
+
+import pytest
+import ray
+import ray.exceptions
+import tqdm
+
+from ssm_platform import progress
+from ssm_platform.progress import Board, Position, Reporter
+
+
+class Screen(io.StringIO):
+    """What the bar wrote, line by line."""
+
+    @property
+    def states(self) -> list[str]:
+        return [line.strip() for line in self.getvalue().replace("\n", "\r").split("\r") if line.strip()]
+
+
+class Answers:
+    """A board at the boundary to Ray: each look gets the next answer; the last one ends the run."""
+
+    def __init__(self, answers: list[Any], done: threading.Event) -> None:
+        self._answers, self._done, self.get = iter(answers), done, self
+
+    def remote(self) -> Any:
+        answer = next(self._answers, None)
+        if answer is None:
+            self._done.set()
+        return answer
+
+
+def take(answer: Any, timeout: float) -> Any:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """Draws onto a screen of its own, as often as it looks."""
+    screen, bar = Screen(), tqdm.tqdm
+    monkeypatch.setattr(tqdm, "tqdm", lambda **options: bar(**{**options, "file": screen, "ncols": 120}))
+    monkeypatch.setattr(progress, "_INTERVAL", 0.01)
+    monkeypatch.setattr(ray, "get", take)
+    return screen
+
+
+def drawn(screen: Screen, *answers: Any) -> list[str]:
+    done = threading.Event()
+    progress._draw("run", Answers(list(answers), done), done)
+    return screen.states
+
+
+def test_the_bar_shows_step_note_rate_and_time_left(screen: Screen) -> None:
+    state = drawn(screen, Position(0, 40), Position(10, 40, "loss 1.234"))[-1]
+    assert "10/40" in state
+    assert "25%" in state
+    assert "step/s" in state or "s/step" in state
+    assert "loss 1.234" in state
+    assert "?" not in state.partition("[")[2]  # an ETA, not its absence
+
+
+def test_a_resumed_run_is_not_credited_with_what_was_done_before(screen: Screen) -> None:
+    states = drawn(screen, Position(1000, 2000), Position(1001, 2000))
+    assert "1001/2000" in states[-1]
+    assert not any("1000/2000" in state and "?" not in state for state in states)  # nothing done yet, so no rate
+
+
+def test_a_slow_moment_does_not_end_the_bar(screen: Screen) -> None:
+    slow = ray.exceptions.GetTimeoutError("slow")
+    assert "20/40" in drawn(screen, Position(10, 40), slow, Position(20, 40))[-1]
+
+
+def test_a_cluster_that_goes_down_ends_the_bar_and_nothing_else(screen: Screen) -> None:
+    gone = ray.exceptions.RayActorError()
+    assert "10/40" in drawn(screen, Position(10, 40), gone, Position(20, 40))[-1]
+
+
+def test_reporter_sends_few_positions_and_always_the_last() -> None:
+    board, sent = Board(), []
+
+    class Remote:
+        def remote(self, position: Position) -> None:
+            sent.append(position.step)
+            board.put(position)
+
+    reporter = Reporter(type("Handle", (), {"put": Remote()})())
+    for step in range(1, 101):
+        reporter(step, 100, "")
+    assert sent == [1, 100]
+    assert board.get() == Position(100, 100)
+    Reporter(None)(1, 100, "")  # a run without a bar
+
+
+@pytest.mark.ray
+def test_it_is_drawn_from_what_a_worker_sends(ray_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.shown("mine") as board:
+        ray.get(board.put.remote(Position(3, 4, "loss 0.5")))
+    error = capsys.readouterr().err
+    assert "mine" in error
+    assert "3/4" in error
+    assert "loss 0.5" in error
