@@ -1,4 +1,4 @@
-"""Send thousands of mangled uploads: `python bench/serving/mangled.py --model FOLDER [--count 5000]`.
+"""Send thousands of mangled uploads: `python bench/serving/mangled.py [--count 5000] [--model FOLDER]`.
 
 Every answer must be 200 or a 4xx with `{"error": ...}`, without a path or trace of ours; nothing may be left on disk;
 the process must not die. Prints a line per kind and the growth of memory; exits 1 where something is wrong.
@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import requests
 from mangle import mangled
+from subjects import save_model
 
+START_S = 120
 LEAKS = ("Traceback", 'File "', "/tmp", "site-packages", ".py", "0x7f")
 
 
@@ -46,10 +50,32 @@ def originals(folder: Path) -> list[bytes]:
     return contents + pictures
 
 
-def server(model: str, scratch: Path, port: int) -> subprocess.Popen[bytes]:
-    """The application behind uvicorn, in a process of its own, so that a crash is seen."""
+@contextmanager
+def server(model: Path, scratch: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The application behind uvicorn, ready, in a process of its own, so that a crash is seen; ended with the block."""
     script = Path(__file__).with_name("local_server.py")
-    return subprocess.Popen([sys.executable, str(script), model, str(scratch), str(port)])
+    process = subprocess.Popen([sys.executable, str(script), str(model), str(scratch), str(port)])
+    try:
+        wait_ready(process, f"http://127.0.0.1:{port}/v2/health/ready")
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    """Return once the server answers; SystemExit where it ended, or is not ready in `START_S`."""
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            sys.exit(f"the server ended at its start with exit code {process.returncode}; its reason stands above")
+        try:
+            if requests.get(url, timeout=START_S).ok:
+                return
+        except requests.RequestException:
+            pass  # not listening yet
+        time.sleep(0.5)
+    sys.exit(f"{url}: not ready within {START_S} s")
 
 
 def memory_mib(pid: int) -> float:
@@ -74,66 +100,65 @@ def wrong(answer: requests.Response) -> str | None:
     return f"leaks {found}: {answer.text[:200]}" if found else None
 
 
+@dataclass
+class Found:
+    """What the uploads met: answers by kind and status, what was wrong, and the server's memory on the way."""
+
+    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    memory_mib: list[int] = field(default_factory=list)
+
+    def send(self, url: str, seed: int, files: list[bytes], session: requests.Session) -> None:
+        """One mangled upload, and a look at its answer. No answer at all is a problem as well."""
+        request = mangled(seed, files)
+        try:
+            answer = session.post(f"{url}/v1/predict", data=request.body, headers=request.headers, timeout=120)
+        except requests.RequestException as error:
+            self.problems.append(f"{seed} {request.kind}: {error}")
+            return
+        self.statuses[request.kind, answer.status_code] += 1
+        if problem := wrong(answer):
+            self.problems.append(f"{seed} {request.kind}: {problem}")
+
+
+def drill(model: Path, count: int, port: int, folder: Path) -> int:
+    """Run the drill; 0 where all is well."""
+    files, scratch, found, session = originals(folder), folder / "scratch", Found(), requests.Session()
+    with server(model, scratch, port) as process:
+        started = time.perf_counter()
+        for seed in range(count):
+            found.send(f"http://127.0.0.1:{port}", seed, files, session)
+            if process.poll() is not None:
+                break
+            if seed in (count // 5, count - 1):
+                found.memory_mib.append(round(memory_mib(process.pid)))
+        seconds = time.perf_counter() - started
+        crashed = process.poll() is not None
+        left = [str(path) for path in scratch.rglob("*") if path.is_file()]
+    for (kind, status), number in sorted(found.statuses.items()):
+        print(f"{kind:14} {status} {number}")
+    report = {
+        "requests": sum(found.statuses.values()),
+        "seconds": round(seconds, 1),
+        "problems": len(found.problems),
+        "crashed": crashed,
+        "files_left": len(left),
+        "memory_mib": found.memory_mib,
+    }
+    print("\n".join(found.problems[:20]))
+    print(json.dumps(report))
+    return 1 if found.problems or left or crashed else 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder of a saved model")
+    parser.add_argument("--model", type=Path, help="folder of a saved model (default: an untrained one, made here)")
     parser.add_argument("--count", type=int, default=5000, help="requests (5000)")
     parser.add_argument("--port", type=int, default=8765, help="port of the server under test")
     known = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        sys.exit(drill(known.model, known.count, known.port, Path(name)))
-
-
-def drill(model: str, count: int, port: int, folder: Path) -> int:
-    """Run the drill; 0 where all is well."""
-    files, scratch = originals(folder), folder / "scratch"
-    process = server(model, scratch, port)
-    url = f"http://127.0.0.1:{port}"
-    session, statuses, problems = requests.Session(), Counter[tuple[str, int]](), list[str]()
-    while session_ready(session, url) is False:
-        time.sleep(0.5)
-    started, before = time.perf_counter(), 0.0
-    for seed in range(count):
-        request = mangled(seed, files)
-        try:
-            answer = session.post(f"{url}/v1/predict", data=request.body, headers=request.headers, timeout=120)
-        except requests.ConnectionError as error:
-            problems.append(f"{seed} {request.kind}: {error}")
-            if process.poll() is not None:
-                break
-            continue
-        statuses[request.kind, answer.status_code] += 1
-        if problem := wrong(answer):
-            problems.append(f"{seed} {request.kind}: {problem}")
-        if seed == count // 5:
-            before = memory_mib(process.pid)
-    after = memory_mib(process.pid) if process.poll() is None else float("nan")
-    left = [str(path) for path in scratch.rglob("*") if path.is_file()]
-    crashed = process.poll() is not None
-    process.terminate()
-    process.wait()
-    for (kind, status), number in sorted(statuses.items()):
-        print(f"{kind:14} {status} {number}")
-    report = {
-        "requests": sum(statuses.values()),
-        "seconds": round(time.perf_counter() - started, 1),
-        "problems": len(problems),
-        "crashed": crashed,
-        "files_left": len(left),
-        "memory_mib": [round(before), round(after)],
-        "pid": os.getpid(),
-    }
-    print("\n".join(problems[:20]))
-    print(json.dumps(report))
-    return 1 if problems or left or crashed else 0
-
-
-def session_ready(session: requests.Session, url: str) -> bool:
-    """Whether the server answers."""
-    try:
-        return session.get(f"{url}/v2/health/ready", timeout=60).ok
-    except requests.ConnectionError:
-        return False
+        folder = Path(name)
+        sys.exit(drill(known.model or save_model(folder / "model"), known.count, known.port, folder))
 
 
 if __name__ == "__main__":
