@@ -1,7 +1,7 @@
 """A run as one value: what is read, what is trained, on how many workers, and where the result goes.
 
 `RunConfig` is frozen, refuses unknown keys and checks every range; recipes (`recipes.py`) build one, the command
-line (`cli.py`) replaces fields. It holds no path logic and starts nothing. `fingerprint` covers exactly what
+line (`cli.py`) replaces fields. It opens no file and starts nothing. `fingerprint` covers exactly what
 decides the numbers of a training run, so a stopped run may go on with other workers or another tracker, but never
 with other mathematics.
 """
@@ -34,8 +34,13 @@ class CorpusConfig(_Frozen):
     reader: str | None = Field(
         default=None, description="reader of the owner's files (see jobs/doctor.py); null: `name`"
     )
-    root: str | None = Field(default=None, description="folder or s3:// prefix of the owner's files")
-    manifest: str | None = Field(default=None, description="a ready Parquet manifest instead of `root`")
+    root: str | None = Field(
+        default=None, description="folder of the owner's files; data in object storage is read by its `manifest`"
+    )
+    manifest: str | None = Field(
+        default=None,
+        description="a ready Parquet manifest instead of `root`, a file or an s3:// object (jobs/ingest.py writes one)",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader, for example the camera")
     synthetic: str | None = Field(
         default=None, description="size of the synthetic corpus written to `root` where nothing lies there; null: never"
@@ -182,14 +187,25 @@ class RunConfig(_Frozen):
         )
 
     def anchored(self, folder: Path) -> Self:
-        """The same with the files it names made absolute, relative to `folder`: Ray's workers stand elsewhere."""
+        """The same with every place it names made absolute, relative to `folder`.
+
+        Ray's workers stand elsewhere, and so may whoever evaluates or verifies the run later.
+        """
         text = self.model.text
-        changes: dict[str, Any] = {}
-        if text.style_file is not None:
-            text = text.model_copy(update={"style_file": str(folder / text.style_file)})
-            changes["model"] = self.model.model_copy(update={"text": text})
-        if self.init_from is not None:
-            changes["init_from"] = str(folder / self.init_from)
+        text = text.model_copy(update={"style_file": _anchored(text.style_file, folder)})
+        corpora = tuple(
+            corpus.model_copy(
+                update={"root": _anchored(corpus.root, folder), "manifest": _anchored(corpus.manifest, folder)}
+            )
+            for corpus in self.data.corpora
+        )
+        changes: dict[str, Any] = {
+            "storage": anchored(self.storage, folder),
+            "init_from": _anchored(self.init_from, folder),
+            "data": self.data.model_copy(update={"corpora": corpora}),
+            "model": self.model.model_copy(update={"text": text}),
+            "tracking": self.tracking.model_copy(update={"mlflow": _anchored_uri(self.tracking.mlflow, folder)}),
+        }
         return self.model_copy(update=changes)
 
     def corpus(self, name: str) -> CorpusConfig:
@@ -223,6 +239,31 @@ _FREE = (
 
 _PLACES = (".root", ".manifest", ".synthetic")
 """Where data lies may change as well: what it holds is in the fingerprints of the manifests."""
+
+
+def anchored(place: str, folder: Path) -> str:
+    """`place` as seen from `folder`, absolute; what lies in object storage is named as it is."""
+    return place if "://" in place else str(folder / place)
+
+
+def _anchored(place: str | None, folder: Path) -> str | None:
+    return None if place is None else anchored(place, folder)
+
+
+_FILE_SCHEMES = ("sqlite:///", "file:")
+_NO_FILES = ("databricks", "databricks-uc", "uc")
+"""MLflow's names of servers that look like folders."""
+
+
+def _anchored_uri(uri: str | None, folder: Path) -> str | None:
+    """An MLflow tracking URI whose database or folder is absolute; addresses of servers stay as they are."""
+    if uri is None or uri in _NO_FILES:
+        return uri
+    scheme = next((scheme for scheme in _FILE_SCHEMES if uri.startswith(scheme)), None)
+    if scheme is None:
+        return anchored(uri, folder)
+    path = uri.removeprefix(scheme)
+    return uri if path.startswith("/") else f"{scheme}{anchored(path, folder)}"
 
 
 def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -129,10 +129,13 @@ def check_sources(config: RunConfig) -> list[Refusal]:
     """Corpora whose folder or manifest is absent (and is not synthetic, which would be written first)."""
     refusals = []
     for corpus in config.data.corpora:
-        place = corpus.root or corpus.manifest or ""
-        if "://" not in place and corpus.synthetic is None and not Path(place).exists():
-            field = "root" if corpus.root else "manifest"
-            refusals.append(Refusal(f"data.corpora.{corpus.name}.{field}", f"{Path(place).absolute()} does not exist"))
+        place, field = (corpus.root, "root") if corpus.root is not None else (corpus.manifest or "", "manifest")
+        setting = f"data.corpora.{corpus.name}.{field}"
+        if field == "root" and "://" in place:
+            why = "owners' files are read from folders: put them into shards (jobs/ingest.py) and name their manifest"
+            refusals.append(Refusal(setting, f"{place}: {why}"))
+        elif "://" not in place and corpus.synthetic is None and not Path(place).exists():
+            refusals.append(Refusal(setting, f"{Path(place).absolute()} does not exist"))
     return refusals
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ssm_platform.config import CorpusConfig, RunConfig
+from ssm_platform.config import CorpusConfig, RunConfig, anchored
 from ssm_platform.corpora.registry import read_corpus
 from ssm_platform.plan import Plan, PlanConfig
 from ssm_platform.records import Manifest, Reading
@@ -61,7 +61,7 @@ def prepare(config: RunConfig) -> Prepared:
 def load(corpus: CorpusConfig) -> Manifest:
     """The manifest of one corpus under its name in the config; a synthetic one that is absent is written."""
     if corpus.manifest is not None:
-        manifest = Manifest.read(Path(corpus.manifest).absolute())
+        manifest = Manifest.read(anchored(corpus.manifest, Path.cwd()))
     else:
         root = Path(corpus.root or "").absolute()
         if corpus.synthetic is not None:

@@ -37,6 +37,7 @@ import pyarrow.parquet as pq
 
 from ssm.vocabulary import Vocabulary
 from ssm_platform.columns import flat_list, logical_bytes, view
+from ssm_platform.storage import open_storage
 
 Task = Literal["au", "fe"]
 Kind = Literal["video", "frames", "shard"]
@@ -188,12 +189,22 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | Path, root: str | Path | None = None) -> Manifest:
-        """Read what `write` wrote; ``root`` replaces the stored one where the data moved. ValueError names the file."""
+        """Read what `write` wrote, from a file or an ``s3://`` object; ``root`` replaces the stored one where the data
+        moved. ValueError names the file and what is wrong with it.
+        """
+        place = str(path)
         try:
-            table = pq.read_table(path, memory_map=False)
+            if "://" in place:
+                folder, _, name = place.rpartition("/")
+                table = pq.read_table(pa.BufferReader(open_storage(folder).read(name)))
+            else:
+                with pa.OSFile(place) as file:  # a folder would be read as a data set: every shard's records once more
+                    table = pq.read_table(file)
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{path}: not a Parquet manifest ({error})") from error
-        return cls._from_table(table, str(path), root)
+            raise ValueError(f"{place}: not a Parquet manifest ({error})") from error
+        except OSError as error:
+            raise ValueError(f"{place}: a manifest is one Parquet file that can be read ({error})") from error
+        return cls._from_table(table, place, root)
 
     @classmethod
     def from_bytes(cls, data: bytes, root: str | Path | None = None) -> Manifest:

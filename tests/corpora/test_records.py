@@ -128,3 +128,10 @@ def test_a_foreign_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("not parquet")
     with pytest.raises(ValueError, match=r"x\.parquet"):
         Manifest.read(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("place", ["absent.parquet", "."])
+def test_what_is_no_file_is_refused_by_name(tmp_path: Path, place: str) -> None:
+    with pytest.raises(ValueError, match=r"one Parquet file that can be read") as caught:
+        Manifest.read(tmp_path / place)
+    assert str(tmp_path / place) in str(caught.value)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from ssm import SSM
+from ssm_platform.assessment import run_config
 from ssm_platform.cli import override
 from ssm_platform.config import RunConfig
 from ssm_platform.preflight import PreflightError
+from ssm_platform.preparation import load, prepare
 from ssm_platform.recipes import tiny
+from ssm_platform.storage import open_storage
 from ssm_platform.trainer import open_run
 
 
@@ -55,3 +59,60 @@ def test_a_style_file_is_found_from_the_workers_folder(config: RunConfig, tmp_pa
     assert named.model.text.style_file == str(tmp_path / "mine.json")
     absolute = override(config, {"model.text.style_file": "/texts/mine.json"}).anchored(tmp_path)
     assert absolute.model.text.style_file == "/texts/mine.json"
+
+
+def test_a_run_named_by_relative_places_is_found_from_anywhere_and_is_the_same_run(
+    config: RunConfig, tiny_corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = os.path.relpath(tiny_corpora, tmp_path)
+    load(config.corpus("dfew")).write(tmp_path / "dfew.parquet")
+    opened = open_run(
+        override(
+            config,
+            {
+                "storage": "runs",
+                "data.corpora.bp4d.root": f"{there}/bp4d",
+                "data.corpora.dfew.root": None,
+                "data.corpora.dfew.synthetic": None,
+                "data.corpora.dfew.manifest": "dfew.parquet",
+            },
+        )
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    stored = run_config(open_storage(tmp_path / "runs" / "tiny"))
+    assert prepare(stored).fingerprints == opened.prepared.fingerprints
+    assert list(Path().iterdir()) == []  # nothing was written again
+    assert stored.storage == str(tmp_path / "runs")
+    assert opened.job.fingerprint == open_run(override(config, {"name": "absolute"})).job.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("uri", "seen"),
+    [
+        (None, None),
+        ("http://tracker:5000", "http://tracker:5000"),
+        ("databricks", "databricks"),
+        ("mlruns", "/here/mlruns"),
+        ("file:mlruns", "file:/here/mlruns"),
+        ("file:///data/mlruns", "file:///data/mlruns"),
+        ("sqlite:///mlflow.db", "sqlite:////here/mlflow.db"),
+        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+    ],
+)
+def test_a_relative_place_of_mlflow_is_found_from_the_workers_folder(
+    config: RunConfig, uri: str | None, seen: str | None
+) -> None:
+    assert override(config, {"tracking.mlflow": uri}).anchored(Path("/here")).tracking.mlflow == seen
+
+
+def test_places_in_object_storage_stay_as_they_are(config: RunConfig) -> None:
+    remote = {
+        "storage": "s3://b/runs",
+        "data.corpora.dfew.root": None,
+        "data.corpora.dfew.synthetic": None,
+        "data.corpora.dfew.manifest": "s3://b/dfew/manifest.parquet",
+    }
+    named = override(config, remote).anchored(Path("/here"))
+    assert (named.storage, named.corpus("dfew").manifest) == ("s3://b/runs", "s3://b/dfew/manifest.parquet")

@@ -109,6 +109,13 @@ def test_missing_data_names_the_field() -> None:
     assert "data.corpora.bp4d.root: /nowhere/bp4d does not exist" in settings(preflight.check_sources(gone))
 
 
+def test_owners_files_in_object_storage_are_sent_through_ingest() -> None:
+    remote = config(data__corpora__bp4d__root="s3://b/bp4d", data__corpora__bp4d__synthetic=None)
+    found = settings(preflight.check_sources(remote))
+    assert found.startswith("data.corpora.bp4d.root: s3://b/bp4d: ")
+    assert "jobs/ingest.py" in found
+
+
 def test_files_that_hide_packages(tmp_path: Path) -> None:
     (tmp_path / "platform").mkdir()
     (tmp_path / "platform" / "__init__.py").write_text("")

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ssm_platform import cluster, ingest, preflight
 from ssm_platform.cli import OverrideError
-from ssm_platform.config import CorpusConfig, RunConfig
+from ssm_platform.config import CorpusConfig, RunConfig, anchored
 from ssm_platform.ingest import IngestSettings
 from ssm_platform.preparation import load
 from ssm_platform.search.space import Space, SpaceError, apply
@@ -149,7 +149,7 @@ class Sweep:
 
         manifest = load(corpus)
         if manifest.codes("kind")[1] == ["shard"]:
-            return corpus.model_copy(update={"manifest": str(Path(corpus.manifest or "").absolute())})
+            return corpus.model_copy(update={"manifest": anchored(corpus.manifest or "", Path.cwd())})
         preprocessing = self.base.preprocessing
         side = max(_SIDE, preprocessing.resize or 0, preprocessing.image_size)
         out = self.folder / "shards" / corpus.name
