@@ -3,11 +3,13 @@
 `ClusterSettings` says what the machines are; `ray_up` turns it into the cluster.yaml of `ray up` on AWS,
 `ray_job` and `ray_service` into Kubernetes manifests for the KubeRay operator. The committed files are
 exactly what the defaults give (a test holds that); other settings are written by `python jobs/manifests.py`.
-Knows nothing of training: the entry points it names are the scripts in `jobs/` and the app in `serve/`.
+Knows nothing of training: the entry points it names are the scripts in `jobs/` and the app in `serve/`, and the words
+of the training command are given.
 """
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PROJECT_DIR = "/home/ray/ssm-platform"
 TOKEN_FILE = "/home/ray/.ray/auth_token"
+TOKEN_VARIABLE = "SSM_TOKEN"
 EXCLUDED = (".git", ".venv", "runs", "data", "docs", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".hypothesis")
 """What never travels to a cluster: environments, outputs and caches."""
 
@@ -31,7 +34,12 @@ class NodeGroup(BaseModel):
     cpus: int = Field(ge=1, description="CPUs Ray may use on one machine")
     gpus: int = Field(default=0, ge=0, description="GPUs on one machine")
     memory_gib: int = Field(ge=1, description="memory a Kubernetes pod of this group asks for, GiB")
-    minimum: int = Field(default=0, ge=0, description="machines kept at all times")
+    minimum: int = Field(
+        default=0,
+        ge=0,
+        description="machines kept at all times; a run needs room for one worker when it starts. Not kept for a "
+        "service, whose replicas ask for what they need",
+    )
     maximum: int = Field(ge=0, description="machines at most")
     spot: bool = Field(default=False, description="bid on spare capacity: cheaper, and may go away at any moment")
 
@@ -54,10 +62,24 @@ class ClusterSettings(BaseModel):
         default="2.60.0", description="Ray in that image; must be the one that jobs are submitted with"
     )
     storage: str = Field(default="s3://ssm-platform/runs", description="where checkpoints, models and reports go")
+    train: tuple[str, ...] = Field(
+        default=(
+            "--recipe=published_bp4d_dfew",
+            "--data.corpora.bp4d.root=null",
+            "--data.corpora.bp4d.manifest=s3://ssm-platform/shards/bp4d/manifest.parquet",
+            "--data.corpora.dfew.root=null",
+            "--data.corpora.dfew.manifest=s3://ssm-platform/shards/dfew/manifest.parquet",
+        ),
+        min_length=1,
+        description="words after `jobs/train.py` in the training job: a recipe, and data that every machine can read",
+    )
+    token_secret: str = Field(
+        default="ssm-token", description="Kubernetes Secret whose key `token` holds what clients of the service send"
+    )
     head: NodeGroup = NodeGroup(instance="m6i.2xlarge", cpus=8, memory_gib=32, minimum=1, maximum=1)
     workers: dict[str, NodeGroup] = Field(
         default={
-            "gpu": NodeGroup(instance="g6.4xlarge", cpus=16, gpus=1, memory_gib=56, maximum=2),
+            "gpu": NodeGroup(instance="g6.4xlarge", cpus=16, gpus=1, memory_gib=56, minimum=1, maximum=2),
             "gpu-spot": NodeGroup(instance="g6.4xlarge", cpus=16, gpus=1, memory_gib=56, maximum=8, spot=True),
             "decode-spot": NodeGroup(instance="c6i.4xlarge", cpus=16, memory_gib=28, maximum=8, spot=True),
         },
@@ -130,11 +152,13 @@ def ray_job(settings: ClusterSettings) -> dict[str, Any]:
         "kind": "RayJob",
         "metadata": {"name": f"{settings.name}-train"},
         "spec": {
-            "entrypoint": f"python {PROJECT_DIR}/jobs/train.py --storage={settings.storage}",
+            "entrypoint": shlex.join(
+                ["python", f"{PROJECT_DIR}/jobs/train.py", f"--storage={settings.storage}", *settings.train]
+            ),
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 3600,
             "backoffLimit": 3,
-            "rayClusterSpec": _kube_cluster(settings),
+            "rayClusterSpec": _kube_cluster(settings, _environment(settings)),
         },
     }
 
@@ -147,29 +171,40 @@ def ray_service(settings: ClusterSettings) -> dict[str, Any]:
                 "name": "ssm",
                 "import_path": "serve.app:build",
                 "route_prefix": "/",
-                "args": {"model": "production", "registry": f"{settings.storage}/registry"},
+                "args": {
+                    "model": "production",
+                    "registry": f"{settings.storage}/registry",
+                    "token_variable": TOKEN_VARIABLE,
+                },
             }
         ]
     }
+    token = {"secretKeyRef": {"name": settings.token_secret, "key": "token"}}
+    environment = [*_environment(settings), {"name": TOKEN_VARIABLE, "valueFrom": token}]
+    from_zero = {name: group.model_copy(update={"minimum": 0}) for name, group in settings.workers.items()}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
         "metadata": {"name": f"{settings.name}-serve"},
         "spec": {
             "serveConfigV2": yaml.safe_dump(application, sort_keys=False),
-            "rayClusterConfig": _kube_cluster(settings),
+            "rayClusterConfig": _kube_cluster(settings.model_copy(update={"workers": from_zero}), environment),
         },
     }
 
 
-def _kube_cluster(settings: ClusterSettings) -> dict[str, Any]:
+def _environment(settings: ClusterSettings) -> list[dict[str, Any]]:
+    return [{"name": "SSM_STORAGE", "value": settings.storage}]
+
+
+def _kube_cluster(settings: ClusterSettings, environment: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "rayVersion": settings.ray_version,
         "enableInTreeAutoscaling": True,
         "authOptions": {"mode": "token"},
         "headGroupSpec": {
             "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
-            "template": _pod("ray-head", settings, settings.head, ports=HEAD_PORTS),
+            "template": _pod("ray-head", settings.kube_image, settings.head, environment, ports=HEAD_PORTS),
         },
         "workerGroupSpecs": [
             {
@@ -178,21 +213,27 @@ def _kube_cluster(settings: ClusterSettings) -> dict[str, Any]:
                 "minReplicas": group.minimum,
                 "maxReplicas": group.maximum,
                 "rayStartParams": {},
-                "template": _pod("ray-worker", settings, group),
+                "template": _pod("ray-worker", settings.kube_image, group, environment),
             }
             for name, group in settings.workers.items()
         ],
     }
 
 
-def _pod(name: str, settings: ClusterSettings, group: NodeGroup, ports: dict[str, int] | None = None) -> dict[str, Any]:
+def _pod(
+    name: str,
+    image: str,
+    group: NodeGroup,
+    environment: list[dict[str, Any]],
+    ports: dict[str, int] | None = None,
+) -> dict[str, Any]:
     amounts: dict[str, str | int] = {"cpu": group.cpus, "memory": f"{group.memory_gib}Gi"}
     if group.gpus:
         amounts["nvidia.com/gpu"] = group.gpus
     container: dict[str, Any] = {
         "name": name,
-        "image": settings.kube_image,
-        "env": [{"name": "SSM_STORAGE", "value": settings.storage}],
+        "image": image,
+        "env": environment,
         "resources": {"limits": amounts, "requests": amounts},
     }
     if ports:
@@ -201,6 +242,13 @@ def _pod(name: str, settings: ClusterSettings, group: NodeGroup, ports: dict[str
     if group.spot:
         pod["spec"]["nodeSelector"] = {"eks.amazonaws.com/capacityType": "SPOT"}
     return pod
+
+
+class _InFull(yaml.SafeDumper):
+    """Writes what stands in several places in each of them, not as an alias of the first."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def write_all(settings: ClusterSettings, folder: Path) -> list[Path]:
@@ -217,6 +265,6 @@ def write_all(settings: ClusterSettings, folder: Path) -> list[Path]:
         header = (
             "# Written by `python jobs/manifests.py` from ssm_platform.deployment.ClusterSettings; change it there.\n"
         )
-        path.write_text(header + yaml.safe_dump(content, sort_keys=False, width=120))
+        path.write_text(header + yaml.dump(content, Dumper=_InFull, sort_keys=False, width=120))
         written.append(path)
     return written

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import runpy
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from serve.settings import Settings
+from ssm_platform.config import RunConfig
 from ssm_platform.deployment import ClusterSettings, NodeGroup, ray_job, ray_service, ray_up, write_all
 from ssm_platform.description import locate
+from ssm_platform.preflight import cpus_needed
 from ssm_platform.recipes import tiny
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -61,6 +67,59 @@ def test_kubernetes_and_aws_agree_on_machines() -> None:
 def test_the_service_names_the_application_we_serve() -> None:
     serve_config = yaml.safe_load(ray_service(ClusterSettings())["spec"]["serveConfigV2"])
     assert serve_config["applications"][0]["import_path"] == "serve.app:build"
+
+
+def training_job(settings: ClusterSettings) -> RunConfig:
+    """The run that the RayJob's command describes, as jobs/train.py reads it."""
+    program, script, *words = shlex.split(ray_job(settings)["spec"]["entrypoint"])
+    assert (program, script.endswith("/jobs/train.py")) == ("python", True)
+    config, print_only = runpy.run_path(str(REPOSITORY / "jobs" / "train.py"))["parse"](words)
+    assert isinstance(config, RunConfig)
+    assert not print_only
+    return config
+
+
+def test_the_training_job_reads_what_every_machine_can_read_and_finds_room_at_its_start() -> None:
+    settings = ClusterSettings()
+    config = training_job(settings)
+    assert config.storage == settings.storage
+    assert [corpus.root for corpus in config.data.corpora] == [None, None]
+    assert all((corpus.manifest or "").startswith("s3://") for corpus in config.data.corpora)
+    kept = [group for group in settings.workers.values() for _ in range(group.minimum)]
+    assert cpus_needed(config) <= sum(group.cpus for group in kept), "the run would be refused before machines come"
+    assert config.scale.gpu
+    assert config.scale.bounds[0] <= sum(group.gpus for group in kept)
+
+
+def test_the_training_command_is_a_setting_and_its_words_stay_whole() -> None:
+    words = ("--recipe=tiny", "--data.corpora.bp4d.root=/mnt/corpora/BP4D 2013", "--scale.workers=[1, 8]")
+    config = training_job(ClusterSettings(train=words))
+    assert config.data.corpora[0].root == "/mnt/corpora/BP4D 2013"
+    assert config.scale.bounds == (1, 8)
+    with pytest.raises(ValidationError, match="train"):
+        ClusterSettings(train=())  # jobs/train.py alone is the quickstart, which writes to the head's disk
+
+
+def test_the_service_takes_its_token_from_a_secret_and_the_training_job_gets_none() -> None:
+    settings = ClusterSettings(token_secret="other")
+    spec = ray_service(settings)["spec"]
+    (application,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
+    variable = Settings.model_validate(application["args"]).token_variable
+    for container in containers(spec["rayClusterConfig"]):
+        given = {entry["name"]: entry.get("valueFrom") for entry in container["env"]}
+        assert given[variable] == {"secretKeyRef": {"name": "other", "key": "token"}}
+    assert "other" not in str(ray_job(settings))
+
+
+def containers(cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    """The containers of a Kubernetes cluster: the head's, then one of each group."""
+    pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [pod["template"]["spec"]["containers"][0] for pod in pods]
+
+
+def test_a_service_keeps_no_machines_of_its_own() -> None:
+    groups = ray_service(ClusterSettings())["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert {group["minReplicas"] for group in groups} == {0}
 
 
 def test_storage_on_one_machines_disk_is_refused() -> None:
