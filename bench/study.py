@@ -3,14 +3,16 @@
     python bench/study.py --out runs/study --seeds 1 2 3 [--variants full au_only ...] [--field=value ...]
 
 Every run is `jobs/train.py --recipe quickstart+VARIANT --seed=S`, at most `--jobs` of them at a time on one local Ray
-cluster; finished runs are kept, so a study that was cut off goes on. The corpora and their test sides are the same in
-all runs, so differences to `full` are paired by subject: the interval of a difference resamples subjects
-and averages over seeds; the spread over seeds stands beside it.
+cluster; finished runs are kept, so a study that was cut off goes on; one that was trained with other fields is refused.
+The corpora and their test sides are the same in all runs, so differences to `full` are paired by subject and seed: the
+interval of a difference resamples subjects and averages over seeds; the spread over seeds stands beside it. Last comes
+the noise floor: how far a figure of the full model moves with the choice of the people it is tested on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 from ssm.metrics import (
     AUTable,
     Estimate,
-    bootstrap,
+    bootstrap_difference,
     confusion_by_subject,
     f1_score,
     hits_by_subject,
@@ -37,13 +39,14 @@ from ssm.metrics import (
     unweighted_recall,
 )
 from ssm_platform.cli import override, split_assignments
-from ssm_platform.evaluation import fit
+from ssm_platform.config import RunConfig
+from ssm_platform.evaluation import fit, noise_floor
 from ssm_platform.machine import describe_machine
 from ssm_platform.prediction_files import from_parquet
 from ssm_platform.predictions import Table
 from ssm_platform.preparation import prepare
 from ssm_platform.recipes import recipe
-from ssm_platform.results import Evaluation
+from ssm_platform.results import Evaluation, NoiseFloor
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VARIANTS = ("full", "au_only", "fe_only", "no_tsp", "no_dpm", "fixed_prior", "au_to_fe", "fe_to_au", "mal")
@@ -52,6 +55,8 @@ MEASURES = {
     "macro F1": lambda counts: macro(f1_score(counts)),
     "UAR": unweighted_recall,
 }
+NOISE = {"AU AUC": "auc", "macro F1": "macro_f1", "UAR": "uar"}
+"""Each measure's field of `NoiseFloor`."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,15 @@ class Run:
 
     evaluation: Evaluation
     counts: Mapping[str, NDArray[np.int64]]  # by measure: what a bootstrap over subjects (S, ...) resamples
+    noise: NoiseFloor
+
+
+Runs = Mapping[int, Run]
+"""The finished runs of a variant by seed."""
+
+
+class OtherSettings(ValueError):
+    """A folder holds a run that was trained with other settings than those asked for."""
 
 
 def main() -> None:
@@ -71,45 +85,88 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each with one thread")
     parser.add_argument("--table-only", action="store_true", help="print the table of the runs that are finished")
     options, fields = parser.parse_known_args()
+    study = Study(options.out.absolute(), options.recipe, tuple(fields))
+    wanted = [(variant, seed) for seed in options.seeds for variant in options.variants]
+    try:
+        others = agreed({study.folder(*one): study.differing(*one) for one in study.finished(wanted)})
+        if others and (fields or not options.table_only):
+            raise OtherSettings(f"the runs in {study.out} have {_named(others)}: give these fields, or another --out")
+    except OtherSettings as error:
+        parser.error(str(error))
     if not options.table_only:
-        _train_all(options, fields)
-    runs = {variant: _finished(options.out, options.recipe, variant, options.seeds) for variant in options.variants}
+        _train_all(study, wanted, options.jobs)
     print(f"<!-- python {' '.join(sys.argv)} -->\n\nMachine: {describe_machine()}\n")
-    print(table({variant: found for variant, found in runs.items() if found}))
+    if others:
+        print(f"Unlike the recipe, these runs have {_named(others)}.\n")
+    runs: dict[str, dict[int, Run]] = {}
+    for variant, seed in study.finished(wanted):
+        runs.setdefault(variant, {})[seed] = _read(study.folder(variant, seed))
+    print(table({variant: runs[variant] for variant in options.variants if variant in runs}))
 
 
-def _train_all(options: argparse.Namespace, fields: list[str]) -> None:
+@dataclass(frozen=True)
+class Study:
+    """Where the runs of a study lie, and what each is asked to be."""
+
+    out: Path
+    base: str  # recipe that the variants modify
+    fields: tuple[str, ...]  # of the command line
+
+    def folder(self, variant: str, seed: int) -> Path:
+        return self.out / f"{self.base}-{variant}-{seed}"
+
+    def config(self, variant: str, seed: int) -> RunConfig:
+        return override(recipe(f"{self.base}+{variant}"), {"seed": seed, **split_assignments(self.fields)})
+
+    def finished(self, wanted: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        return [one for one in wanted if (self.folder(*one) / "evaluation.json").is_file()]
+
+    def differing(self, variant: str, seed: int) -> dict[str, Any]:
+        """Fields that decide numbers and have another value in the finished run than is asked for: theirs."""
+        file = self.folder(variant, seed) / "run.json"
+        try:
+            theirs = RunConfig.model_validate(json.loads(file.read_text())["config"]).mathematics()
+        except (OSError, ValueError, KeyError) as error:
+            raise OtherSettings(f"{file}: cannot tell how this run was trained: {error}; remove its folder") from error
+        ours = self.config(variant, seed).mathematics()
+        return {name: theirs.get(name) for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)}
+
+
+def agreed(differing: Mapping[Path, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What all runs have in common beside the recipe; `OtherSettings` where they differ among themselves."""
+    first = next(iter(differing), None)
+    for folder, others in differing.items():
+        if others != differing[first]:
+            one, other = (f"{place.name} has {_named(differing[place])}" for place in (first, folder))
+            raise OtherSettings(f"{folder.parent} holds runs with different settings: {one}, {other}")
+    return {} if first is None else differing[first]
+
+
+def _named(fields: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in fields.items()) or "the recipe's"
+
+
+def _train_all(study: Study, wanted: Sequence[tuple[str, int]], jobs: int) -> None:
     import ray
 
-    prepare(override(recipe(options.recipe), split_assignments(fields)))  # the corpora are written once, by one process
-    context = ray.init(num_cpus=4 * options.jobs, include_dashboard=False, object_store_memory=2**30)
+    prepare(study.config("full", 1))  # the corpora are written once, by one process
+    context = ray.init(num_cpus=4 * jobs, include_dashboard=False, object_store_memory=2**30)
     environment = {**os.environ, "RAY_ADDRESS": context.address_info["address"], "OMP_NUM_THREADS": "1"}
-    wanted = [(variant, seed) for seed in options.seeds for variant in options.variants]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(partial(_train, options, fields, environment), wanted))
+    finished = study.finished(wanted)
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(partial(_train, study, environment), [one for one in wanted if one not in finished]))
     ray.shutdown()
 
 
-def _train(options: argparse.Namespace, fields: list[str], environment: dict[str, str], one: tuple[str, int]) -> None:
+def _train(study: Study, environment: dict[str, str], one: tuple[str, int]) -> None:
     variant, seed = one
-    folder = _folder(options.out, options.recipe, variant, seed)
-    if (folder / "evaluation.json").is_file():
-        return
+    folder = study.folder(variant, seed)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(REPOSITORY / "jobs" / "train.py"), f"--recipe={options.recipe}+{variant}"]
-    command += [f"--name={folder.name}", f"--storage={folder.parent}", f"--seed={seed}", *fields]
+    command = [sys.executable, str(REPOSITORY / "jobs" / "train.py"), f"--recipe={study.base}+{variant}"]
+    command += [f"--name={folder.name}", f"--storage={folder.parent}", f"--seed={seed}", *study.fields]
     with folder.with_suffix(".log").open("w") as log:
         code = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
     print(f"{folder.name}: {'done' if code == 0 else f'exit code {code}, see {log.name}'}", file=sys.stderr, flush=True)
-
-
-def _folder(out: Path, base: str, variant: str, seed: int) -> Path:
-    return out.absolute() / f"{base}-{variant}-{seed}"
-
-
-def _finished(out: Path, base: str, variant: str, seeds: Sequence[int]) -> list[Run]:
-    folders = [_folder(out, base, variant, seed) for seed in seeds]
-    return [_read(folder) for folder in folders if (folder / "evaluation.json").is_file()]
 
 
 def _read(folder: Path) -> Run:
@@ -125,33 +182,44 @@ def _read(folder: Path) -> Run:
             counts["macro F1"] = hits_by_subject(found, rule.apply(found.probabilities, found.lengths))
         else:
             counts["UAR"] = confusion_by_subject(found)
-    return Run(Evaluation.read(folder / "evaluation.json"), counts)
+    return Run(Evaluation.read(folder / "evaluation.json"), counts, noise_floor(sides["test"]))
 
 
-def table(runs: Mapping[str, Sequence[Run]]) -> str:
+def table(runs: Mapping[str, Runs]) -> str:
     """Markdown: each variant's test figures (mean over seeds, spread over seeds), and its difference to `full`."""
     lines = [
         f"| variant | seeds | {' | '.join(f'{name} | to full' for name in MEASURES)} | map r (prior -> learned) |",
         f"|---|---|{'---|---|' * len(MEASURES)}---|",
     ]
+    full = runs.get("full", {})
     for variant, found in runs.items():
         cells = [variant, str(len(found))]
         for measure in MEASURES:
-            cells += [_mean(found, measure), _difference(found, runs.get("full", ()), measure)]
+            cells += [_mean(found, measure), "" if variant == "full" else _difference(found, full, measure)]
         lines.append(f"| {' | '.join([*cells, _map(found)])} |")
+    if full:
+        cells = [cell for measure in MEASURES for cell in ("", _noise(full, measure))]
+        lines.append(f"| {' | '.join(['noise floor', '', *cells, ''])} |")
     return "\n".join(lines)
 
 
-def _mean(found: Sequence[Run], measure: str) -> str:
-    values = [float(MEASURES[measure](run.counts[measure].sum(0))) for run in found if measure in run.counts]
+def _mean(found: Runs, measure: str) -> str:
+    values = [float(MEASURES[measure](run.counts[measure].sum(0))) for run in found.values() if measure in run.counts]
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.3f}" if values else ""
 
 
-def _difference(found: Sequence[Run], full: Sequence[Run], measure: str) -> str:
+def _noise(full: Runs, measure: str) -> str:
+    values = [run.noise.model_dump().get(NOISE[measure]) for run in full.values()]
+    known = [value for value in values if value is not None]
+    return f"± {np.mean(known):.3f}" if known else ""
+
+
+def _difference(found: Runs, full: Runs, measure: str) -> str:
+    """Over the seeds that both have finished."""
     pairs = [
-        (one.counts[measure], other.counts[measure])
-        for one, other in zip(found, full, strict=False)
-        if measure in one.counts and measure in other.counts and one is not other
+        (run.counts[measure], full[seed].counts[measure])
+        for seed, run in found.items()
+        if seed in full and measure in run.counts and measure in full[seed].counts
     ]
     if not pairs:
         return ""
@@ -161,12 +229,14 @@ def _difference(found: Sequence[Run], full: Sequence[Run], measure: str) -> str:
 
 def difference(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], measure: Any) -> Estimate:
     """Mean over seeds of measure(one) - measure(other), with its interval over the same subjects in all of them."""
-    both = np.stack([np.stack(pair, axis=1) for pair in pairs], axis=1)  # S seeds 2 ...
-    return bootstrap(both, lambda total: (measure(total[:, :, 0]) - measure(total[:, :, 1])).mean(1))
+    ones, others = (np.stack(side, axis=1) for side in zip(*pairs, strict=True))  # S seeds ...
+    return bootstrap_difference(ones, others, lambda total: measure(total).mean(1))
 
 
-def _map(found: Sequence[Run]) -> str:
-    maps = [run.evaluation.maps for run in found if run.evaluation.maps and run.evaluation.maps.learned_correlation]
+def _map(found: Runs) -> str:
+    maps = [
+        run.evaluation.maps for run in found.values() if run.evaluation.maps and run.evaluation.maps.learned_correlation
+    ]
     if not maps:
         return ""
     prior, learned = ([getattr(one, f"{name}_correlation") for one in maps] for name in ("prior", "learned"))
