@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 _GIB = 2**30
 _STORE_BYTES = (80 * 2**20, 2 * _GIB)
@@ -27,12 +28,37 @@ class ClusterError(ValueError):
 
 
 @dataclass(frozen=True)
-class ClusterSize:
-    """What the joined cluster declares in total."""
+class Node:
+    """What one node declares."""
 
     cpus: float
     gpus: float
-    nodes: int
+
+
+@dataclass(frozen=True)
+class ClusterSize:
+    """What the nodes of the joined cluster declare: a worker or a decode process fits on one of them or nowhere."""
+
+    each: tuple[Node, ...]
+
+    @property
+    def cpus(self) -> float:
+        """CPUs of all nodes together."""
+        return sum(node.cpus for node in self.each)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all nodes together."""
+        return sum(node.gpus for node in self.each)
+
+    @property
+    def largest(self) -> float:
+        """CPUs of the node that has most."""
+        return max((node.cpus for node in self.each), default=0.0)
+
+    def room(self, cpus: float, gpus: float = 0.0) -> int:
+        """How many processes of that size fit, node by node, as Ray Train's elastic policy counts them."""
+        return int(sum(min(node.cpus // cpus, node.gpus // gpus if gpus else node.cpus // cpus) for node in self.each))
 
 
 @contextmanager
@@ -53,9 +79,9 @@ def joined(cpus: float, *, dashboard: bool = True) -> Iterator[ClusterSize]:
 def _measured() -> ClusterSize:
     import ray
 
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    nodes = len(ray.nodes())  # type: ignore[no-untyped-call]
-    return ClusterSize(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0), nodes=nodes)
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    return ClusterSize(tuple(Node(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in alive))
 
 
 def will_join() -> bool:

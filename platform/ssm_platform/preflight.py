@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssm.vocabulary import Vocabulary
 from ssm_platform.cluster import ClusterSize
 from ssm_platform.config import RunConfig
 from ssm_platform.records import Manifest
@@ -52,38 +53,36 @@ def require(refusals: Iterable[Refusal]) -> None:
 
 
 def cpus_needed(config: RunConfig) -> float:
-    """CPUs the run declares to Ray: the workers, the decode processes and one for the reading tasks of Ray Data."""
-    scale, data = config.scale, config.data
-    return scale.bounds[0] * scale.cpus_per_worker + data.decode_workers * data.decode_cpus + 1
+    """CPUs the run declares to Ray at most: all its workers, the decode processes and one for Ray Data's reading.
+
+    Ray Train takes as many workers as fit, up to the maximum, and asks before Ray Data does.
+    """
+    return _cpus_with(config, config.scale.bounds[1])
+
+
+def _cpus_with(config: RunConfig, workers: int) -> float:
+    data = config.data
+    return workers * config.scale.cpus_per_worker + data.decode_workers * data.decode_cpus + 1
 
 
 def check_config(config: RunConfig) -> list[Refusal]:
-    """What the config alone shows: batches that workers cannot share, tasks without a corpus."""
-    return [*_check_batches(config), *_check_protocol(config)]
+    """What the config alone shows: batches that workers cannot share or cut, a protocol without its corpus."""
+    return [*_check_batches(config), *_check_accumulation(config), *_check_protocol(config)]
 
 
 def check_cluster(config: RunConfig, size: ClusterSize) -> list[Refusal]:
-    """Whether the cluster can hold the workers beside Ray Data; an impossible budget would wait for ever."""
-    scale, data = config.scale, config.data
-    refusals = []
-    if (needed := cpus_needed(config)) > size.cpus:
-        refusals.append(
-            Refusal(
-                "scale.workers, scale.cpus_per_worker, data.decode_workers or data.decode_cpus",
-                f"{scale.bounds[0]} x {scale.cpus_per_worker:g} CPUs for workers + {data.decode_workers} x "
-                f"{data.decode_cpus:g} for decoding + 1 for reading = {needed:g}, but the cluster declares "
-                f"{size.cpus:g}; Ray Data would get no CPU and the run would hang",
-            )
-        )
-    if scale.gpu and scale.bounds[0] > size.gpus:
-        refusals.append(
-            Refusal("scale.gpu", f"{scale.bounds[0]} workers want a GPU each, the cluster has {size.gpus:g}")
-        )
-    return refusals
+    """Whether the cluster can hold the workers beside Ray Data; an impossible budget would wait for ever.
+
+    Ray Train grows to every worker that fits, whatever that leaves: so what counts is how many it would take here.
+    """
+    low, high = config.scale.bounds
+    fitting = size.room(config.scale.cpus_per_worker, float(config.scale.gpu))
+    budget = _check_budget(config, size, workers=max(low, min(high, fitting)))
+    return [*budget, *_check_gpus(config, size), *(_check_nodes(config, size, fitting) if not budget else [])]
 
 
 def check_data(config: RunConfig, splits: Mapping[str, Split]) -> list[Refusal]:
-    """Empty sides, corpora without labels, a single class: what would train half a model in silence."""
+    """Empty sides, sides without labels or of one class, labels that the model has not: half a model, or no figures."""
     refusals = [refusal for name, split in splits.items() for refusal in _check_split(config, name, split)]
     for task, setting, batch in (
         ("fe", "data.fe_batch", config.data.fe_batch),
@@ -167,6 +166,65 @@ def _check_batches(config: RunConfig) -> list[Refusal]:
     return [Refusal("scale.workers", why)]
 
 
+def _check_accumulation(config: RunConfig) -> list[Refusal]:
+    """Each worker cuts its share of either batch into that many micro-batches of at least a clip."""
+    workers, wanted = config.scale.bounds[1], config.train.accumulation
+    shares = {
+        setting: batch // workers
+        for setting, batch in (("data.fe_batch", config.data.fe_batch), ("data.au_batch", config.data.au_batch))
+        if batch
+    }
+    return [
+        Refusal(
+            "train.accumulation",
+            f"is {wanted}, but a worker's share of {setting} is {share} clips ({workers} workers): lower it, or raise "
+            f"the batch",
+        )
+        for setting, share in shares.items()
+        if share < wanted
+    ]
+
+
+def _check_budget(config: RunConfig, size: ClusterSize, workers: int) -> list[Refusal]:
+    scale, data = config.scale, config.data
+    if (needed := _cpus_with(config, workers)) <= size.cpus:
+        return []
+    why = (
+        f"{workers} x {scale.cpus_per_worker:g} CPUs for workers + {data.decode_workers} x {data.decode_cpus:g} for "
+        f"decoding + 1 for reading = {needed:g}, but the cluster declares {size.cpus:g}; Ray Data would get no CPU "
+        f"and the run would hang"
+    )
+    possible = int((size.cpus - _cpus_with(config, 0)) // scale.cpus_per_worker)
+    if workers > scale.bounds[0] <= possible:
+        why += f": at most {possible} workers leave it enough"
+    return [Refusal("scale.workers, scale.cpus_per_worker, data.decode_workers or data.decode_cpus", why)]
+
+
+def _check_gpus(config: RunConfig, size: ClusterSize) -> list[Refusal]:
+    low = config.scale.bounds[0]
+    if not config.scale.gpu or low <= size.gpus:
+        return []
+    return [Refusal("scale.gpu", f"{low} workers want a GPU each, the cluster has {size.gpus:g}")]
+
+
+def _check_nodes(config: RunConfig, size: ClusterSize, fitting: int) -> list[Refusal]:
+    """What fits into the cluster as a whole may still fit on no node."""
+    scale = config.scale
+    refusals = [
+        Refusal(setting, f"is {cpus:g}, but no node declares more than {size.largest:g} CPUs")
+        for setting, cpus in (
+            ("scale.cpus_per_worker", scale.cpus_per_worker),
+            ("data.decode_cpus", config.data.decode_cpus),
+        )
+        if cpus > size.largest
+    ]
+    if not refusals and fitting < scale.bounds[0] and (not scale.gpu or scale.bounds[0] <= size.gpus):
+        what = f"{scale.cpus_per_worker:g} CPUs{' and a GPU' if scale.gpu else ''}"
+        why = f"{scale.bounds[0]} workers of {what} each, but only {fitting} fit, each on one node"
+        refusals.append(Refusal("scale.workers or scale.cpus_per_worker", why))
+    return refusals
+
+
 def _check_protocol(config: RunConfig) -> list[Refusal]:
     held = [corpus.name for corpus in config.data.corpora if corpus.role == "test"]
     if config.protocol == "lodo" and not held:
@@ -176,16 +234,37 @@ def _check_protocol(config: RunConfig) -> list[Refusal]:
 
 def _check_split(config: RunConfig, name: str, split: Split) -> list[Refusal]:
     where = f"data.corpora.{name}"
-    trained = config.corpus(name).role == "train"
-    refusals = []
-    for side in ("train", "validation") if trained else ("test",):
+    refusals = _check_labels(config, where, split.test.labels)
+    for side, setting in _sides(config, name).items():
         manifest: Manifest = getattr(split, side)
         if not len(manifest):
-            setting = {"train": "test_parts", "validation": "validation_parts or holdout", "test": "root"}[side]
             refusals.append(Refusal(f"{where}.{setting}", f"the {side} side is empty"))
         elif (problem := label_problem(manifest)) is not None:
             refusals.append(Refusal(where, f"the {side} side {problem}"))
     return refusals
+
+
+def _sides(config: RunConfig, name: str) -> dict[str, str]:
+    """The sides of a corpus that must hold something, with the setting that fills each.
+
+    Under `published` the test side is the validation side, under `lodo` only corpora of role test have one.
+    """
+    if config.corpus(name).role == "test":
+        return {"test": "root"}
+    trained = {"train": "test_parts", "validation": "validation_parts or holdout"}
+    return {**trained, "test": "test_parts or holdout"} if config.protocol == "clean" else trained
+
+
+def _check_labels(config: RunConfig, where: str, labels: Vocabulary) -> list[Refusal]:
+    known = config.model.vocabulary
+    unknown = [
+        *(f"AU{au}" for au in labels.aus if au not in known.aus),
+        *(name for name in labels.expressions if name not in known.expressions),
+    ]
+    if not unknown:
+        return []
+    why = f"labels {', '.join(unknown)}, which model.vocabulary has not: add them there, or leave them out here"
+    return [Refusal(f"{where}.options or model.vocabulary", why)]
 
 
 def label_problem(manifest: Manifest) -> str | None:

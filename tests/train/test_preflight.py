@@ -11,7 +11,7 @@ import pytest
 from ssm.vocabulary import Vocabulary
 from ssm_platform import preflight
 from ssm_platform.cli import override
-from ssm_platform.cluster import ClusterSize
+from ssm_platform.cluster import ClusterSize, Node
 from ssm_platform.config import RunConfig
 from ssm_platform.recipes import tiny
 from ssm_platform.records import Manifest, Record
@@ -20,6 +20,10 @@ from ssm_platform.splits import Split
 
 def config(**changes: Any) -> RunConfig:
     return override(tiny(), {name.replace("__", "."): value for name, value in changes.items()})
+
+
+def cluster(*cpus: float, gpus: float = 0) -> ClusterSize:
+    return ClusterSize(tuple(Node(count, gpus) for count in cpus))
 
 
 def settings(refusals: list[preflight.Refusal]) -> str:
@@ -47,7 +51,7 @@ GOOD = {"bp4d": sides(au(0, 1)), "dfew": sides(fe("anger", "fear"))}
 def test_a_sound_run_is_not_refused(tmp_path: Path) -> None:
     sound = config(storage=str(tmp_path))
     assert preflight.check_config(sound) == []
-    assert preflight.check_cluster(sound, ClusterSize(4, 0, 1)) == []
+    assert preflight.check_cluster(sound, cluster(4)) == []
     assert preflight.check_data(sound, GOOD) == []
     assert preflight.check_storage(sound, 1000) == []
     assert preflight.check_sources(sound) == []
@@ -61,13 +65,45 @@ def test_workers_that_cannot_share_a_batch(workers: Any) -> None:
 
 
 def test_an_impossible_cpu_budget_would_hang() -> None:
-    found = settings(preflight.check_cluster(config(scale__workers=2, scale__cpus_per_worker=1), ClusterSize(2, 0, 1)))
+    found = settings(preflight.check_cluster(config(scale__workers=2, scale__cpus_per_worker=1), cluster(2)))
     assert "2 x 1 CPUs for workers + 1 x 0.5 for decoding + 1 for reading = 3.5" in found
     assert "declares 2" in found
 
 
+def test_a_group_that_would_grow_until_ray_data_has_no_cpu_is_refused_before() -> None:
+    elastic = config(scale__workers=[1, 2], scale__cpus_per_worker=1)
+    assert preflight.cpus_needed(elastic) == 3.5, "a cluster of its own holds the whole group"
+    assert preflight.check_cluster(elastic, cluster(4)) == []
+    found = settings(preflight.check_cluster(elastic, cluster(3)))
+    assert "2 x 1 CPUs for workers" in found
+    assert "at most 1 workers leave it enough" in found
+    of_one_per_node = config(scale__workers=[1, 2], scale__cpus_per_worker=1.55, data__decode_cpus=0.4)
+    assert preflight.check_cluster(of_one_per_node, cluster(3)) == [], "the second one does not fit"
+
+
+@pytest.mark.parametrize(
+    ("changes", "nodes", "message"),
+    [
+        ({"scale__cpus_per_worker": 2}, (1, 1, 1, 1), "scale.cpus_per_worker: is 2, but no node declares more than 1"),
+        ({"data__decode_cpus": 2}, (1, 1, 1, 1), "data.decode_cpus: is 2, but no node declares more than 1"),
+        ({"scale__workers": 2, "scale__cpus_per_worker": 2}, (3, 1, 1, 1), "only 1 fit, each on one node"),
+    ],
+)
+def test_what_fits_into_the_cluster_but_on_no_node(
+    changes: dict[str, Any], nodes: tuple[float, ...], message: str
+) -> None:
+    assert message in settings(preflight.check_cluster(config(**changes), cluster(*nodes)))
+
+
+def test_a_worker_wants_its_gpu_and_its_cpus_on_one_node() -> None:
+    apart = ClusterSize((Node(8, 0), Node(0, 1)))
+    greedy = config(scale__gpu=True)
+    assert "0 fit, each on one node" in settings(preflight.check_cluster(greedy, apart))
+    assert preflight.check_cluster(greedy, cluster(8, gpus=1)) == []
+
+
 def test_a_gpu_that_is_not_there() -> None:
-    assert "scale.gpu" in settings(preflight.check_cluster(config(scale__gpu=True), ClusterSize(8, 0, 1)))
+    assert "scale.gpu" in settings(preflight.check_cluster(config(scale__gpu=True), cluster(8)))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +118,43 @@ def test_a_gpu_that_is_not_there() -> None:
 )
 def test_data_that_would_train_half_a_model(splits: dict[str, Split], message: str) -> None:
     assert message in settings(preflight.check_data(config(), splits))
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (fe(), "data.corpora.dfew.test_parts or holdout: the test side is empty"),
+        (fe("anger", "anger"), "data.corpora.dfew: the test side has one class only"),
+    ],
+)
+def test_a_test_side_that_gives_no_figures_is_refused_before_training(test: Manifest, message: str) -> None:
+    splits = {**GOOD, "dfew": Split(fe("anger", "fear"), fe("anger", "fear"), test)}
+    assert message in settings(preflight.check_data(config(), splits))
+    left_out = config(protocol="lodo", data__corpora__bp4d__role="test", data__au_batch=0)
+    assert preflight.check_data(left_out, {**splits, "bp4d": Split(au(count=0), au(count=0), au(0, 1))}) == []
+
+
+def test_an_unlabelled_test_side_is_refused_before_training() -> None:
+    splits = {**GOOD, "bp4d": Split(au(0, 1), au(0, 1), au(-1, -1))}
+    assert "the test side has no AU labels" in settings(preflight.check_data(config(), splits))
+
+
+@pytest.mark.parametrize("role", ["train", "test"])
+def test_labels_that_the_model_has_not_are_refused_before_training(role: str) -> None:
+    foreign = Manifest.build("/x", "bp4d", "au", Vocabulary(aus=(1, 43)), [])
+    known = au(0, 1)
+    wider = Split(known, known, foreign) if role == "train" else Split(foreign, foreign, foreign)
+    found = settings(preflight.check_data(config(data__corpora__bp4d__role=role), {**GOOD, "bp4d": wider}))
+    assert "data.corpora.bp4d.options or model.vocabulary: labels AU43, which model.vocabulary has not" in found
+
+
+@pytest.mark.parametrize(("workers", "share"), [(1, 4), ([1, 2], 2)])
+def test_more_micro_batches_than_a_worker_has_clips(workers: Any, share: int) -> None:
+    fitting = config(scale__workers=workers, train__accumulation=share)
+    assert preflight.check_config(fitting) == []
+    found = settings(preflight.check_config(override(fitting, {"train.accumulation": share + 1})))
+    assert f"train.accumulation: is {share + 1}, but a worker's share of data.au_batch is {share} clips" in found
+    assert preflight.check_config(override(fitting, {"train.accumulation": share + 1, "data.au_batch": 0})) == []
 
 
 def test_a_task_without_its_corpus_and_a_corpus_without_its_task() -> None:

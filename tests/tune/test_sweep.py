@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ssm_platform.cli import override
-from ssm_platform.cluster import ClusterSize
+from ssm_platform.cluster import ClusterSize, Node
 from ssm_platform.config import RunConfig
 from ssm_platform.preflight import PreflightError
 from ssm_platform.recipes import tiny
@@ -55,18 +55,18 @@ def test_seeds_are_compared_between_finished_runs_only() -> None:
 
 
 def test_as_many_trials_at_once_as_the_budget_holds(base: RunConfig) -> None:
-    two = ClusterSize(cpus=4, gpus=0, nodes=1)
+    two = ClusterSize((Node(4, 0),))
     assert sweep_of(base).concurrent(two) == 1
-    assert sweep_of(base, cpus=8).concurrent(ClusterSize(cpus=64, gpus=0, nodes=1)) == 3
-    assert sweep_of(base).concurrent(ClusterSize(cpus=64, gpus=0, nodes=1)) == 31
+    assert sweep_of(base, cpus=8).concurrent(ClusterSize((Node(64, 0),))) == 3
+    assert sweep_of(base).concurrent(ClusterSize((Node(64, 0),))) == 31
     assert sweep_of(base, "scale.workers=1,2", method="grid").needed() == pytest.approx(2.51), "the greediest setting"
     on_gpus = override(base, {"scale.gpu": True})
-    assert sweep_of(on_gpus).concurrent(ClusterSize(cpus=64, gpus=2, nodes=1)) == 2
+    assert sweep_of(on_gpus).concurrent(ClusterSize((Node(64, 2),))) == 2
 
 
 def test_a_joined_cluster_that_is_too_small_for_one_trial_is_refused_by_setting(base: RunConfig) -> None:
     for cpus in (1.0, 2.0):
-        refusals = sweep_of(base)._refusals(ClusterSize(cpus=cpus, gpus=0, nodes=1))
+        refusals = sweep_of(base)._refusals(ClusterSize((Node(cpus, 0),)))
         assert len(refusals) == 1
         assert "data.decode_workers" in refusals[0].setting
         assert f"{cpus:g}" in refusals[0].why

@@ -102,7 +102,7 @@ class Sweep:
         """Trials at once. Tune's own default starts more than the cluster holds, and they wait for each other."""
         scale = self._greediest().scale
         by_cpu = int(min(size.cpus, self.config.cpus or size.cpus) / self.needed())
-        return max(1, min(by_cpu, int(size.gpus // scale.bounds[0])) if scale.gpu else by_cpu)
+        return max(1, min(by_cpu, int(size.gpus // scale.bounds[1])) if scale.gpu else by_cpu)
 
     def needed(self) -> float:
         """CPUs that one trial takes, its driver included."""
