@@ -1,5 +1,7 @@
 """A saved model: `model.safetensors`, `config.json` and a model card in one folder, written whole or not at all.
 
+A folder that also holds somebody's own files cannot be exchanged: there the three are replaced one after the other,
+`config.json` last, and only each file is whole at any moment.
 `config.json` carries the configuration, the texts, what the caller knows beside the weights (preprocessing, decision
 rule, metrics, data) and fingerprints of all that a prediction depends on. The text tower is never saved: folded
 prototypes are, so a saved model serves without it.
@@ -7,6 +9,8 @@ prototypes are, so a saved model serves without it.
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import hashlib
 import json
 import os
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _FORMAT = 1
 _FOLDED = "folded."
+_OLD = ".old."  # in the name of the folder that holds the old model between two renames
+_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of renameat2(2)
 
 
 class ModelFacts(BaseModel):
@@ -85,7 +91,7 @@ def _preprocessing_fingerprint(facts: ModelFacts) -> str:
 
 
 def save(model: SSM, folder: Path) -> None:
-    """Writes the folder next to its place and renames it there; an older folder of that name is replaced."""
+    """Writes the folder next to its place and puts it there; an older folder of that name is replaced (`_swap`)."""
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -181,7 +187,7 @@ def fetch(source: str | Path, **options: Any) -> Path:
     if Path(source).is_dir():
         return Path(source)
     if isinstance(source, Path) or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise ValueError(f"{source}: no such folder; expected one that `save_pretrained` wrote")
+        raise ValueError(f"{source}: no such folder; expected one that `save_pretrained` wrote{_left_behind(source)}")
     try:
         return Path(snapshot_download(source, allow_patterns=[WEIGHTS, CONFIG, CARD], **options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -212,20 +218,49 @@ def _unpack(tensors: dict[str, Tensor], prefix: str = _FOLDED) -> Prototypes | N
 
 
 def _swap(fresh: Path, folder: Path) -> None:
-    """Puts `fresh` in the place of `folder`: a reader sees the old one or the new one."""
+    """Puts `fresh` in the place of `folder`: a reader sees the old one or the new one.
+
+    Two exceptions: among foreign files ours are replaced one by one, and on a file system that cannot exchange two
+    folders there is none between two renames; a death there leaves the old one beside it, and `fetch` says where.
+    """
     os.chmod(fresh, 0o755)
     if not folder.exists():
         os.replace(fresh, folder)
-        return
-    if any(path.name not in (WEIGHTS, CONFIG, CARD) for path in folder.iterdir()):
-        # Someone else's files live there (a training run's folder): replace ours one by one, config last.
+    elif any(path.name not in (WEIGHTS, CONFIG, CARD) for path in folder.iterdir()):
         for name in (WEIGHTS, CARD, CONFIG):
             os.replace(fresh / name, folder / name)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    elif not _exchange(fresh, folder):
+        _replace(fresh, folder)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Each gets the other's name in one step (Linux); False where system or file system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+def _replace(fresh: Path, folder: Path) -> None:
+    """In two renames; the old folder comes back where the second fails."""
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_OLD}", dir=folder.parent))
     os.replace(folder, old / "gone")
-    os.replace(fresh, folder)
-    shutil.rmtree(old)
+    try:
+        os.replace(fresh, folder)
+    except OSError:
+        os.replace(old / "gone", folder)
+        raise
+    finally:
+        if folder.exists():
+            shutil.rmtree(old)
+
+
+def _left_behind(source: str | Path) -> str:
+    """What a save that died between two renames left of this folder, for the message that it is absent."""
+    folder = Path(source).absolute()
+    left = sorted(folder.parent.glob(f".{glob.escape(folder.name)}{_OLD}*/gone"))
+    return f". A save was interrupted: the model before it is {left[-1]}, rename that back" if left else ""
 
 
 def _check_fingerprints(model: SSM, saved: SavedConfig, path: Path) -> None:

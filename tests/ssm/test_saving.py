@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import tiny_model as tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from ssm import SSM
+from ssm import SSM, saving
 from ssm.preprocessing import Preprocessing
 from ssm.saving import CARD, CONFIG, WEIGHTS, ModelFacts
 
@@ -94,6 +95,85 @@ def test_a_failed_save_leaves_the_old_model(folder: Path, monkeypatch: pytest.Mo
         tiny.small_model(tiny.with_text(), seed=1).save_pretrained(folder)
     assert (folder / WEIGHTS).read_bytes() == before
     assert os.listdir(folder.parent) == ["model"]
+
+
+def test_a_reader_finds_a_model_at_any_moment_of_a_save(folder: Path) -> None:
+    if not saving._exchange(_copy(folder, "one"), _copy(folder, "two")):
+        pytest.skip("this file system cannot exchange two folders")
+    ended = threading.Event()
+
+    def replace() -> None:
+        for number in range(200):
+            saving._swap(_copy(folder, f"fresh-{number}"), folder)
+        ended.set()
+
+    saver = threading.Thread(target=replace)
+    saver.start()
+    looks = absent = 0
+    while not ended.is_set():
+        looks, absent = looks + 1, absent + (not (folder / CONFIG).exists())
+    saver.join()
+    assert (absent, looks > 200) == (0, True)
+
+
+def _copy(folder: Path, name: str) -> Path:
+    place = folder.parent / name
+    place.mkdir()
+    for file in (CONFIG, CARD):
+        (place / file).write_bytes((folder / file).read_bytes())
+    return place
+
+
+def test_a_death_between_two_renames_loses_nothing_and_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where folders cannot be exchanged: the second rename is where the process dies."""
+    weights, replace = (folder / WEIGHTS).read_bytes(), os.replace
+
+    def dies(source: Path, target: Path) -> None:
+        if target == folder:
+            raise KeyboardInterrupt  # as a signal would: nothing is put back
+        replace(source, target)
+
+    monkeypatch.setattr("ssm.saving._exchange", lambda *_: False)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dies)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.small_model(tiny.with_text(), seed=1).save_pretrained(folder)
+    with pytest.raises(
+        ValueError, match=r"A save was interrupted: the model before it is .*/\.model\.old\..*/gone"
+    ) as told:
+        SSM.from_pretrained(folder)
+    left = Path(str(told.value).split("before it is ")[1].split(", rename")[0])
+    left.rename(folder)
+    assert (folder / WEIGHTS).read_bytes() == weights
+    SSM.from_pretrained(folder).save_pretrained(folder)  # and without a death the two renames do
+    assert (folder / WEIGHTS).is_file()
+
+
+def test_a_refused_second_rename_puts_the_old_model_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, replace, refused = (folder / WEIGHTS).read_bytes(), os.replace, []
+
+    def refuses(source: Path, target: Path) -> None:
+        if target == folder and not refused:
+            refused.append(source)
+            raise OSError("no")
+        replace(source, target)
+
+    monkeypatch.setattr("ssm.saving._exchange", lambda *_: False)
+    monkeypatch.setattr(os, "replace", refuses)
+    with pytest.raises(OSError, match="no"):
+        tiny.small_model(tiny.with_text(), seed=1).save_pretrained(folder)
+    assert (folder / WEIGHTS).read_bytes() == weights
+    assert os.listdir(folder.parent) == ["model"]
+
+
+def test_among_foreign_files_the_configuration_comes_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "notes.txt").write_text("mine")
+    order, replace = [], os.replace
+    monkeypatch.setattr(
+        os, "replace", lambda source, target: (order.append(Path(target).name), replace(source, target))
+    )
+    tiny.small_model(tiny.with_text(), seed=1).save_pretrained(folder)
+    assert order == [WEIGHTS, CARD, CONFIG]
 
 
 def _edit(folder: Path, **changes: object) -> None:
