@@ -171,11 +171,18 @@ def measure_run(name: str, batch: int, workers: int, steps: int) -> float:
 
 
 def fleets(driver_s: float) -> dict[int, Prediction]:
-    """The published recipe on ever larger fleets: 20 clips a worker, spot machines."""
+    """The published recipe on ever larger fleets: 20 clips a worker, spot machines, whose price includes the cores."""
     costs = PUBLISHED.model_copy(update={"driver_s": driver_s})
     return {
         gpus: simulate(
-            costs, Fleet(workers=gpus, decode_cores=CORES_PER_GPU * gpus, clips_per_worker=20, lost_per_hour=0.05)
+            costs,
+            Fleet(
+                workers=gpus,
+                decode_cores=CORES_PER_GPU * gpus,
+                clips_per_worker=20,
+                lost_per_hour=0.05,
+                core_price=0.0,
+            ),
         )
         for gpus in FLEETS
     }

@@ -46,7 +46,9 @@ class Fleet(BaseModel):
     lost_per_hour: float = Field(default=0.0, ge=0, description="chance that one machine is lost within an hour (spot)")
     restart_s: float = Field(default=60.0, ge=0, description="time to be training again after a loss")
     worker_price: float = Field(default=1.3, ge=0, description="dollars per hour of one worker's machine")
-    core_price: float = Field(default=0.04, ge=0, description="dollars per hour of one decoding core")
+    core_price: float = Field(
+        default=0.04, ge=0, description="dollars per hour of one decoding core; 0 where it comes with a worker's"
+    )
 
 
 @dataclass(frozen=True)
