@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssm.vocabulary import ACTION_UNITS
+from ssm_platform.clip_names import sequence_of
 from ssm_platform.corpora import Corpus, corpus_named, refusal, settings_of, survey
 from ssm_platform.corpora.duplicates import same_content
 from ssm_platform.records import Manifest, Reading
@@ -130,7 +131,7 @@ def examine(
         options=settings.model_dump(mode="json"),
         fingerprint=manifest.fingerprint,
         records=len(manifest),
-        sequences=len({clip.rpartition("#")[0] or clip for clip in manifest.column("clip").to_pylist()}),
+        sequences=len({sequence_of(clip) for clip in manifest.column("clip").to_pylist()}),
         frames=int(manifest.lengths.sum()),
         subjects=len(manifest.codes("subject")[1]),
         seconds=_seconds(manifest),

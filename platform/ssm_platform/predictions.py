@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ssm.metrics import AUPredictions, AUTable, ExpressionPredictions, ExpressionTable
 from ssm.preprocessing import Preprocessing
 from ssm.vocabulary import Vocabulary
+from ssm_platform.clip_names import sequence_of
 from ssm_platform.clips import ClipConfig, ClipReader, Columns, Quarantine, to_batches
 from ssm_platform.plan import AU, evaluation_rows
 from ssm_platform.records import Manifest
@@ -104,7 +105,7 @@ class _Gatherer:
             return
         count = min(len(au_TA), int(self._manifest.lengths[record]) - start)
         labels = self._manifest.au_labels(record, start, count)
-        subject = self._subjects[record] or name.partition("#")[0]
+        subject = self._subjects[record] or sequence_of(name)
         self._au.update(name, subject, np.arange(start, start + count), au_TA[:count, self._au_columns], labels)
 
     def table(self) -> Table:

@@ -88,11 +88,6 @@ class Record:
     au_labels: npt.NDArray[np.int8] | None = None  # (L, A): 1 active, 0 not, -1 unknown; columns are the manifest's AUs
     aus: tuple[int, ...] = ()  # AU numbers of the columns; filled in by the manifest
 
-    @property
-    def sequence(self) -> str:
-        """The clip's name before any split at a gap: records of one sequence share it."""
-        return self.clip.rpartition("#")[0] if "#" in self.clip else self.clip
-
 
 @dataclass(frozen=True, slots=True)
 class Issue:

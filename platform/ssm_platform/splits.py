@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ssm_platform.clip_names import sequence_of
 from ssm_platform.config import CorpusConfig, Protocol
 from ssm_platform.records import Manifest
 
@@ -72,13 +73,9 @@ def _groups(manifest: Manifest) -> list[str]:
     subjects = manifest.column("subject").to_pylist()
     clips = manifest.column("clip").to_pylist()
     return [
-        f"subject {subject}" if subject else f"clip {_sequence(clip)}"
+        f"subject {subject}" if subject else f"clip {sequence_of(clip)}"
         for subject, clip in zip(subjects, clips, strict=True)
     ]
-
-
-def _sequence(clip: str) -> str:
-    return clip.rpartition("#")[0] if "#" in clip else clip
 
 
 def _drawn(manifest: Manifest, groups: list[str], among: Mask, share: float, salt: str) -> Mask:

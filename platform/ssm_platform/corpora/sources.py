@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ssm_platform.clip_names import part_name
 from ssm_platform.corpora.base import Cause, Report
 from ssm_platform.corpora.labels import FrameLabels, frame_number
 from ssm_platform.frames import UnreadableVideo, probe
@@ -98,7 +99,7 @@ def labelled_records(
     _report_jumps(labels, report)
     runs = np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1)
     for position, run in enumerate(runs if len(numbers) else []):
-        clip = who.clip if len(runs) == 1 else f"{who.clip}#{position}"
+        clip = who.clip if len(runs) == 1 else part_name(who.clip, position)
         yield _record(who, clip, frames, frame_at[run], labels.values[label_at[run]])
 
 
