@@ -70,10 +70,10 @@ def wait_ready(process: subprocess.Popen[bytes], url: str) -> None:
         if process.poll() is not None:
             sys.exit(f"the server ended at its start with exit code {process.returncode}; its reason stands above")
         try:
-            if requests.get(url, timeout=START_S).ok:
+            if requests.get(url, timeout=5).ok:
                 return
         except requests.RequestException:
-            pass  # not listening yet
+            pass  # not listening yet, or still loading the model
         time.sleep(0.5)
     sys.exit(f"{url}: not ready within {START_S} s")
 
