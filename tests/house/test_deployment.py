@@ -16,7 +16,7 @@ from serve.settings import Settings
 from ssm_platform.config import RunConfig
 from ssm_platform.deployment import ClusterSettings, NodeGroup, ray_job, ray_service, ray_up, write_all
 from ssm_platform.description import locate
-from ssm_platform.preflight import cpus_needed
+from ssm_platform.preflight import check_config, cpus_needed
 from ssm_platform.recipes import tiny
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -88,6 +88,7 @@ def test_the_training_job_reads_what_every_machine_can_read_and_finds_room_at_it
     kept = [group for group in settings.workers.values() for _ in range(group.minimum)]
     assert cpus_needed(config) <= sum(group.cpus for group in kept), "the run would be refused before machines come"
     assert config.scale.gpu
+    assert check_config(config) == []
     assert config.scale.bounds[0] <= sum(group.gpus for group in kept)
 
 
