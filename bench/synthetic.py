@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ssm_platform.machine import describe_machine
 from ssm_platform.synthetic import CORPORA, LabSpec, SyntheticSpec, WildSpec, corpus_jobs, run_job
 from ssm_platform.synthetic.behaviour import prototypes
 from ssm_platform.synthetic.dynamics import clip_course
@@ -33,11 +32,11 @@ def main() -> None:
     rows = {f"render {size} px": render_rate(size) for size in (64, 112, 192)}
     with tempfile.TemporaryDirectory() as folder:
         rows |= {f"write {name}": corpus_rate(name, Path(folder)) for name in CORPORA}
-    print(f"machine: {machine()}")
+    print(f"machine: {describe_machine()}")
     for name, rate in rows.items():
         print(f"{name:16} {rate:7.0f} frames/s per core")
     if options.json is not None:
-        options.json.write_text(json.dumps({"machine": machine(), "frames_per_second": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"machine": describe_machine(), "frames_per_second": rows}, indent=1) + "\n")
 
 
 def render_rate(size: int, clips: int = 12, frames: int = 32) -> float:
@@ -66,17 +65,6 @@ def corpus_rate(name: str, folder: Path) -> float:
         run_job(job)
     frames = 400 if name in ("bp4d", "disfa") else 500
     return frames / (time.process_time() - started)
-
-
-def machine() -> str:
-    """What the numbers hold for."""
-    names = [line.split(":", 1)[1].strip() for line in _cpu_lines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def _cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []
 
 
 if __name__ == "__main__":

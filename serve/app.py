@@ -15,11 +15,11 @@ def build(settings: Settings) -> Application:
     """The application that `settings` describes. ValueError where the model cannot be served."""
     from serve.deployments import application
     from ssm_platform.description import locate, pinned, registry_uri
-    from ssm_platform.reader import ClipReader
+    from ssm_platform.reader import ModelReader
 
     registry = registry_uri(settings.registry)  # replicas stand in other folders
     settings = settings.model_copy(update={"model": pinned(settings.model, registry), "registry": registry})
-    ClipReader(
+    ModelReader(
         locate(settings.model, settings.registry), "cpu"
     )  # a model that does not fit is refused here, not in a replica's log
     return application(settings, _token(settings))

@@ -25,7 +25,7 @@ from ssm_platform.assembly import ClipAnswers
 from ssm_platform.description import ModelDescription, locate
 
 if TYPE_CHECKING:
-    from ssm_platform.reader import ClipReader
+    from ssm_platform.reader import ModelReader
 
 _KEPT = 2  # models in memory: the current one, and one that videos under way may still ask for
 _FRESH_S = 5.0
@@ -53,7 +53,7 @@ class Inference:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = ModelMetrics()
-        self._readers: OrderedDict[str, ClipReader] = OrderedDict()  # by version, the current one last
+        self._readers: OrderedDict[str, ModelReader] = OrderedDict()  # by version, the current one last
         self._served: Served | None = None
         self._batcher = Batcher(self._read, settings.batch)
         self._loading = asyncio.Lock()
@@ -112,13 +112,13 @@ class Inference:
             if self._served is not None:
                 self._readers.move_to_end(self._served.description.version)
 
-    def _load(self, model: str) -> ClipReader:
-        from ssm_platform.reader import ClipReader  # the other replicas import this module without paying for torch
+    def _load(self, model: str) -> ModelReader:
+        from ssm_platform.reader import ModelReader  # the other replicas import this module without paying for torch
 
         threads = self._settings.threads or max(1, int(self._settings.inference.cpus))
-        return ClipReader(locate(model, self._settings.registry), self._settings.device, threads)
+        return ModelReader(locate(model, self._settings.registry), self._settings.device, threads)
 
-    def _keep(self, reader: ClipReader) -> None:
+    def _keep(self, reader: ModelReader) -> None:
         self._readers[reader.description.version] = reader
         self._readers.move_to_end(reader.description.version)
         while len(self._readers) > _KEPT:

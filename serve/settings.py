@@ -9,9 +9,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ssm_platform.analysis import Faces
+from ssm_platform.decoders import Decoder
+
 MIB = 2**20
-Faces = Literal["all", "main"]
-"""Which faces of a video are answered: every one, or the main person's."""
 
 
 class Limits(BaseModel):
@@ -94,7 +95,7 @@ class Settings(BaseModel):
     batch: int = Field(default=8, ge=1, le=1024, description="most clips in one forward pass")
     in_flight: int = Field(default=8, ge=1, le=256, description="clips of one video sent to the model ahead of answers")
     faces: Faces = Field(default="all", description="faces answered when a request does not say")
-    decoder: Literal["decord", "av", "torchcodec"] = Field(default="av", description="video decoder")
+    decoder: Decoder = Field(default="av", description="video decoder")
     token_variable: str | None = Field(
         default=None, description="environment variable holding the bearer token clients must send; None: no token"
     )

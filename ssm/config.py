@@ -17,6 +17,10 @@ PriorName = Literal["authors_bp4d", "authors_disfa", "emfacs", "uniform", "scram
 Directions = Literal["both", "au_to_fe", "fe_to_au", "none"]
 
 
+PRIOR_OFF = 0.02
+"""What a prior says of an expression and an AU that nothing links."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -83,7 +87,7 @@ class MappingConfig(_Frozen):
         default=None, description="prior of your own, one row per expression, one column per AU"
     )
     on: float = Field(default=1.0, gt=0, description="prior where the table links expression and AU")
-    off: float = Field(default=0.02, ge=0, description="prior elsewhere")
+    off: float = Field(default=PRIOR_OFF, ge=0, description="prior elsewhere")
     seed: int = Field(default=0, ge=0, description='seed of the column permutation of the "scrambled" prior')
     gate: float = Field(default=0.1, gt=0, lt=1, description="start of both fusion gates")
     learn: Directions = Field(

@@ -22,6 +22,7 @@ from ssm.explain import Explainer
 from ssm.model import SSM
 from ssm.preprocessing import Frames, Preprocessing, center, normalise
 from ssm.rules import DecisionRule
+from ssm.segments import segment_centres
 from ssm.vocabulary import Vocabulary
 
 Floats = NDArray[np.float32]
@@ -59,11 +60,6 @@ class Prediction:
     window_starts: NDArray[np.int64]  # W
     window_expression: Floats  # W E
     window_why: Floats | None  # W E A
-
-    @property
-    def expression_name(self) -> str:
-        """The likeliest expression of the clip."""
-        return self.vocabulary.expressions[int(self.expression.argmax())]
 
 
 class Predictor:
@@ -236,14 +232,6 @@ class _Vote:
             offset += len(probabilities)
         self._held = self._held[ready:]
         self._before = together[max(0, offset - self._rule.reach) : offset]
-
-
-def segment_centres(length: int, count: int) -> NDArray[np.int64]:
-    """The frames that stand for a clip in evaluation: centres of `count` equal segments; the last repeated if short."""
-    if length < count:
-        return np.minimum(np.arange(count), length - 1)
-    edges = np.arange(count + 1) * length // count
-    return np.asarray((edges[:-1] + edges[1:]) // 2, np.int64)
 
 
 def _array(tensor: Tensor) -> Floats:

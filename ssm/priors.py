@@ -12,7 +12,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from ssm.config import MappingConfig
+from ssm.config import PRIOR_OFF, MappingConfig
 from ssm.vocabulary import BASIC_EXPRESSIONS, NEUTRAL, Vocabulary
 
 Links = Mapping[str, tuple[int, ...]]
@@ -81,7 +81,7 @@ def _uniform(config: MappingConfig, vocabulary: Vocabulary) -> Tensor:
 
 
 def cooccurrence(
-    expressions: Tensor, au_targets: Tensor, au_mask: Tensor, vocabulary: Vocabulary, off: float = 0.02
+    expressions: Tensor, au_targets: Tensor, au_mask: Tensor, vocabulary: Vocabulary, off: float = PRIOR_OFF
 ) -> tuple[tuple[float, ...], ...]:
     """A prior counted from frames labelled with both: the share of an expression's frames that show the AU.
 

@@ -81,10 +81,10 @@ def expected(video: Path, model: Path) -> tuple[str, Rows]:
     """The model's version, and its rows for the video."""
     from ssm_platform.analysis import analyse
     from ssm_platform.assembly import Row
-    from ssm_platform.reader import ClipReader
+    from ssm_platform.reader import ModelReader
     from ssm_platform.tables import record
 
-    reader = ClipReader(model, "cpu", threads=1)
+    reader = ModelReader(model, "cpu", threads=1)
     labels = reader.description.vocabulary
     rows = [record(result, labels) for result in analyse([video], reader) if isinstance(result, Row)]
     return reader.description.version, rows

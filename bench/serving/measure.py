@@ -259,13 +259,13 @@ def measure(known: argparse.Namespace, folder: Path) -> list[Figure]:
     import ray
     from ray import serve
 
-    from ssm_platform.reader import ClipReader
+    from ssm_platform.reader import ModelReader
 
     cores = os.cpu_count() or 1
     model = save_model(folder / "model")
     video = write_video(folder / "face.mp4", 8)
     site = start_service(model, cores)
-    reader = ClipReader(model, "cpu", threads=cores)
+    reader = ModelReader(model, "cpu", threads=cores)
     figures: list[Figure] = []
     if "tensor" in known.only:
         figures += measure_tensor(site, reader, known.seconds, known.rounds)

@@ -1,6 +1,6 @@
 """A video or pictures to rows: decode, find and follow faces, cut them out, read them, in bounded memory.
 
-    for result in analyse([Path("clip.mp4")], ClipReader("runs/a/model")):   # Row and Window, as they are ready
+    for result in analyse([Path("clip.mp4")], ModelReader("runs/a/model")):   # Row and Window, as they are ready
         ...
 
 `face_stream` is the part without a model (the video replica of the service runs it), `Assembler` the part that makes
@@ -24,14 +24,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from ssm.preprocessing import Preprocessing, center
 from ssm_platform import faces as tracking
 from ssm_platform.assembly import Assembler, Clip, Face, Row, Window
+from ssm_platform.decoders import Decoder
 from ssm_platform.description import ModelDescription
 from ssm_platform.faces import FaceSettings, MainFace
 from ssm_platform.inputs import InputInfo, InputLimits, frames_of, inspect
 
 if TYPE_CHECKING:
-    from ssm_platform.reader import ClipReader
+    from ssm_platform.reader import ModelReader
 
 Item = TypeVar("Item")
+Faces = Literal["all", "main"]
+"""Which faces of a video are answered: every one, or the main person's."""
 _AHEAD = 64  # frames of faces that may wait for the model
 
 
@@ -40,9 +43,9 @@ class AnalysisOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    faces: Literal["all", "main"] = Field(default="all", description="every face, or the main person only")
+    faces: Faces = Field(default="all", description="every face, or the main person only")
     most_faces: int = Field(default=8, ge=1, description="faces followed at once; the largest are kept")
-    decoder: Literal["decord", "av", "torchcodec"] = Field(default="av", description="video decoder")
+    decoder: Decoder = Field(default="av", description="video decoder")
     detection: FaceSettings = Field(default=FaceSettings(), description="how faces are found and followed")
     limits: InputLimits = Field(default=InputLimits(), description="what is accepted")
 
@@ -58,7 +61,7 @@ class FaceFrame:
 
 
 def analyse(
-    paths: Sequence[Path], reader: ClipReader, options: AnalysisOptions | None = None, batch: int = 8
+    paths: Sequence[Path], reader: ModelReader, options: AnalysisOptions | None = None, batch: int = 8
 ) -> Iterator[Row | Window]:
     """Rows and windows of one video (or of pictures), in order of frames. ValueError for an input that is refused.
 
@@ -134,7 +137,7 @@ def _crops(image: NDArray[np.uint8], found: Sequence[tracking.Face], preprocessi
     ]
 
 
-def _read(assembler: Assembler, reader: ClipReader, clips: list[Clip]) -> None:
+def _read(assembler: Assembler, reader: ModelReader, clips: list[Clip]) -> None:
     answers = reader.read(np.stack([clip.crops for clip in clips]))
     for number, clip in enumerate(clips):
         assembler.answer(clip, answers.clip(number))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ssm.config import PRIOR_OFF
 from ssm.priors import cooccurrence
 from ssm.vocabulary import Vocabulary
 from ssm_platform.records import UNKNOWN, Manifest, Record
@@ -28,7 +29,7 @@ class CountedPrior:
 
 
 def count_prior(
-    aus: Manifest, expressions: Manifest, vocabulary: Vocabulary, off: float = 0.02, part: str | None = None
+    aus: Manifest, expressions: Manifest, vocabulary: Vocabulary, off: float = PRIOR_OFF, part: str | None = None
 ) -> CountedPrior:
     """P(AU | expression) over the frames that both manifests label, in the order of `vocabulary`.
 

@@ -25,7 +25,7 @@ from ssm_platform.analysis import AnalysisOptions, analyse
 from ssm_platform.assembly import Row
 from ssm_platform.description import ModelDescription, locate, pinned, registry_uri
 from ssm_platform.inputs import PICTURE_ENDINGS, VIDEO_ENDINGS, InputInfo, inspect
-from ssm_platform.reader import ClipReader
+from ssm_platform.reader import ModelReader
 from ssm_platform.storage import open_storage
 from ssm_platform.tables import open_table
 
@@ -53,7 +53,7 @@ class PredictSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Job:
-    """One input: a path or s3:// address, and its name below the output folder, without ending."""
+    """One input: a path or s3:// address, and its name below the output folder, to which endings are added."""
 
     source: str
     name: str
@@ -110,7 +110,7 @@ class Worker:
     def __init__(self, out: str, settings: PredictSettings) -> None:
         self._out, self._settings = Path(out), settings
         folder = locate(settings.model, settings.registry)
-        self._reader = ClipReader(folder, settings.device, threads=max(1, int(settings.cpus)))
+        self._reader = ModelReader(folder, settings.device, threads=max(1, int(settings.cpus)))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         job = Job(str(batch["source"][0]), str(batch["name"][0]))
@@ -118,7 +118,7 @@ class Worker:
         return {key: [value] for key, value in asdict(outcome).items()}
 
 
-def predict_one(job: Job, out: Path, reader: ClipReader, settings: PredictSettings) -> Outcome:
+def predict_one(job: Job, out: Path, reader: ModelReader, settings: PredictSettings) -> Outcome:
     """Write everything of one input below `out`; a refused input gives a failed outcome, not an error."""
     import time
 
@@ -136,7 +136,7 @@ def predict_one(job: Job, out: Path, reader: ClipReader, settings: PredictSettin
     return Outcome(job.source, "done", "", facts["video"]["frames"], facts["rows"], time.perf_counter() - start)
 
 
-def _write(path: Path, job: Job, out: Path, reader: ClipReader, settings: PredictSettings) -> dict[str, Any]:
+def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: PredictSettings) -> dict[str, Any]:
     """Table, plots and overlay of one local file; returns the sidecar's facts."""
     from ssm_platform.overlay import write_overlay
     from ssm_platform.timeline import plot_faces

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ssm.config import ModelConfig
 from ssm.preprocessing import AU_AUGMENTATION, CLIP_MEAN, CLIP_STD, Augmentation, Preprocessing
 from ssm.step import TrainConfig
+from ssm_platform.decoders import Decoder
 from ssm_platform.storage import default_place
 
 Protocol = Literal["clean", "published", "lodo"]
@@ -76,7 +77,7 @@ class DataConfig(_Frozen):
     corpora: tuple[CorpusConfig, ...] = Field(min_length=1, description="the corpora, of either task, in any number")
     fe_batch: int = Field(default=12, ge=0, description="expression clips in a global batch")
     au_batch: int = Field(default=8, ge=0, description="AU clips in a global batch")
-    decoder: Literal["decord", "av", "torchcodec"] = Field(default="decord", description="video decoder")
+    decoder: Decoder = Field(default="decord", description="video decoder")
     decode_workers: int = Field(default=1, ge=1, le=1024, description="decode processes of the training stream")
     decode_cpus: float = Field(default=0.5, gt=0, le=64, description="CPUs that each decode process declares to Ray")
     resize: int | None = Field(

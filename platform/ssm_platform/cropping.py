@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ssm_platform.decoders import Decoder
 from ssm_platform.face_detectors import Detector
 from ssm_platform.faces import Face, FaceSettings, MainFace, crop, resize, track
 from ssm_platform.frames import UnreadableVideo, decode_image, encode_jpeg, open_frames
@@ -55,7 +56,7 @@ class CropSettings(BaseModel):
     min_face_share: float = Field(
         default=0.25, ge=0, le=1, description="share of frames with a face below which a clip is quarantined"
     )
-    decoder: Literal["decord", "av", "torchcodec"] = Field(default="decord", description="video decoder")
+    decoder: Decoder = Field(default="decord", description="video decoder")
 
 
 class _Image(NamedTuple):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 from ssm_platform.video_index import Access, UnreadableVideo, VideoIndex, video_stream
 
 _log = logging.getLogger(__name__)
+_THREADS = 1  # of one reader: its own threads would multiply with those of the worker pool
+
+Decoder = Literal["decord", "av", "torchcodec"]
+"""Names of the decoders, for typed settings."""
 
 
 class VideoReader(Protocol):
@@ -31,13 +35,13 @@ class VideoReader(Protocol):
         """Let go of the file and its buffers."""
 
 
-def open_reader(index: VideoIndex, decoder: str, threads: int = 1) -> VideoReader:
+def open_reader(index: VideoIndex, decoder: str) -> VideoReader:
     """A reader by name; ValueError for an unknown name or one that is not installed."""
     try:
-        return _DECODERS[decoder_in_use(index, decoder)](index, threads)
+        return _DECODERS[decoder_in_use(index, decoder)](index)
     except _Unsuitable as error:
         _log_once(logging.WARNING, index.info.path, str(error))
-        return _AvReader(index, threads)
+        return _AvReader(index)
 
 
 def decoder_in_use(index: VideoIndex, decoder: str) -> str:
@@ -62,7 +66,7 @@ class _Unsuitable(Exception):
 class _AvReader:
     """PyAV: decodes from the key frame before, or from the start where only counting is exact."""
 
-    def __init__(self, index: VideoIndex, threads: int) -> None:
+    def __init__(self, index: VideoIndex) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
@@ -70,7 +74,7 @@ class _AvReader:
         self._index = index
         self._container: Any = av.open(index.info.path, metadata_errors="replace")
         self._stream = video_stream(index.info.path, self._container)
-        self._stream.codec_context.thread_count = threads
+        self._stream.codec_context.thread_count = _THREADS
         self._decoded: Iterator[Any] = self._container.decode(self._stream)
         self._next = 0  # number of the frame that `_decoded` yields next; -1 while that is not known
         self._turns = index.info.rotation // 90
@@ -131,9 +135,8 @@ class _AvReader:
 
     def _reopen(self) -> None:
         """From the very first frame; a seek to 0 is not that in every container."""
-        threads = self._stream.codec_context.thread_count
         self.close()
-        self.__init__(self._index, threads)  # type: ignore[misc]
+        self.__init__(self._index)  # type: ignore[misc]
 
     def _decode_until(self, frame: int) -> Any | None:
         """The frame of this number, or None where decoding began or ended without it.
@@ -161,15 +164,15 @@ class _AvReader:
 
 
 class _DecordReader:
-    """decord, one thread by default: its own threads multiply with those of the worker pool."""
+    """decord; where it counts other frames than the index it is not used."""
 
-    def __init__(self, index: VideoIndex, threads: int) -> None:
+    def __init__(self, index: VideoIndex) -> None:
         decord = _imported("decord", "pip install 'ssm-platform[platform]' on x86-64 Linux")
         decord.logging.set_level(decord.logging.QUIET)
         self._info = index.info
         self._error = decord.DECORDError
         try:
-            self._reader: Any = decord.VideoReader(index.info.path, ctx=decord.cpu(0), num_threads=threads)
+            self._reader: Any = decord.VideoReader(index.info.path, ctx=decord.cpu(0), num_threads=_THREADS)
         except (self._error, RuntimeError) as error:
             raise _Unsuitable(f"decord cannot open it ({_first_line(error)})") from error
         if len(self._reader) != index.info.frames:
@@ -189,12 +192,12 @@ class _DecordReader:
 class _TorchcodecReader:
     """torchcodec in its exact seek mode; optional, needs a system FFmpeg."""
 
-    def __init__(self, index: VideoIndex, threads: int) -> None:
+    def __init__(self, index: VideoIndex) -> None:
         torchcodec = _imported("torchcodec.decoders", "pip install 'ssm-platform[torchcodec]' and a system FFmpeg 4-9")
         self._info = index.info
         try:
             self._reader: Any = torchcodec.VideoDecoder(
-                index.info.path, dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode="exact"
+                index.info.path, dimension_order="NHWC", num_ffmpeg_threads=_THREADS, seek_mode="exact"
             )
         except (RuntimeError, ValueError) as error:
             raise _Unsuitable(f"torchcodec cannot open it ({_first_line(error)})") from error
@@ -227,10 +230,10 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-_DECODERS: dict[str, Callable[[VideoIndex, int], VideoReader]] = {
+_DECODERS: dict[str, Callable[[VideoIndex], VideoReader]] = {
     "decord": _DecordReader,
     "av": _AvReader,
     "torchcodec": _TorchcodecReader,
 }
-DECODERS = tuple(_DECODERS)
-"""Names of the decoders; the first is the default."""
+DECODERS: tuple[str, ...] = get_args(Decoder)
+"""Names of the decoders."""

@@ -228,11 +228,6 @@ class MainFace:
             self._weights[face.face_id] = self._weights.get(face.face_id, 0.0) + weight
         self._together.update((a.face_id, b.face_id) for a in seen for b in seen if a.face_id < b.face_id)
 
-    @property
-    def weights(self) -> Mapping[int, float]:
-        """The weight of every face so far."""
-        return self._weights
-
     def ids(self) -> list[int]:
         """Ids of the main person's faces, heaviest first; empty where no face was seen."""
         taken: list[int] = []

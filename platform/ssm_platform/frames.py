@@ -5,9 +5,8 @@ Frame i of a video is its i-th frame in order of display, whatever its rate; tim
 shown. Every decoder returns the same frames (`decoders`, `video_index`). Knows records, not labels; no Ray.
 
     probe(path) -> VideoInfo                              frames, rate, size, rotation
-    read_frames(path, [0, 5, 5, 3]) -> (4, H, W, 3)       any order, repeats allowed
     iterate_frames(path) -> TimedFrame(number, timestamp, image), memory flat in the length of the video
-    open_frames(record, root) -> FrameSource              frames of one manifest record, 0..length-1
+    open_frames(record, root) -> FrameSource              frames of one manifest record, 0..length-1: any order, repeats
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ __all__ = [
     "iterate_frames",
     "open_frames",
     "probe",
-    "read_frames",
     "read_image",
 ]
 
@@ -77,28 +75,15 @@ def decoder_of(path: str | Path, decoder: str = "decord") -> str:
     return decoder_in_use(index_video(path), decoder)
 
 
-def read_frames(
-    path: str | Path, indices: Sequence[int], decoder: str = "decord", threads: int = 1
-) -> NDArray[np.uint8]:
-    """Frames (n, H, W, 3) of a video in the order asked for."""
-    index = index_video(path)
-    check_indices(str(path), indices, index.info.frames)
-    reader = open_reader(index, decoder, threads)
-    try:
-        return _read_any_order(reader, indices, index.info)
-    finally:
-        reader.close()
-
-
 def iterate_frames(
-    path: str | Path, decoder: str = "decord", threads: int = 1, start: int = 0, stop: int | None = None
+    path: str | Path, decoder: str = "decord", start: int = 0, stop: int | None = None
 ) -> Iterator[TimedFrame]:
     """Frames start..stop-1 in order, a few in memory at a time."""
     index = index_video(path)
     end = index.info.frames if stop is None else stop
     if not 0 <= start <= end <= index.info.frames:
         raise ValueError(f"{path}: frames {start}..{end} asked for, it has {index.info.frames}")
-    reader = open_reader(index, decoder, threads)
+    reader = open_reader(index, decoder)
     try:
         for first in range(start, end, _CHUNK):
             numbers = range(first, min(first + _CHUNK, end))
@@ -108,15 +93,15 @@ def iterate_frames(
         reader.close()
 
 
-def open_frames(record: Record, root: str | Path, decoder: str = "decord", threads: int = 1) -> FrameSource:
+def open_frames(record: Record, root: str | Path, decoder: str = "decord") -> FrameSource:
     """The frames of a record below its manifest's root (a folder; for shards also an s3:// prefix)."""
     if record.kind == "shard":
-        from ssm_platform.shards import shard_frames
+        from ssm_platform.shards import ShardFrames
 
-        return shard_frames(record, str(root))
+        return ShardFrames(record, str(root))
     if record.kind == "frames":
         return _FolderFrames(record, Path(root))
-    return _VideoFrames(record, Path(root), decoder, threads)
+    return _VideoFrames(record, Path(root), decoder)
 
 
 def check_indices(name: str, indices: Sequence[int], length: int) -> None:
@@ -129,7 +114,7 @@ def check_indices(name: str, indices: Sequence[int], length: int) -> None:
 class _VideoFrames:
     """The frames start..start+length-1 of a video file; it stays open between reads."""
 
-    def __init__(self, record: Record, root: Path, decoder: str, threads: int) -> None:
+    def __init__(self, record: Record, root: Path, decoder: str) -> None:
         self._path = root / record.source
         self._start = record.start
         self.length = record.length
@@ -141,7 +126,7 @@ class _VideoFrames:
                 f"the video has {index.info.frames}",
             )
         self._info = index.info
-        self._reader = open_reader(index, decoder, threads)
+        self._reader = open_reader(index, decoder)
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         check_indices(str(self._path), indices, self.length)

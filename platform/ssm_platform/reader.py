@@ -1,6 +1,6 @@
 """A saved model made ready to read clips: what serving, the command line and notebooks load.
 
-`ClipReader` is `ssm.predictor.Predictor` with a version and answers that travel between processes without torch. A
+`ModelReader` is `ssm.predictor.Predictor` with a version and answers that travel between processes without torch. A
 folder whose preprocessing does not fit its weights, its fingerprints or this code is refused.
 """
 
@@ -22,7 +22,7 @@ from ssm_platform.description import ModelDescription
 _CHUNK = 2**22
 
 
-class ClipReader:
+class ModelReader:
     """A model on its device. Not for use by several threads at once."""
 
     def __init__(self, folder: str | Path, device: str = "auto", threads: int | None = None) -> None:

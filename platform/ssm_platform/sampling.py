@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ssm.segments import segment_centres, segment_edges
+
 _STREAM = 1  # keeps these draws apart from those of the augmentation, which uses the same seed
 
 
@@ -35,11 +37,9 @@ class Windows(NamedTuple):
 def segment_indices(length: int, count: int, seed: int | None = None) -> NDArray[np.int64]:
     """`count` ascending frame numbers, one per segment: random with a seed (training), centres without (evaluation)."""
     _check(length, count)
-    if length < count:
-        return np.minimum(np.arange(count), length - 1)
-    edges = np.arange(count + 1) * length // count
-    if seed is None:
-        return (edges[:-1] + edges[1:]) // 2
+    if seed is None or length < count:
+        return segment_centres(length, count)
+    edges = segment_edges(length, count)
     return np.random.default_rng([seed, _STREAM]).integers(edges[:-1], edges[1:])
 
 

@@ -115,6 +115,7 @@ class ShardFrames:
     """The frames of a shard's record (a `frames.FrameSource`). StorageError, a ValueError, where they cannot be had."""
 
     def __init__(self, record: Record, root: str) -> None:
+        """A record of kind "shard", and the folder or `s3://` prefix that its shard lies below."""
         self._clip, self._source, self._start, self.length = record.clip, record.source, record.start, record.length
         self._root = root
 
@@ -183,11 +184,6 @@ class ShardFrames:
         if image is None:
             raise StorageError(self._key, f"clip {self._clip!r}, frame {number}: not an image OpenCV can decode")
         return np.asarray(image, np.uint8)
-
-
-def shard_frames(record: Record, root: str) -> ShardFrames:
-    """The frames of a record of kind "shard" below a folder or an `s3://` prefix."""
-    return ShardFrames(record, root)
 
 
 def _checksum(clip: str, start: int, number: int, data: bytes | memoryview) -> int:

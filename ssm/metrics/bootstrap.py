@@ -35,7 +35,19 @@ def bootstrap(
     counts: NDArray[Any], measure: Measure, *, replicates: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Estimate:
     """Percentile interval of `measure` over subjects; `counts` is (S, ...counts). A function of its arguments."""
-    return _estimate(counts, measure, replicates, level, seed)
+    subjects = len(counts)
+    if subjects == 0:
+        raise ValueError("a bootstrap needs at least one subject, got none")
+    rows, times = np.unique(counts.reshape(subjects, -1), axis=0, return_counts=True)
+    generator = np.random.default_rng(seed)
+    figures = []
+    for start in range(0, replicates, _CHUNK):
+        drawn = generator.multinomial(subjects, times / subjects, size=min(_CHUNK, replicates - start))
+        totals = drawn.astype(np.float64) @ rows.astype(np.float64)
+        figures.append(np.asarray(measure(totals.reshape(-1, *counts.shape[1:])), np.float64))
+    tail = (1 - level) / 2
+    low, high = _quantiles(np.concatenate(figures), (tail, 1 - tail))
+    return Estimate(np.asarray(measure(counts.sum(0, keepdims=True))[0], np.float64), low, high)
 
 
 def bootstrap_difference(
@@ -51,23 +63,8 @@ def bootstrap_difference(
     if counts.shape != others.shape:
         raise ValueError(f"a paired difference needs the same subjects: counts are {counts.shape} and {others.shape}")
     both = np.stack([counts, others], axis=1)
-    return _estimate(both, lambda total: measure(total[:, 0]) - measure(total[:, 1]), replicates, level, seed)
-
-
-def _estimate(counts: NDArray[Any], measure: Measure, replicates: int, level: float, seed: int) -> Estimate:
-    subjects = len(counts)
-    if subjects == 0:
-        raise ValueError("a bootstrap needs at least one subject, got none")
-    rows, times = np.unique(counts.reshape(subjects, -1), axis=0, return_counts=True)
-    generator = np.random.default_rng(seed)
-    figures = []
-    for start in range(0, replicates, _CHUNK):
-        drawn = generator.multinomial(subjects, times / subjects, size=min(_CHUNK, replicates - start))
-        totals = drawn.astype(np.float64) @ rows.astype(np.float64)
-        figures.append(np.asarray(measure(totals.reshape(-1, *counts.shape[1:])), np.float64))
-    tail = (1 - level) / 2
-    low, high = _quantiles(np.concatenate(figures), (tail, 1 - tail))
-    return Estimate(np.asarray(measure(counts.sum(0, keepdims=True))[0], np.float64), low, high)
+    options: dict[str, Any] = {"replicates": replicates, "level": level, "seed": seed}
+    return bootstrap(both, lambda total: measure(total[:, 0]) - measure(total[:, 1]), **options)
 
 
 def _quantiles(figures: Values, levels: tuple[float, float]) -> tuple[Values, Values]:

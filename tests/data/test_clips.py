@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import ray
+from stamp import read_stamp, stamp
 
 from ssm.preprocessing import Augmentation, Preprocessing
 from ssm.vocabulary import Vocabulary
@@ -24,7 +25,6 @@ from ssm_platform.plan import AU, FE, Plan, PlanConfig, Rows, evaluation_rows
 from ssm_platform.records import Manifest, Record
 from ssm_platform.sampling import segment_indices, window_indices
 from ssm_platform.streams import ClipStream, batches
-from ssm_platform.synthetic.stamp import read_stamp, stamp
 
 T, SIDE = 4, 64
 VOCABULARY = Vocabulary(aus=(1, 2, 4, 12), expressions=("happiness", "neutral", "fear"))

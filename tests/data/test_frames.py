@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from stamp import read_stamp, stamp
 
 from ssm_platform.frames import (
     DECODERS,
@@ -22,15 +24,20 @@ from ssm_platform.frames import (
     iterate_frames,
     open_frames,
     probe,
-    read_frames,
     read_image,
 )
 from ssm_platform.records import Record
-from ssm_platform.synthetic.stamp import read_stamp, stamp
 
 WIDTH, HEIGHT, CLIP = 160, 96, 7
 ALTERNATE = {"auto-alt-ref": "1", "lag-in-frames": "16"}
 OPEN_GROUPS = {"x264-params": "open-gop=1:bframes=3:keyint=20:scenecut=0"}
+
+
+def read_frames(path: Path, indices: Sequence[int], decoder: str = "decord") -> NDArray[np.uint8]:
+    """Frames of a whole video, as a manifest's record gives them."""
+    record = Record(clip="c", source=path.name, kind="video", start=0, length=probe(path).frames)
+    with closing(open_frames(record, path.parent, decoder)) as source:
+        return source.read(indices)
 
 
 def write_video(

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from stamp import read_stamp, stamp
 
 from ssm.vocabulary import Vocabulary
 from ssm_platform.corpora import corpora
@@ -35,7 +36,6 @@ from ssm_platform.ingest import (
 )
 from ssm_platform.records import Manifest, Record
 from ssm_platform.shards import FaceMark, ShardFrames
-from ssm_platform.synthetic.stamp import read_stamp, stamp
 
 CORPUS = "raw"  # no row of the table of owners' crops
 SIDE = 96

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faulty_s3 import Faulty
+from stamp import read_stamp, stamp
 
 from ssm.vocabulary import Vocabulary
 from ssm_platform import shards
@@ -16,7 +17,6 @@ from ssm_platform.frames import encode_jpeg, open_frames
 from ssm_platform.records import Manifest, Record
 from ssm_platform.shards import FaceMark, ShardFrames, ShardWriter, StoredFrame
 from ssm_platform.storage import Storage, StorageError, open_storage
-from ssm_platform.synthetic.stamp import read_stamp, stamp
 
 SIDE = 96
 LENGTHS = {"first": 40, "second": 7, "third": 60}

@@ -16,23 +16,23 @@ from ssm_platform.analysis import analyse
 from ssm_platform.assembly import Row
 from ssm_platform.batch_predict import Job, PredictSettings, find_jobs, predict_all, predict_one
 from ssm_platform.frames import probe
-from ssm_platform.reader import ClipReader
+from ssm_platform.reader import ModelReader
 from ssm_platform.tables import read_table, to_frame
 
 
 @pytest.fixture(scope="module")
-def reader(model_folder: Path) -> ClipReader:
-    return ClipReader(model_folder, "cpu", threads=1)
+def reader(model_folder: Path) -> ModelReader:
+    return ModelReader(model_folder, "cpu", threads=1)
 
 
-def expected(video: Path, reader: ClipReader) -> pd.DataFrame:
+def expected(video: Path, reader: ModelReader) -> pd.DataFrame:
     vocabulary = reader.description.vocabulary
     return to_frame((result for result in analyse([video], reader) if isinstance(result, Row)), vocabulary)
 
 
 @pytest.mark.parametrize("table", ["csv", "parquet"])
 def test_one_input_gives_its_table_pictures_overlay_and_sidecar(
-    table: str, face_video: Path, reader: ClipReader, model_folder: Path, tmp_path: Path
+    table: str, face_video: Path, reader: ModelReader, model_folder: Path, tmp_path: Path
 ) -> None:
     settings = PredictSettings(model=str(model_folder), table=table, plots=True, overlay=True)
     job = Job(str(face_video), "in/face.mp4")
@@ -52,7 +52,7 @@ def test_one_input_gives_its_table_pictures_overlay_and_sidecar(
 
 
 def test_a_change_of_input_settings_or_model_is_done_again(
-    face_video: Path, reader: ClipReader, model_folder: Path, other_model_folder: Path, tmp_path: Path
+    face_video: Path, reader: ModelReader, model_folder: Path, other_model_folder: Path, tmp_path: Path
 ) -> None:
     video = tmp_path / "v.mp4"
     video.write_bytes(face_video.read_bytes())
@@ -63,13 +63,13 @@ def test_a_change_of_input_settings_or_model_is_done_again(
     assert predict_one(job, out, reader, main).status == "done"
     os.utime(video, ns=(1, 1))
     assert predict_one(job, out, reader, main).status == "done"
-    assert predict_one(job, out, ClipReader(other_model_folder, "cpu", threads=1), main).status == "done"
+    assert predict_one(job, out, ModelReader(other_model_folder, "cpu", threads=1), main).status == "done"
     (out / "v.mp4.json").write_text("{ cut off")
     assert predict_one(job, out, reader, main).status == "done"
 
 
 def test_an_input_that_cannot_be_read_fails_alone_and_leaves_no_table(
-    reader: ClipReader, model_folder: Path, tmp_path: Path
+    reader: ModelReader, model_folder: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"not a video")
@@ -95,7 +95,7 @@ def test_inputs_are_found_and_twins_are_refused(tmp_path: Path) -> None:
 
 
 def test_objects_of_a_bucket_are_read(
-    face_video: Path, reader: ClipReader, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    face_video: Path, reader: ModelReader, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moto = pytest.importorskip("moto.server")
     boto3 = pytest.importorskip("boto3")
@@ -125,7 +125,7 @@ def test_ray_data_writes_the_same_tables_and_resumes(
     ray_cluster: None,
     face_video: Path,
     face_frames: list[NDArray[np.uint8]],
-    reader: ClipReader,
+    reader: ModelReader,
     model_folder: Path,
     tmp_path: Path,
     write_video: Callable[..., Path],

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from ssm_platform.analysis import AnalysisOptions, analyse
 from ssm_platform.assembly import Row, Window
-from ssm_platform.reader import ClipReader
+from ssm_platform.reader import ModelReader
 from ssm_platform.tables import csv_header, csv_lines
 
 Frames = list[NDArray[np.uint8]]
@@ -62,7 +62,7 @@ def test_the_three_forms_and_the_command_line_give_the_same_numbers(
     assert [{name: row[name] for name in table[0]} for row in rows] == document["rows"]
     assert lines[0]["type"] == "start"
     assert lines[-1] == {"type": "end", "rows": len(rows)}
-    reader = ClipReader(model_folder, "cpu", threads=1)
+    reader = ModelReader(model_folder, "cpu", threads=1)
     local = list(analyse([face_video], reader, AnalysisOptions(most_faces=4)))
     vocabulary = reader.description.vocabulary
     own = csv_header(vocabulary) + csv_lines((result for result in local if isinstance(result, Row)), vocabulary)

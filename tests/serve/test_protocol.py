@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from serve.protocol import DATATYPES, InferenceRequest, ProtocolError, decode, encode
-from ssm_platform.reader import ClipReader
+from ssm_platform.reader import ModelReader
 
 FRAMES, SIZE = 8, 32  # of the tiny model
 INFER = "/v2/models/ssm/infer"
@@ -40,7 +40,7 @@ def request(clips: NDArray[np.uint8], **changes: Any) -> dict[str, Any]:
 def test_json_and_binary_tensors_give_the_models_numbers(
     client: TestClient, clips: NDArray[np.uint8], model_folder: Path
 ) -> None:
-    expected = ClipReader(model_folder, "cpu", threads=1).read(clips)
+    expected = ModelReader(model_folder, "cpu", threads=1).read(clips)
     plain = client.post(INFER, json=request(clips, data=clips.ravel().tolist())).json()
     header = json.dumps(
         request(clips, parameters={"binary_data_size": clips.nbytes}) | {"parameters": {"binary_data_output": True}}

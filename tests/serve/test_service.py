@@ -24,7 +24,7 @@ from serve.client import Client
 from serve.settings import Scaling, Settings
 from ssm_platform.analysis import AnalysisOptions, analyse
 from ssm_platform.assembly import Row
-from ssm_platform.reader import ClipReader
+from ssm_platform.reader import ModelReader
 from ssm_platform.tables import record
 
 pytestmark = pytest.mark.ray
@@ -74,7 +74,7 @@ def deploy(settings: Settings) -> None:
 
 
 def expected(video: Path, model: Path) -> list[dict[str, Any]]:
-    reader = ClipReader(model, "cpu", threads=1)
+    reader = ModelReader(model, "cpu", threads=1)
     rows = analyse([video], reader, AnalysisOptions())
     return [record(row, reader.description.vocabulary) for row in rows if isinstance(row, Row)]
 
@@ -140,7 +140,7 @@ def test_http_gives_the_numbers_of_the_command_line(service: Service, face_video
     assert events[0]["type"] == "start"
     assert same(rows, wanted)
     assert len(client.csv(face_video).splitlines()) == len(wanted) + 1
-    assert client.model()["version"] == ClipReader(model_folder, "cpu").description.version
+    assert client.model()["version"] == ModelReader(model_folder, "cpu").description.version
 
 
 def test_replicas_killed_under_load_lose_nothing(service: Service, short_video: Path, model_folder: Path) -> None:
@@ -175,7 +175,7 @@ def test_the_model_changes_without_a_failed_request(
     service: Service, short_video: Path, model_folder: Path, other_model_folder: Path
 ) -> None:
     wanted = {
-        ClipReader(folder, "cpu").description.version: expected(short_video, folder)
+        ModelReader(folder, "cpu").description.version: expected(short_video, folder)
         for folder in (model_folder, other_model_folder)
     }
     answers: list[dict[str, Any]] = []

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from ssm_platform.cli import override
 from ssm_platform.recipes import recipe, tiny
 from ssm_platform.search.findings import Estimate, findings, setting_table, write_tables
 from ssm_platform.search.report import render, write_recipe
-from ssm_platform.search.space import Setting, apply, parse_space
+from ssm_platform.search.space import Setting, parse_space
 from ssm_platform.search.sweep import Sweep, SweepConfig
 from ssm_platform.search.trials import Records, Trial
 
@@ -93,7 +94,7 @@ def test_the_page_stands_alone_and_the_best_setting_is_a_recipe(tmp_path: Path) 
     assert "&lt;script&gt;alert" in page
     assert "Prompt styles compared" in page
     trained = recipe(str(path))
-    assert trained.mathematics() == apply(base, settings[0]).mathematics()
+    assert trained.mathematics() == override(base, settings[0]).mathematics()
     assert trained.data.corpora == base.data.corpora
 
 

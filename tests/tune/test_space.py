@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssm.prompts import load_style
+from ssm_platform.cli import override
 from ssm_platform.recipes import tiny
-from ssm_platform.search.space import Choices, Range, SpaceError, apply, key, parse_space, read_space
+from ssm_platform.search.space import Choices, Range, SpaceError, key, parse_space, read_space
 
 BASE = tiny()
 
@@ -46,7 +47,7 @@ def test_every_kind_of_field_of_the_issue_can_be_varied() -> None:
     ]  # fmt: skip
     space = parse_space(words, BASE)
     for setting in space.random(20, seed=1):
-        assert apply(BASE, setting).model.text.style == setting["model.text.style"]
+        assert override(BASE, setting).model.text.style == setting["model.text.style"]
 
 
 @settings(max_examples=20, deadline=None)

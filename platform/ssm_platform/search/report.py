@@ -14,10 +14,11 @@ import jinja2
 
 from ssm_platform import cluster, preflight
 from ssm_platform.assessment import Outcome, assess
+from ssm_platform.cli import override
 from ssm_platform.machine import describe_machine
 from ssm_platform.search import charts
 from ssm_platform.search.findings import Findings, findings, write_tables
-from ssm_platform.search.space import Setting, apply
+from ssm_platform.search.space import Setting
 from ssm_platform.search.sweep import Sweep
 from ssm_platform.search.trials import Trial
 from ssm_platform.storage import open_storage
@@ -38,7 +39,7 @@ class SweepReport:
 
 
 def conclude(sweep: Sweep, command: str) -> SweepReport:
-    """Write everything that follows from the trials so far, and test the best model. ValueError where all failed."""
+    """Write everything that follows from the trials so far, and test the best model; without one where all failed."""
     found = findings(sweep.trials())
     write_tables(found, sweep.folder)
     recipe = None if found.best is None else write_recipe(sweep, found.best.setting)
@@ -50,7 +51,7 @@ def conclude(sweep: Sweep, command: str) -> SweepReport:
 
 def write_recipe(sweep: Sweep, setting: Setting) -> Path:
     """`best.json`: the recipe with the best setting, reading the corpora where the recipe read them."""
-    config = apply(sweep.base, setting).model_copy(update={"name": f"{sweep.config.name}-best"})
+    config = override(sweep.base, setting).model_copy(update={"name": f"{sweep.config.name}-best"})
     open_storage(str(sweep.folder)).write("best.json", config.model_dump_json(indent=2).encode())
     return sweep.folder / "best.json"
 
@@ -91,7 +92,7 @@ def render(sweep: Sweep, found: Findings, recipe: Path | None, outcome: Outcome 
 
 def _test(sweep: Sweep, trial: Trial) -> Outcome:
     """The best trial's model on test clips, and in the registry beside the runs."""
-    with cluster.joined(preflight.cpus_needed(apply(sweep.base, trial.setting))):
+    with cluster.joined(preflight.cpus_needed(override(sweep.base, trial.setting))):
         config = sweep.ground().config(trial)
         result = complete(open_run(config))  # trains nothing; writes the model where a death came before that
         return assess(result.folder, registry=f"{Path(sweep.base.storage).absolute()}/registry")

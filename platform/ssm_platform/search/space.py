@@ -83,7 +83,7 @@ Dimension = Choices | Range
 
 @dataclass(frozen=True)
 class Space:
-    """The dimensions of a sweep by field, and where each was asked for."""
+    """The dimensions of a sweep by field."""
 
     dimensions: dict[str, Dimension]
 
@@ -146,11 +146,6 @@ def parse_space(arguments: Sequence[str], base: RunConfig) -> Space:
     return Space(dimensions)
 
 
-def apply(base: RunConfig, setting: Setting) -> RunConfig:
-    """The recipe with the fields of a setting. OverrideError where it refuses them together."""
-    return override(base, setting)
-
-
 def key(setting: Setting) -> str:
     """Names a setting: equal for equal settings."""
     return json.dumps(setting, sort_keys=True)
@@ -192,7 +187,7 @@ def _range(base: RunConfig, field: str, value: dict[str, Any], where: str) -> Ra
 
 def _accepts(base: RunConfig, field: str, value: Any) -> bool:
     try:
-        apply(base, {field: value})
+        override(base, {field: value})
     except OverrideError:
         return False
     return True
@@ -206,7 +201,7 @@ def _check(base: RunConfig, field: str, dimension: Dimension, where: str) -> Non
         raise SpaceError(f"{where}: {field} cannot be varied: all trials share the corpora; sweep each by itself")
     for value in dimension.probes():
         try:
-            model = apply(base, {field: value}).model
+            model = override(base, {field: value}).model
             if field.startswith("model.") and model.text.tower is not None:
                 descriptions(model.text, model.vocabulary)
                 prior_matrix(model.mapping, model.vocabulary)

@@ -17,11 +17,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ssm_platform import cluster, ingest, preflight
-from ssm_platform.cli import OverrideError
+from ssm_platform.cli import OverrideError, override
 from ssm_platform.config import CorpusConfig, RunConfig, anchored
 from ssm_platform.ingest import IngestSettings
 from ssm_platform.preparation import load
-from ssm_platform.search.space import Space, SpaceError, apply
+from ssm_platform.search.space import Space, SpaceError
 from ssm_platform.search.trials import TRIAL_CPUS, Budget, Ground, Records, Trial
 from ssm_platform.storage import open_storage
 from ssm_platform.trainer import open_run
@@ -162,7 +162,7 @@ class Sweep:
         probes = [{field: value} for field, dimension in self.space.dimensions.items() for value in dimension.probes()]
         for setting in probes if listed is None else [trial.setting for trial in listed]:
             try:
-                yield apply(self.base, setting)
+                yield override(self.base, setting)
             except OverrideError as error:
                 raise SpaceError(f"the recipe refuses {setting}: {error}") from error
 

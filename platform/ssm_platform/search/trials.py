@@ -16,8 +16,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ssm_platform.cli import override
 from ssm_platform.config import RunConfig
-from ssm_platform.search.space import Setting, apply, key
+from ssm_platform.search.space import Setting, key
 
 TRIAL_CPUS = 0.01
 """CPUs of a trial's driver function, which only waits; Tune accepts no trial without resources."""
@@ -108,6 +109,6 @@ class Ground:
 
     def config(self, trial: Trial) -> RunConfig:
         """The run that a trial is."""
-        config = apply(self.base, {**trial.setting, "seed": trial.seed})
+        config = override(self.base, {**trial.setting, "seed": trial.seed})
         config = config.model_copy(update={"name": trial.name, "storage": str(self.folder / "trials")})
         return config.anchored(self.cwd)

@@ -8,8 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-
-from ssm_platform.synthetic.stamp import LIMIT, Stamp, StampError, read_stamp, stamp
+from stamp import LIMIT, Stamp, StampError, read_stamp, stamp
 
 
 def noisy_frame(size: int, seed: int) -> np.ndarray:
