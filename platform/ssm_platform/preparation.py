@@ -16,7 +16,7 @@ from ssm_platform.config import CorpusConfig, RunConfig, anchored
 from ssm_platform.corpora.registry import read_corpus
 from ssm_platform.plan import Plan, PlanConfig
 from ssm_platform.records import Manifest, Reading
-from ssm_platform.splits import Split, split
+from ssm_platform.splits import Source, Split, split_all
 
 LOG = logging.getLogger(__name__)
 
@@ -53,13 +53,15 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Reads and splits every corpus; ValueError of the reader or the split where one cannot be used."""
-    return Prepared(
-        {corpus.name: split(load(corpus), corpus, config.protocol, config.seed) for corpus in config.data.corpora}
-    )
+    return Prepared(split_all([_source(corpus) for corpus in config.data.corpora], config.protocol, config.seed))
 
 
 def load(corpus: CorpusConfig) -> Manifest:
     """The manifest of one corpus under its name in the config; a synthetic one that is absent is written."""
+    return _source(corpus).manifest
+
+
+def _source(corpus: CorpusConfig) -> Source:
     if corpus.manifest is not None:
         manifest = Manifest.read(anchored(corpus.manifest, Path.cwd()))
     else:
@@ -69,7 +71,8 @@ def load(corpus: CorpusConfig) -> Manifest:
         reading = read_corpus(corpus.reader or corpus.name, root, **corpus.options)
         _tell(corpus.name, root, reading)
         manifest = reading.manifest
-    return Manifest(manifest.root, corpus.name, manifest.task, manifest.labels, manifest.table)
+    renamed = Manifest(manifest.root, corpus.name, manifest.task, manifest.labels, manifest.table)
+    return Source(renamed, corpus, reader=manifest.corpus)
 
 
 def _tell(name: str, root: Path, reading: Reading) -> None:
