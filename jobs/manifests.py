@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
+from ssm_platform.cli import explain
 from ssm_platform.deployment import ClusterSettings, write_all
 
 
@@ -15,9 +18,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write into (default: here)")
     parser.add_argument("--settings", type=Path, help="YAML file with fields of ClusterSettings to change")
     arguments = parser.parse_args()
-    changes = yaml.safe_load(arguments.settings.read_text()) if arguments.settings else {}
-    for path in write_all(ClusterSettings.model_validate(changes), arguments.out):
-        print(path)
+    try:
+        settings = ClusterSettings() if arguments.settings is None else read_settings(arguments.settings)
+        for path in write_all(settings, arguments.out):
+            print(path)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def read_settings(path: Path) -> ClusterSettings:
+    """The settings in a YAML file; ValueError or OSError names it and says what is wrong."""
+    try:
+        return ClusterSettings.model_validate(yaml.safe_load(path.read_text()) or {})
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error)}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
 
 
 if __name__ == "__main__":

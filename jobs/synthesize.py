@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
+from pydantic import ValidationError
 from tqdm import tqdm
 
+from ssm_platform.cli import explain
 from ssm_platform.synthetic import CORPORA, PRESETS, SyntheticSpec, write_corpus
 from ssm_platform.synthetic.sample import write_sample
 from ssm_platform.synthetic.sheets import au_sheet, people_sheet, write_sheet
@@ -21,6 +24,16 @@ from ssm_platform.synthetic.sheets import au_sheet, people_sheet, write_sheet
 def main() -> None:
     """Parses, then makes one call."""
     options = _parser().parse_args()
+    try:
+        run(options)
+    except ValidationError as error:
+        sys.exit(f"error: {options.spec}: {explain(error)}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Writes what the command line asks for. ValueError and OSError say what cannot be read or written."""
     if options.corpus is not None:
         _write(options)
     if options.contact_sheet is not None:
@@ -49,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _write(options: argparse.Namespace) -> None:
     if options.root is None:
-        raise SystemExit("name the folder to write to: synthesize.py CORPUS ROOT")
+        raise ValueError("name the folder to write to: synthesize.py CORPUS ROOT")
     spec = SyntheticSpec.model_validate_json(options.spec.read_text()) if options.spec else PRESETS[options.preset]
     with tqdm(unit="job", desc=options.corpus) as bar:
 

@@ -70,7 +70,10 @@ def explain(error: ValidationError) -> str:
 
 
 def split_assignments(arguments: Sequence[str]) -> dict[str, Any]:
-    """`--a.b=1 --c 2 --set d=3` as `{"a.b": 1, "c": 2, "d": 3}`; raises `OverrideError` for a stray word."""
+    """`--a.b=1 --c 2 --set d=3` as `{"a.b": 1, "c": 2, "d": 3}`; raises `OverrideError` for a stray word.
+
+    A word that begins with `--` is the next field and never a value; write `--field=--text` for such a text.
+    """
     assignments: dict[str, Any] = {}
     words = iter(arguments)
     for word in words:
@@ -79,8 +82,8 @@ def split_assignments(arguments: Sequence[str]) -> dict[str, Any]:
         text = next(words, "") if word == "--set" else word[2:]
         path, equals, value = text.partition("=")
         if not equals:
-            value = next(words, "")
-            if word == "--set" or not value:
+            value = "" if word == "--set" else next(words, "")
+            if not value or value.startswith("--"):
                 raise OverrideError(
                     f"{word} {text if word == '--set' else ''}".strip() + " has no value; write field=value"
                 )

@@ -202,6 +202,8 @@ def recipe(text: str) -> RunConfig:
             return RunConfig.model_validate_json(Path(text).read_text())
         except ValidationError as error:
             raise OverrideError(f"{text}: {explain(error)}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise OverrideError(f"{text}: a recipe in a file is JSON that --print-config wrote ({error})") from error
     name, *modifiers = text.split("+")
     config = _named("recipe", name, RECIPES)()
     for modifier in modifiers:

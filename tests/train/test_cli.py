@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ssm_platform.cli import OverrideError, describe_fields, format_fields, override, parse_value, split_assignments
@@ -57,10 +59,24 @@ def test_what_does_not_fit_is_an_error_that_names_field_and_rule(path: str, valu
         override(quickstart(), {path: value})
 
 
-@pytest.mark.parametrize("arguments", [["fe_batch=3"], ["--set", "data.fe_batch"], ["--name"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fe_batch=3"],
+        ["--set", "data.fe_batch"],
+        ["--name"],
+        ["--scale.gpu", "--name=x"],
+        ["--storage", "--name=x"],
+        ["--storage", "--set", "name=x"],
+    ],
+)
 def test_stray_words_and_missing_values_are_errors(arguments: list[str]) -> None:
     with pytest.raises(OverrideError):
         split_assignments(arguments)
+
+
+def test_a_text_that_looks_like_a_field_is_written_with_an_equals_sign() -> None:
+    assert split_assignments(["--name=--x", "--train.seed", "-1"]) == {"name": "--x", "train.seed": -1}
 
 
 def test_help_lists_and_explains_every_field() -> None:
@@ -102,6 +118,14 @@ def test_a_config_printed_as_json_is_read_back_as_a_recipe(tmp_path) -> None:  #
     file.write_text(quickstart().model_dump_json().replace('"fe_batch"', '"fe_bach"'))
     with pytest.raises(OverrideError, match=r"data\.fe_bach"):
         recipe(str(file))
+
+
+@pytest.mark.parametrize("name", ["absent.json", "folder.json", "picture.json"])
+def test_a_recipe_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "picture.json").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(OverrideError, match=rf"{name}: a recipe in a file is JSON that --print-config wrote"):
+        recipe(str(tmp_path / name))
 
 
 def test_published_constants() -> None:
