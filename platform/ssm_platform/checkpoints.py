@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -34,7 +35,18 @@ _LONGEST_PAUSE = 10.0
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be written or does not belong to this run; names where and why."""
+    """A checkpoint that cannot be written or does not belong to this run; names where and why.
+
+    `final`: waiting cannot help, as it may where storage is only away.
+    """
+
+    def __init__(self, message: str, final: bool = True) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A marker without the state that it names."""
 
 
 @dataclass(frozen=True)
@@ -72,27 +84,34 @@ class Checkpoints:
         return max(self.complete(), key=lambda marker: marker.step, default=None)
 
     def best(self) -> Marker | None:
-        """The one with the greatest score (the earliest of equals), None where none has a score."""
-        scored = [marker for marker in self.complete() if marker.score is not None]
+        """The one with the greatest score (the earliest of equals), None where none has a score. nan is no score."""
+        scored = [marker for marker in self.complete() if marker.score is not None and not math.isnan(marker.score)]
         return max(scored, key=lambda marker: (marker.score or 0.0, -marker.step), default=None)
+
+    def newest_intact(self) -> Marker | None:
+        """The newest checkpoint whose state is the one it names: where `resume` goes on. Deletes nothing."""
+        for marker in reversed(self.complete()):
+            try:
+                self._read(marker)
+            except DamagedCheckpoint:
+                continue
+            return marker
+        return None
 
     def resume(self) -> tuple[Marker, dict[str, Any]] | None:
         """The newest intact checkpoint with its state; the markers of damaged ones are deleted."""
         for marker in reversed(self.complete()):
             try:
                 return marker, self.load(marker)
-            except CheckpointError as error:
+            except DamagedCheckpoint as error:
                 LOG.warning("%s; going on from the checkpoint before", error)
                 self._delete(f"{marker.folder}/{_MARKER}")
         return None
 
     def load(self, marker: Marker) -> dict[str, Any]:
-        """The state behind `marker`, on the CPU; raises `CheckpointError` where the bytes are not those it names."""
-        key = f"{marker.folder}/{_STATE}"
-        data = self._retried(f"read {key}", lambda: self._storage.read(key))
-        if len(data) != marker.bytes or hashlib.sha256(data).hexdigest() != marker.sha256:
-            raise CheckpointError(f"{key}: {len(data)} bytes, not the {marker.bytes} that its marker names")
-        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        """The state behind `marker`, on the CPU; raises `DamagedCheckpoint` where the bytes are not those it names."""
+        data = io.BytesIO(self._read(marker))
+        state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
         return state
 
     def write(self, state: dict[str, Any], step: int, fingerprint: str, score: float | None) -> Marker:
@@ -119,6 +138,18 @@ class Checkpoints:
             if step is not None and step not in kept and step < newest:
                 self._delete(key)
 
+    def _read(self, marker: Marker) -> bytes:
+        key = f"{marker.folder}/{_STATE}"
+        try:
+            data: bytes = self._retried(f"read {key}", lambda: self._storage.read(key))
+        except CheckpointError as error:
+            if isinstance(error.__cause__, MissingKey):
+                raise DamagedCheckpoint(str(error)) from error
+            raise
+        if len(data) != marker.bytes or hashlib.sha256(data).hexdigest() != marker.sha256:
+            raise DamagedCheckpoint(f"{key}: {len(data)} bytes, not the {marker.bytes} that its marker names")
+        return data
+
     def _delete(self, key: str) -> None:
         self._retried(f"delete {key}", lambda: self._storage.delete(key))
 
@@ -137,14 +168,15 @@ class Checkpoints:
             try:
                 return action()
             except (OSError, StorageError) as error:
-                if _is_final(error) or time.monotonic() + pause > end:
-                    raise CheckpointError(f"cannot {what}: {error}; {self._advice(error)}") from error
+                final = _is_final(error)
+                if final or time.monotonic() + pause > end:
+                    raise CheckpointError(f"cannot {what}: {error}; {self._advice(error)}", final) from error
                 LOG.warning("cannot %s: %s; again in %.1f s", what, error, pause)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _advice(self, error: Exception) -> str:
-        if _is_full(error):
+        if is_full(error):
             return "free space or change storage; the last complete checkpoint is kept"
         return f"given up (checkpoint.deadline={self._deadline:g} s); the last complete checkpoint is kept"
 
@@ -187,14 +219,15 @@ def detached(value: Any) -> Any:
     return value
 
 
-def _is_full(error: Exception) -> bool:
+def is_full(error: Exception) -> bool:
+    """Whether a disk without room, or a used up quota, is behind `error`."""
     cause = error.__cause__ or error
     return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _is_final(error: Exception) -> bool:
     """Whether waiting cannot help: a full disk, a missing key, no permission."""
-    return _is_full(error) or isinstance(error, MissingKey) or isinstance(error.__cause__ or error, PermissionError)
+    return is_full(error) or isinstance(error, MissingKey) or isinstance(error.__cause__ or error, PermissionError)
 
 
 def _folder(step: int) -> str:

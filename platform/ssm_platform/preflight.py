@@ -7,6 +7,7 @@ are given.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import shutil
 import sys
@@ -136,6 +137,14 @@ def check_sources(config: RunConfig) -> list[Refusal]:
         elif "://" not in place and corpus.synthetic is None and not Path(place).exists():
             refusals.append(Refusal(setting, f"{Path(place).absolute()} does not exist"))
     return refusals
+
+
+def check_tracking(config: RunConfig) -> list[Refusal]:
+    """A tracker that is asked for and not installed: workers would fail at every start."""
+    if config.tracking.mlflow is None or importlib.util.find_spec("mlflow") is not None:
+        return []
+    why = "the package mlflow is not installed: pip install 'ssm-platform[mlflow]', or leave the field unset"
+    return [Refusal("tracking.mlflow", why)]
 
 
 def check_shadowing(path: Iterable[str] | None = None) -> list[Refusal]:

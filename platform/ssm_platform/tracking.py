@@ -1,16 +1,28 @@
 """Where scalars of a run are logged: TensorBoard by default, MLflow when asked, both from rank 0 only.
 
 A tracker takes `(step, {name: value})`. After a resume, TensorBoard drops what an earlier process logged past the
-checkpoint, so curves have no double points.
+checkpoint, so curves have no double points; MLflow goes on in the run that carries the same `Origin` in its tags.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ssm_platform.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which run is logged: a name says little, since every storage may hold one of that name."""
+
+    folder: str  # of the run, absolute or an s3:// prefix
+    fingerprint: str  # of mathematics and data together
+
+
+_TAG = "ssm."
 
 
 class Tracker(Protocol):
@@ -20,8 +32,8 @@ class Tracker(Protocol):
         """Logs every scalar at `step`."""
         ...
 
-    def close(self) -> None:
-        """Flushes and ends."""
+    def close(self, failed: bool = False) -> None:
+        """Flushes and ends; `failed` where training raised."""
         ...
 
 
@@ -38,34 +50,39 @@ class TensorBoard:
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Flushes the event file."""
         self._writer.close()
 
 
 class MLflow:
-    """One MLflow run per run name; a resumed run goes on in the one that is there."""
+    """One MLflow run per run of ours; a resumed one goes on in the one that is there."""
 
-    def __init__(self, uri: str, config: RunConfig) -> None:
+    def __init__(self, uri: str, config: RunConfig, origin: Origin) -> None:
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(tracking_uri=uri)
         experiment = self._client.get_experiment_by_name("ssm")
         experiment_id = experiment.experiment_id if experiment else self._client.create_experiment("ssm")
-        found = self._client.search_runs([experiment_id], f"tags.mlflow.runName = '{config.name}'", max_results=1)
-        self._run = (found[0] if found else self._client.create_run(experiment_id, run_name=config.name)).info.run_id
-        if not found:
-            for path, value in config.mathematics().items():
-                self._client.log_param(self._run, path, str(value)[:500])
+        tags = {f"{_TAG}{name}": value for name, value in asdict(origin).items()}
+        found = self._client.search_runs([experiment_id], f"tags.`{_TAG}fingerprint` = '{origin.fingerprint}'")
+        mine = next((run for run in found if run.data.tags.get(f"{_TAG}folder") == origin.folder), None)
+        if mine is not None:
+            self._run = mine.info.run_id
+            self._client.update_run(self._run, status="RUNNING")
+            return
+        self._run = self._client.create_run(experiment_id, run_name=config.name, tags=tags).info.run_id
+        for path, value in config.mathematics().items():
+            self._client.log_param(self._run, path, str(value)[:500])
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """One metric point per scalar."""
         for name, value in scalars.items():
             self._client.log_metric(self._run, name.replace("@", "_"), float(value), step=step)
 
-    def close(self) -> None:
-        """Marks the run as finished."""
-        self._client.set_terminated(self._run)
+    def close(self, failed: bool = False) -> None:
+        """Marks the run as finished or failed."""
+        self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
 
 
 class Trackers:
@@ -75,13 +92,13 @@ class Trackers:
         self._trackers = trackers
 
     @classmethod
-    def of(cls, config: RunConfig, folder: Path, resumed_at: int) -> Trackers:
-        """The trackers that `config.tracking` asks for."""
+    def of(cls, config: RunConfig, folder: Path, resumed_at: int, origin: Origin) -> Trackers:
+        """The trackers that `config.tracking` asks for; files go below `folder`."""
         chosen: list[Tracker] = []
         if config.tracking.tensorboard:
             chosen.append(TensorBoard(folder / "tensorboard", resumed_at + 1 if resumed_at else None))
         if config.tracking.mlflow is not None:
-            chosen.append(MLflow(config.tracking.mlflow, config))
+            chosen.append(MLflow(config.tracking.mlflow, config, origin))
         return cls(chosen)
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -89,7 +106,7 @@ class Trackers:
         for tracker in self._trackers:
             tracker.log(step, scalars)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Closes every tracker."""
         for tracker in self._trackers:
-            tracker.close()
+            tracker.close(failed)

@@ -23,14 +23,15 @@ from ssm.saving import WEIGHTS, ModelFacts
 from ssm_platform import cluster, preflight
 from ssm_platform.checkpoints import CheckpointError, Checkpoints, Marker
 from ssm_platform.config import RunConfig
+from ssm_platform.endings import EndAtOnce, RunEnded
 from ssm_platform.feed import STREAM, ResumingDataConfig, placeholder
 from ssm_platform.pace import keep_pace
 from ssm_platform.plan import Plan
 from ssm_platform.preparation import Prepared, prepare, total_steps, training_plan
 from ssm_platform.progress import shown
-from ssm_platform.storage import Storage, StorageSettings, open_storage
+from ssm_platform.storage import Storage
 from ssm_platform.streams import ClipStream
-from ssm_platform.worker import Job, initial_model, training_reader, work
+from ssm_platform.worker import Job, initial_model, run_checkpoints, run_storage, training_reader, work
 
 LOG = logging.getLogger(__name__)
 
@@ -39,7 +40,10 @@ RUN_FILE = "run.json"
 
 
 class TrainingFailed(RuntimeError):
-    """The run ended early: diverged, or more worker failures than `scale.max_failures`. Says what is kept."""
+    """The run ended early: what no restart mends, or more worker failures than `scale.max_failures`.
+
+    Says what is kept.
+    """
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,14 @@ def complete(run: Run, callbacks: Sequence[Any] = ()) -> TrainingResult:
 def open_run(config: RunConfig) -> Run:
     """Everything that can be known before Ray starts; writes synthetic corpora and claims the run's folder."""
     config = config.anchored(Path.cwd())
-    preflight.require([*preflight.check_shadowing(), *preflight.check_config(config), *preflight.check_sources(config)])
+    checks = (preflight.check_config, preflight.check_sources, preflight.check_tracking)
+    preflight.require([*preflight.check_shadowing(), *(refusal for check in checks for refusal in check(config))])
     prepared = prepare(config)
     preflight.require(preflight.check_data(config, prepared.splits))
     preflight.require(preflight.check_storage(config, parameters(config)))
     plan = training_plan(config, prepared)
     job = Job(config, run_folder(config), _fingerprint(config, plan), total_steps(config, plan), prepared.validation)
-    run = Run(job, prepared, plan, Checkpoints(_storage(job), config.checkpoint.keep, config.checkpoint.deadline))
+    run = Run(job, prepared, plan, run_checkpoints(config, job.folder))
     _claim(run)
     return run
 
@@ -126,7 +131,7 @@ def _finish(run: Run) -> TrainingResult:
         raise TrainingFailed(f"{job.folder}: the newest complete checkpoint is at step {done} of {job.total}")
     last = checkpoints.load(newest)
     curves = last["position"]["curves"]
-    storage = _storage(job)
+    storage = run_storage(job.config, job.folder)
     storage.write("curves.json", json.dumps(curves).encode())
     storage.write("order.json", json.dumps(last["position"]["order"]).encode())
     _save(averaged_model(job.config, checkpoints.load(best)), storage)
@@ -134,19 +139,18 @@ def _finish(run: Run) -> TrainingResult:
 
 
 def _save(model: SSM, storage: Storage) -> None:
-    """The run's `model/`, whose `config.json` comes last where storage cannot rename folders."""
     if "://" not in storage.uri:
         model.save_pretrained(Path(storage.uri) / "model")
         return
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "model"
-        model.save_pretrained(folder)
-        for file in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
-            storage.write(f"model/{file.name}", file.read_bytes())
+        model.save_pretrained(Path(scratch) / "model")
+        upload_model(Path(scratch) / "model", storage)
 
 
-def _storage(job: Job) -> Storage:
-    return open_storage(job.folder, StorageSettings(deadline_s=job.config.checkpoint.deadline))
+def upload_model(folder: Path, storage: Storage) -> None:
+    """Copies a saved model to a run's `model/`; `config.json` comes last, since object stores cannot rename folders."""
+    for file in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
+        storage.write(f"model/{file.name}", file.read_bytes())
 
 
 def averaged_model(config: RunConfig, state: dict[str, Any]) -> SSM:
@@ -158,17 +162,17 @@ def averaged_model(config: RunConfig, state: dict[str, Any]) -> SSM:
 
 
 def _fit(run: Run, callbacks: Sequence[Any]) -> None:
-    """Trains what is left. `TrainingFailed` where the loss diverged or workers failed more often than allowed."""
-    from ray.train.v2.api.exceptions import TrainingFailedError
+    """Trains what is left. `TrainingFailed` where no restart would help or workers failed more often than allowed."""
+    from ray.train import ControllerError, TrainingFailedError
 
     keep_pace()
     with shown(run.job.config.name) as board:
         try:
-            result = ray_trainer(run, board, callbacks).fit()
+            ray_trainer(run, board, callbacks).fit()
         except TrainingFailedError as error:
-            raise TrainingFailed(f"{error}; complete checkpoints are kept in {run.job.folder}") from error
-    if (diverged := result.return_value.get("diverged")) is not None:
-        raise TrainingFailed(f"{diverged}; complete checkpoints are kept in {run.job.folder}")
+            ended = error.controller_failure if isinstance(error, ControllerError) else error
+            reason = ended if isinstance(ended, RunEnded) else error
+            raise TrainingFailed(f"{reason}; complete checkpoints are kept in {run.job.folder}") from error
 
 
 def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
@@ -185,7 +189,7 @@ def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
         name="ray",
         storage_path=job.folder,
         failure_config=FailureConfig(max_failures=scale.max_failures),
-        callbacks=list(callbacks),
+        callbacks=[EndAtOnce(), *callbacks],
         logging_config=LoggingConfig("WARNING"),
     )
     per_worker: Any = partial(work, replace(job, board=board))
@@ -195,7 +199,7 @@ def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
         run_config=run_config,
         torch_config=TorchConfig(backend="nccl" if scale.gpu else "gloo"),
         datasets={STREAM: placeholder},
-        dataset_config=ResumingDataConfig(stream, run.plan, job.total, partial(_newest_step, job.folder)),
+        dataset_config=ResumingDataConfig(stream, run.plan, job.total, partial(_first_step, config, job.folder)),
     )
 
 
@@ -212,9 +216,9 @@ def scaling(config: RunConfig) -> Any:
     )
 
 
-def _newest_step(folder: str) -> int:
-    """Where a stream has to start; runs where Ray Train sets up its workers."""
-    newest = Checkpoints(open_storage(folder)).newest()
+def _first_step(config: RunConfig, folder: str) -> int:
+    """Where a stream starts: at the checkpoint that the workers resume from. Runs where Ray Train sets them up."""
+    newest = run_checkpoints(config, folder).newest_intact()
     return newest.step if newest else 0
 
 
@@ -233,7 +237,7 @@ def _start(config: RunConfig) -> dict[str, str]:
 
 def _claim(run: Run) -> None:
     """Writes the run's `run.json`; refuses the folder of a run with other mathematics or data, naming what differs."""
-    job, storage = run.job, _storage(run.job)
+    job, storage = run.job, run_storage(run.job.config, run.job.folder)
     mine: dict[str, Any] = {
         "fingerprint": job.fingerprint,
         "steps": job.total,

@@ -6,12 +6,13 @@ ties them to Ray Train's context (rank, device, stream, report) and to `torch.di
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,19 @@ from ssm.collective import Collective, ProcessGroup, SingleProcess
 from ssm.model import SSM
 from ssm.step import TrainConfig, TrainStep
 from ssm.transfer import take_over
-from ssm.watch import TrainingDiverged
 from ssm_platform.checkpoints import CheckpointError, Checkpoints, Writer
 from ssm_platform.clips import ClipConfig, ClipReader, Quarantine, to_batches
 from ssm_platform.config import RunConfig
+from ssm_platform.endings import RunEnded, may_pass
 from ssm_platform.feed import STREAM
 from ssm_platform.hashing import text_key
 from ssm_platform.loop import Batch, Loop, Outlets, Position, Schedule
 from ssm_platform.plan import Rows, evaluation_rows
 from ssm_platform.progress import Reporter
 from ssm_platform.records import Manifest
-from ssm_platform.storage import open_storage
+from ssm_platform.storage import Storage, StorageSettings, open_storage
 from ssm_platform.streams import batches
-from ssm_platform.tracking import Trackers
+from ssm_platform.tracking import Origin, Trackers
 from ssm_platform.validation import Validation, spread
 
 LOG = logging.getLogger(__name__)
@@ -53,8 +54,27 @@ class Job:
     board: Any = None  # the progress bar's actor
 
 
-def work(job: Job) -> dict[str, Any]:
-    """Ray Train's per-worker function. Returns steps done, the state of the order, and what diverged, if anything."""
+def run_storage(config: RunConfig, folder: str) -> Storage:
+    """The storage of the run in `folder`, as patient as the run is to be."""
+    return open_storage(folder, StorageSettings(deadline_s=config.checkpoint.deadline))
+
+
+def run_checkpoints(config: RunConfig, folder: str) -> Checkpoints:
+    """The checkpoints of the run in `folder`."""
+    return Checkpoints(run_storage(config, folder), config.checkpoint.keep, config.checkpoint.deadline)
+
+
+def work(job: Job) -> None:
+    """Ray Train's per-worker function. Raises `RunEnded` for what no restart would mend."""
+    try:
+        _work(job)
+    except (ValueError, OSError) as error:
+        if may_pass(error):
+            raise
+        raise RunEnded(str(error)) from error
+
+
+def _work(job: Job) -> None:
     import ray.train
     from ray.train.torch import get_device
 
@@ -64,7 +84,7 @@ def work(job: Job) -> dict[str, Any]:
     context = ray.train.get_context()
     collective: Collective = ProcessGroup() if context.get_world_size() > 1 else SingleProcess()
     step = make_step(config, get_device(), collective)
-    checkpoints = Checkpoints(open_storage(job.folder), config.checkpoint.keep, config.checkpoint.deadline)
+    checkpoints = run_checkpoints(config, job.folder)
     loop = Loop(step, schedule(job), Position(), validation(job, step), Outlets())
     _resume(loop, checkpoints, job.fingerprint)
     stream = batches(
@@ -72,11 +92,7 @@ def work(job: Job) -> dict[str, Any]:
         config.data.global_batch // collective.world,
         config.data.prefetch_batches,
     )
-    try:
-        position = _run(loop, job, checkpoints, _typed(stream))
-    except TrainingDiverged as error:  # the same again after any restart: not for Ray Train to retry
-        return {"done": loop.position.done, "diverged": str(error)}
-    return {"done": position.done, "order": position.order.state}
+    _run(loop, job, checkpoints, _typed(stream))
 
 
 def make_step(config: RunConfig, device: torch.device, collective: Collective) -> TrainStep:
@@ -153,10 +169,15 @@ def schedule(job: Job) -> Schedule:
 def validation(job: Job, step: TrainStep) -> Validation:
     """Validation while training, on this worker's share."""
     config = job.config
-    reader = evaluation_reader(config, job.validation)
+    reader, quarantine = evaluation_reader(config, job.validation), Quarantine()
+    judged: set[int] = set()  # clips come again at every validation, and count once
 
     def read(rows: Rows) -> Any:
-        return to_batches(reader.read(rows.columns()))
+        columns = reader.read(rows.columns())
+        new = [row not in judged for row in columns["row"].tolist()]
+        _warn(quarantine.check({name: column[new] for name, column in columns.items()}))
+        judged.update(columns["row"].tolist())
+        return to_batches(columns)
 
     return Validation(
         manifests=job.validation,
@@ -187,36 +208,48 @@ def _resume(loop: Loop, checkpoints: Checkpoints, fingerprint: str) -> None:
 def _typed(stream: Iterator[dict[str, Any]]) -> Iterator[Batch]:
     quarantine = Quarantine()
     for columns in stream:
-        for problem in quarantine.check(columns):
-            LOG.warning("clip without pixels: %s", problem)
+        _warn(quarantine.check(columns))
         fe, au = to_batches(columns)
         yield Batch(columns["row"], columns["sample"], fe, au)
 
 
-def _run(loop: Loop, job: Job, checkpoints: Checkpoints, stream: Iterator[Batch]) -> Position:
+def _warn(problems: list[str]) -> None:
+    for problem in problems:
+        LOG.warning("clip without pixels: %s", problem)
+
+
+def _run(loop: Loop, job: Job, checkpoints: Checkpoints, stream: Iterator[Batch]) -> None:
     """Trains with outlets: the first worker logs and writes, all of them report."""
     import ray.train
 
     if loop.step.collective.rank != 0:
         loop.outlets = Outlets(report=ray.train.report)
-        return loop.run(stream)
-    trackers = Trackers.of(job.config, _local_folder(job), loop.position.done)
+        loop.run(stream)
+        return
+    trackers = Trackers.of(job.config, _local_folder(job), loop.position.done, Origin(job.folder, job.fingerprint))
     writer = Writer(checkpoints, job.fingerprint)
     loop.outlets = Outlets(trackers.log, writer.submit, Reporter(job.board), ray.train.report)
-    with ExitStack() as ending:
-        for action in (partial(_upload_events, job), trackers.close, writer.close):  # the last one first
-            ending.callback(action)
-        return loop.run(stream)
+    with ExitStack() as ending:  # the last one first
+        ending.callback(_upload_events, job)
+        ending.push(lambda kind, *_: trackers.close(failed=kind is not None))
+        ending.callback(writer.close)
+        loop.run(stream)
 
 
 def _local_folder(job: Job) -> Path:
-    """Where this process may write event files: the run's folder, or a local one where that is an object store."""
-    return Path(tempfile.gettempdir()) / "ssm" / job.config.name if "://" in job.folder else Path(job.folder)
+    """Where this process may write event files: the run's folder, or a local one where that is an object store.
+
+    The same one after a restart on this machine, and no other run's or user's: what lies there is uploaded whole.
+    """
+    if "://" not in job.folder:
+        return Path(job.folder)
+    digest = hashlib.sha256(f"{job.folder}/{job.fingerprint}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"ssm-{os.getuid()}" / digest
 
 
 def _upload_events(job: Job) -> None:
     """TensorBoard writes to local folders only: event files of a run in an object store are copied there at the end."""
     if "://" in job.folder:
-        folder, storage = _local_folder(job), open_storage(job.folder)
+        folder, storage = _local_folder(job), run_storage(job.config, job.folder)
         for file in sorted(folder.glob("tensorboard/*")):
             storage.write(f"tensorboard/{file.name}", file.read_bytes())

@@ -66,12 +66,34 @@ def test_a_damaged_state_is_dropped_and_the_one_before_is_used(tmp_path: Path, d
         file.unlink()
     else:
         file.write_bytes(damage)
+    first = checkpoints.newest_intact()
+    assert first is not None
+    assert first.step == 3, "a stream starts where the workers will resume"
     found = checkpoints.resume()
     assert found is not None
     assert found[0].step == 3
     newest = checkpoints.newest()
     assert newest is not None
     assert newest.step == 3  # whoever asks next, asks for the same
+
+
+def test_a_state_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    made(tmp_path, (3, None), (6, None))
+
+    class Away(Unreliable):
+        def read(self, key: str) -> bytes:
+            if key.endswith("00000006/state.pt"):
+                raise OSError(errno.EIO, "away")
+            return self._storage.read(key)
+
+    away = Checkpoints(Away(open_storage(tmp_path), []), deadline=0.1)  # type: ignore[arg-type]
+    for look in (away.newest_intact, away.resume):
+        with pytest.raises(CheckpointError, match=r"away.*given up") as caught:
+            look()
+        assert not caught.value.final
+    newest = Checkpoints(open_storage(tmp_path)).newest()
+    assert newest is not None
+    assert newest.step == 6
 
 
 def test_a_damaged_marker_never_happened(tmp_path: Path) -> None:
@@ -102,6 +124,15 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     ]
 
 
+def test_a_score_that_is_nan_is_none(tmp_path: Path) -> None:
+    checkpoints = made(tmp_path, (1, float("nan")), (2, 0.4), (3, 0.6), (4, 0.5), (5, None), (6, None))
+    best = checkpoints.best()
+    assert best is not None
+    assert best.step == 3
+    assert [marker.step for marker in checkpoints.complete()] == [3, 5, 6]
+    assert made(tmp_path / "other", (1, float("nan"))).best() is None
+
+
 def test_storage_that_comes_back_within_the_deadline_costs_nothing(tmp_path: Path) -> None:
     away = Unreliable(open_storage(tmp_path), [OSError(errno.EIO, "away")])
     assert Checkpoints(away, deadline=30).write(state(1), 1, "run", None).step == 1  # type: ignore[arg-type]
@@ -120,8 +151,9 @@ def test_storage_that_stays_away_ends_the_run_after_the_deadline_and_keeps_the_l
 
 def test_a_full_disk_is_told_at_once(tmp_path: Path) -> None:
     full = Unreliable(open_storage(tmp_path), [OSError(errno.ENOSPC, "No space left on device")])
-    with pytest.raises(CheckpointError, match="free space or change storage"):
+    with pytest.raises(CheckpointError, match="free space or change storage") as caught:
         Checkpoints(full, deadline=3600).write(state(1), 1, "run", None)  # type: ignore[arg-type]
+    assert caught.value.final
 
 
 def test_the_writer_hands_over_a_copy_and_raises_what_went_wrong(tmp_path: Path) -> None:

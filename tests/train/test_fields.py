@@ -34,7 +34,7 @@ from ssm_platform.preparation import load, prepare, total_steps, training_plan
 from ssm_platform.recipes import tiny
 from ssm_platform.storage import open_storage
 from ssm_platform.synthetic import PRESETS, write_corpus
-from ssm_platform.tracking import Trackers
+from ssm_platform.tracking import Origin, Trackers
 from ssm_platform.trainer import open_run, ray_trainer, run_folder, scaling
 from ssm_platform.validation import spread
 from ssm_platform.worker import Job, evaluation_reader, make_step, schedule, step_config, training_reader, work
@@ -130,7 +130,7 @@ def kept(config: RunConfig) -> Any:
 
 def trackers(config: RunConfig) -> Any:
     folder = Path(config.storage) / f"tensorboard-{config.tracking.tensorboard}"
-    Trackers.of(config, folder, 0).close()
+    Trackers.of(config, folder, 0, Origin(str(folder), "")).close()
     return folder.exists()
 
 

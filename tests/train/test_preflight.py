@@ -141,11 +141,9 @@ def test_an_unlabelled_test_side_is_refused_before_training() -> None:
 
 @pytest.mark.parametrize("role", ["train", "test"])
 def test_labels_that_the_model_has_not_are_refused_before_training(role: str) -> None:
-    foreign = Manifest.build("/x", "bp4d", "au", Vocabulary(aus=(1, 43)), [])
-    known = au(0, 1)
-    wider = Split(known, known, foreign) if role == "train" else Split(foreign, foreign, foreign)
-    found = settings(preflight.check_data(config(data__corpora__bp4d__role=role), {**GOOD, "bp4d": wider}))
-    assert "data.corpora.bp4d.options or model.vocabulary: labels AU43, which model.vocabulary has not" in found
+    foreign = sides(Manifest.build("/x", "bp4d", "au", Vocabulary(aus=(1, 26)), []))
+    found = settings(preflight.check_data(config(data__corpora__bp4d__role=role), {**GOOD, "bp4d": foreign}))
+    assert "data.corpora.bp4d.options or model.vocabulary: labels AU26, which model.vocabulary has not" in found
 
 
 @pytest.mark.parametrize(("workers", "share"), [(1, 4), ([1, 2], 2)])
@@ -187,6 +185,17 @@ def test_owners_files_in_object_storage_are_sent_through_ingest() -> None:
     found = settings(preflight.check_sources(remote))
     assert found.startswith("data.corpora.bp4d.root: s3://b/bp4d: ")
     assert "jobs/ingest.py" in found
+
+
+def test_a_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracked = config(tracking__mlflow="mlruns")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "tracking.mlflow: the package mlflow is not installed: pip install 'ssm-platform[mlflow]'" in settings(
+        preflight.check_tracking(tracked)
+    )
+    assert preflight.check_tracking(config()) == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert preflight.check_tracking(tracked) == []
 
 
 def test_files_that_hide_packages(tmp_path: Path) -> None:

@@ -102,12 +102,18 @@ def straight(runs: Runs) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def killed(runs: Runs) -> str:
     """The name of a run whose driver was killed at a random moment between the 6th and the last step."""
-    driver = runs.start("killed")
-    runs.wait_for("killed", 6, driver)  # two checkpoints, of which the newest may lose its marker
-    time.sleep(random.Random(os.urandom(4)).uniform(0, 1.5))
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    return "killed"
+    for name in ("killed", "killed-again", "killed-at-last"):
+        driver = runs.start(name)
+        runs.wait_for(name, 6, driver)  # two checkpoints, of which the newest may lose its marker
+        time.sleep(random.Random(os.urandom(4)).uniform(0, 0.3))
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        wait_for_the_end_of_workers()  # they outlive their driver for a moment, and go on training
+        newest = runs.checkpoints(name).newest()
+        assert newest is not None
+        if newest.step < STEPS:
+            return name
+    raise AssertionError("every kill came after the end")
 
 
 def test_every_row_of_the_plan_was_used_once(runs: Runs, straight: dict[str, Any]) -> None:
@@ -122,11 +128,14 @@ def test_a_killed_run_goes_on_bit_equal_and_with_two_workers_alike(
 ) -> None:
     place = runs.folder / "runs"
     shutil.copytree(place / killed, place / "with-two")
-    before_commit(place / "with-two")
+    before_commit(place / killed)
     again = runs.finish(killed)
+    assert len(again["position"]["order"]["spans"]) == 2, "it went on, and did not start again"
     assert_same_bits(again["train"], straight["train"])
     assert again["position"]["curves"] == straight["position"]["curves"]
-    with_two = runs.finish("with-two", scale__workers=2)
+    damage(place / "with-two")
+    with_two = runs.finish("with-two", scale__workers=2, scale__max_failures=0)
+    assert len(with_two["position"]["order"]["spans"]) == 2
     assert_alike(with_two, straight)
 
 
@@ -151,6 +160,19 @@ def before_commit(run: Path) -> None:
     folders = sorted((run / "checkpoints").glob("step-*"))
     assert len(folders) > 1
     (folders[-1] / "complete.json").unlink(missing_ok=True)
+
+
+def damage(run: Path) -> None:
+    """Cuts the newest complete state in half and leaves its marker: workers and stream go on from the one before."""
+    newest = max(run.glob("checkpoints/step-*/complete.json")).with_name("state.pt")
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+
+
+def wait_for_the_end_of_workers() -> None:
+    until = time.monotonic() + 60
+    while train_workers():
+        assert time.monotonic() < until
+        time.sleep(0.2)
 
 
 def train_workers() -> list[int]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ssm_platform.cli import override
+from ssm_platform.config import RunConfig
 from ssm_platform.recipes import tiny
-from ssm_platform.tracking import Trackers
+from ssm_platform.tracking import Origin, Trackers
+
+ORIGIN = Origin("/runs/tiny", "f1")
 
 
 def logged(folder: Path, name: str) -> list[tuple[int, float]]:
@@ -20,27 +24,47 @@ def logged(folder: Path, name: str) -> list[tuple[int, float]]:
 
 
 def test_points_past_the_checkpoint_are_dropped_after_a_resume(tmp_path: Path) -> None:
-    before = Trackers.of(tiny(), tmp_path, resumed_at=0)
+    before = Trackers.of(tiny(), tmp_path, resumed_at=0, origin=ORIGIN)
     for step in (1, 2, 3, 4):
         before.log(step, {"total": float(step)})
     before.close()
-    after = Trackers.of(tiny(), tmp_path, resumed_at=3)
+    after = Trackers.of(tiny(), tmp_path, resumed_at=3, origin=ORIGIN)
     for step in (4, 5):
         after.log(step, {"total": 10.0 * step})
     after.close()
     assert logged(tmp_path, "total") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0), (5, 50.0)]
 
 
-def test_mlflow_holds_one_run_per_name(tmp_path: Path) -> None:
+@pytest.fixture
+def mlflow(tmp_path: Path) -> tuple[RunConfig, Any]:
+    """A run that logs to a database of its own, and a client of that."""
     tracking = pytest.importorskip("mlflow.tracking", reason="mlflow is an extra of the platform")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     config = override(tiny(), {"tracking.tensorboard": False, "tracking.mlflow": uri})
+    return config, tracking.MlflowClient(tracking_uri=uri)
+
+
+def runs(client: Any) -> list[Any]:
+    return list(client.search_runs([client.get_experiment_by_name("ssm").experiment_id]))
+
+
+def test_mlflow_goes_on_in_the_run_that_is_resumed(mlflow: tuple[RunConfig, Any], tmp_path: Path) -> None:
+    config, client = mlflow
     for step in (1, 2):  # the second time the run is resumed
-        trackers = Trackers.of(config, tmp_path, resumed_at=step - 1)
+        trackers = Trackers.of(config, tmp_path, step - 1, ORIGIN)
+        (run,) = runs(client)
+        assert run.info.status == "RUNNING"
         trackers.log(step, {"loss/fe": 1.0 / step})
-        trackers.close()
-    client = tracking.MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("ssm")
-    (run,) = client.search_runs([experiment.experiment_id])
+        trackers.close(failed=step == 1)
+        (run,) = runs(client)
+        assert run.info.status == ("FAILED" if step == 1 else "FINISHED")
     assert run.data.params["data.fe_batch"] == "6"
     assert [point.value for point in client.get_metric_history(run.info.run_id, "loss/fe")] == [1.0, 0.5]
+
+
+def test_mlflow_holds_runs_of_one_name_apart(mlflow: tuple[RunConfig, Any], tmp_path: Path) -> None:
+    config, client = mlflow
+    for origin in (ORIGIN, Origin("s3://b/tiny", "f1"), Origin("/runs/tiny", "f2")):
+        Trackers.of(config, tmp_path, 0, origin).close()
+    assert len(runs(client)) == 3
+    assert {run.info.run_name for run in runs(client)} == {"tiny"}
