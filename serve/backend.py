@@ -19,9 +19,9 @@ from ray.serve.handle import DeploymentHandle
 
 from serve.errors import Refusal, busy
 from serve.model import Reading, Served
-from serve.settings import Faces
 from serve.transfer import Upload
 from serve.video import Said, Start
+from ssm_platform.analysis import Faces
 from ssm_platform.assembly import Row, Window
 
 Result = TypeVar("Result")

@@ -14,10 +14,11 @@ from serve.exporter import node_metrics
 from serve.http import create_app
 from serve.metrics import IngressMetrics
 from serve.model import Inference, Served
-from serve.settings import Faces, Settings
+from serve.settings import Settings
 from serve.spool import Spool
 from serve.transfer import Upload, at_hand
 from serve.video import Said, VideoAnalysis
+from ssm_platform.analysis import Faces
 
 _DRAIN_LOOP_S = 0.5
 _HEALTH = {"health_check_period_s": 5, "health_check_timeout_s": 60}

@@ -25,10 +25,11 @@ from serve.backend import Backend
 from serve.errors import Refusal, answer_refusal
 from serve.metrics import IngressMetrics
 from serve.protocol import ProtocolError, decode, encode
-from serve.settings import Faces, Settings
+from serve.settings import Settings
 from serve.spool import Spool
 from serve.upload import read_body, read_files
 from serve.video import Said, Start
+from ssm_platform.analysis import Faces
 from ssm_platform.assembly import Row, Window
 from ssm_platform.tables import csv_header
 

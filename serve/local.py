@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from serve.http import create_app
 from serve.metrics import IngressMetrics
 from serve.model import Inference, Reading, Served
-from serve.settings import Faces, Settings
+from serve.settings import Settings
 from serve.spool import Spool
 from serve.video import Said, VideoAnalysis
+from ssm_platform.analysis import Faces
 
 
 class LocalBackend:

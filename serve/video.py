@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from serve.errors import Refusal
 from serve.metrics import VideoMetrics
 from serve.model import Reading, Served
-from serve.settings import Faces, Settings
-from ssm_platform.analysis import AnalysisOptions, FaceFrame, assembler_for, face_stream, feed
+from serve.settings import Settings
+from ssm_platform.analysis import AnalysisOptions, FaceFrame, Faces, assembler_for, face_stream, feed
 from ssm_platform.assembly import Assembler, Clip, Row, Window
 from ssm_platform.inputs import InputInfo, InputLimits, TooLarge, inspect
 
