@@ -18,6 +18,7 @@ from ssm.unpickle import read_torch_pickle
 from ssm.vocabulary import BP4D_AUS, DISFA_AUS, EXPRESSIONS
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "import_released.py"
+CLOSE = 5e-6  # the largest difference measured is 6e-7
 OUTPUTS = ("fe_logits", "fe_semantic_logits", "au_logits", "au_semantic_logits", "map_au_to_fe", "map_fe_to_au")
 
 
@@ -51,7 +52,7 @@ def test_all_six_outputs_of_their_forward(folder: Path, tensors: dict[str, Tenso
     output = model(fe_clips=tensors["input.fe_clips"], au_clips=tensors["input.au_clips"])
     for name in OUTPUTS:
         want = tensors[f"output.{name}"]
-        torch.testing.assert_close(getattr(output, name).reshape(want.shape), want, atol=1e-4, rtol=0)
+        torch.testing.assert_close(getattr(output, name).reshape(want.shape), want, atol=CLOSE, rtol=0)
 
 
 @torch.no_grad()
@@ -62,7 +63,7 @@ def test_without_the_option_the_maps_are_equal_and_a_clip_stands_alone(
     clips = tensors["input.fe_clips"]
     batch = model(fe_clips=clips, au_clips=clips)
     for name in ("map_au_to_fe", "map_fe_to_au"):
-        torch.testing.assert_close(getattr(batch, name), tensors[f"output.{name}"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(getattr(batch, name), tensors[f"output.{name}"], atol=CLOSE, rtol=0)
     alone = model(fe_clips=clips[1:2], au_clips=clips[1:2])
     torch.testing.assert_close(alone.fe_logits[0], batch.fe_logits[1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(alone.au_logits[0], batch.au_logits[1], atol=1e-4, rtol=1e-4)
