@@ -53,9 +53,9 @@ def quickstart() -> RunConfig:
     """From nothing to a report on two CPU cores: synthetic BP4D- and DFEW-like corpora, a small backbone from scratch.
 
     DEVIATION: learning rates of 1e-3 that rise over the first tenth and fall late, since 1e-6 only protects pretrained
-    weights (without the rise nothing was learned in 400 steps); prompts are bare labels with 4 contexts, because the
-    text tower costs more than this backbone does; more and shorter clips a step (24 + 24 of 4 frames), because what
-    a network learns from scratch in minutes depends on how many faces it sees.
+    weights; prompts are bare labels with 4 contexts, because the text tower costs more than this backbone does; more
+    and shorter clips a step (24 + 24 of 4 frames), because what a network learns from scratch in minutes depends on
+    how many faces it sees. Before the rise and the more clips came, together, nothing was learned in 400 steps.
     """
     corpora = tuple(
         _corpus(name, root=f"runs/corpora/quickstart/{name}", synthetic="quickstart", augmentation=augmentation)
