@@ -218,6 +218,14 @@ def test_links_and_tests_that_pages_name_are_there() -> None:
     assert missing == []
 
 
+def test_the_sections_that_code_cites_are_there() -> None:
+    headings = set(re.findall(r"^## (\d)\. ", (REPOSITORY / "docs" / "method.md").read_text(), re.MULTILINE))
+    sources = [path.read_text() for folder in ("ssm", "platform") for path in (REPOSITORY / folder).rglob("*.py")]
+    cited = {number for text in sources for number in re.findall(r"\bsections? (\d)", text)}
+    assert cited
+    assert cited <= headings
+
+
 def _address() -> str:
     import ray
 
