@@ -1,7 +1,9 @@
-"""Evaluate a finished run, write its report and publish its model: `python jobs/evaluate.py RUN [--protocol NAME]`.
+"""Evaluate a finished run, write its report and publish its model: `python jobs/evaluate.py RUN [--protocol NAME]
+[--field=value ...]`.
 
 RUN is the folder (or s3:// prefix) that `jobs/train.py` wrote, for example runs/quickstart. Training ends with this by
-itself; run it again for another protocol or another registry.
+itself; run it again for the published protocol (which publishes no model), for another registry, or on another machine:
+fields of the run that leave its numbers alone can be set (--scale.gpu=false, --data.corpora.dfew.root=/data/dfew).
 """
 
 from __future__ import annotations
@@ -11,24 +13,28 @@ import sys
 from typing import get_args
 
 from ssm_platform.assessment import assess
+from ssm_platform.cli import split_assignments
 from ssm_platform.results import Protocol
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("run", help="folder or s3:// prefix of a finished run")
     parser.add_argument(
-        "--protocol", choices=get_args(Protocol), help="default: the protocol the run was trained under"
+        "--protocol", choices=get_args(Protocol), help="published, or the protocol the run was trained under (default)"
     )
     parser.add_argument("--registry", help="folder or s3:// prefix of the registry (default: registry beside the run)")
-    arguments = parser.parse_args()
+    arguments, fields = parser.parse_known_args()
     try:
-        outcome = assess(arguments.run, arguments.protocol, arguments.registry)
+        outcome = assess(arguments.run, arguments.protocol, arguments.registry, split_assignments(fields))
     except ValueError as error:
         sys.exit(f"error: {error}")
     print(outcome.evaluation.summary())
     print(f"report: {outcome.report}")
-    print(f"model: {outcome.version} (alias latest)")
+    if outcome.version is not None:
+        print(f"model: {outcome.version} (alias latest)")
 
 
 if __name__ == "__main__":

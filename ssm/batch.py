@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FEBatch:
-    """Clips with one expression each. `class_mask` marks the classes of the clip's own corpus."""
+    """Clips with one expression each. `class_mask` marks the classes of the clip's own corpus; none: no label."""
 
     clips: Tensor  # uint8 B T H W 3
     labels: Tensor  # int64 B, column of the vocabulary

@@ -52,9 +52,11 @@ def expression_losses(logits_BE: Tensor, labels_B: Tensor, class_mask_BE: Tensor
     """Cross-entropy of each clip (B) among the classes of its own corpus.
 
     A class outside the mask has probability and gradient exactly zero; a label outside it makes the loss infinite.
+    A clip without any class (its pixels could not be read) has loss and gradient exactly zero.
     """
-    logits = logits_BE.float().masked_fill(~class_mask_BE, -torch.inf)
-    return F.cross_entropy(logits, labels_B, reduction="none")
+    known_B = class_mask_BE.any(1)
+    logits = logits_BE.float().masked_fill(~class_mask_BE & known_B[:, None], -torch.inf)
+    return F.cross_entropy(logits, labels_B, reduction="none") * known_B
 
 
 def expression_loss(logits_BE: Tensor, labels_B: Tensor, class_mask_BE: Tensor, weights_B: Tensor | None) -> Tensor:

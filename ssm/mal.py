@@ -9,6 +9,9 @@ not the whole network: features below it are computed once, without gradient, so
 two more backward passes through the backbone.
 DEVIATION: weights are scaled to mean 1 over the global batch. The running means of the losses balance the tasks
 already; the weights choose among clips.
+DEVIATION: the virtual step is on L2 + weighted L1 as they are, without the running means and the semantic losses of the
+real one. That scales the gradient into the network, which Adam undoes, and decides which clips gain only to second
+order in `virtual_rate`.
 
 Features of all workers are gathered and every worker does the same computation, so a split over workers or
 micro-batches changes rounding only. Letters: B clips, T frames, D width, H width below the projection, E, A labels.
@@ -42,7 +45,9 @@ class MALConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate: float = Field(default=1e-3, gt=0, description="learning rate (Adam) of the weighting network")
-    virtual_rate: float = Field(default=0.1, gt=0, description="learning rate of the virtual step")
+    virtual_rate: float = Field(
+        default=0.01, gt=0, description="learning rate of the virtual step, small enough that it lowers the AU loss"
+    )
     hidden: int = Field(default=32, ge=1, description="width of the weighting network")
 
 
@@ -115,16 +120,17 @@ class SampleWeighting:
 
     def _learn(self, batch: GlobalFeatures) -> Tensor:
         """One step of the network; the weights it gives then (B, global)."""
+        known_B = batch.fe.class_mask.any(1)
         with torch.no_grad():
             losses_B, _ = self._losses(batch, *self._shared())
             inputs = self._look(batch, losses_B)
-        au_after = self.au_loss_after(batch, self._weigh(inputs))
+        au_after = self.au_loss_after(batch, self._weigh(inputs, known_B))
         parameters = list(self.network.parameters())
         for parameter, gradient in zip(parameters, torch.autograd.grad(au_after, parameters), strict=True):
             parameter.grad = gradient
         self.optimizer.step()
         with torch.no_grad():
-            return self._weigh(inputs)
+            return self._weigh(inputs, known_B)
 
     def _losses(self, batch: GlobalFeatures, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """FE loss of each clip (B) and mean AU loss, with these parameters in the projection."""
@@ -140,9 +146,10 @@ class SampleWeighting:
         features_BD = functional.linear(batch.fe_BTH.mean(1), *self._shared())
         return torch.cat([functional.layer_norm(features_BD, features_BD.shape[1:]), losses_B[:, None]], dim=1)
 
-    def _weigh(self, inputs: Tensor) -> Tensor:
-        weights_B = cast(Tensor, self.network(inputs))[:, 0].sigmoid()
-        return weights_B / weights_B.mean()
+    def _weigh(self, inputs: Tensor, known_B: Tensor) -> Tensor:
+        """Weights of mean 1 over the clips that have a label; the others' are 0."""
+        weights_B = cast(Tensor, self.network(inputs))[:, 0].sigmoid() * known_B
+        return weights_B / (weights_B.sum() / known_B.sum().clamp_min(1)).clamp_min(1e-8)
 
     def _shared(self) -> tuple[Tensor, Tensor]:
         weight = self._projection.weight.detach()

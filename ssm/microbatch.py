@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields
 from itertools import zip_longest
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
 from ssm.batch import AUBatch, FEBatch
@@ -36,16 +35,15 @@ class FEPart(_Part):
 
     clips: Tensor  # uint8 B T H W 3
     labels: Tensor  # int64 B
-    class_mask: Tensor  # bool B E
+    class_mask: Tensor  # bool B E, all False where the clip's pixels could not be read
     row_ids: Tensor  # int64 B
     weights: Tensor | None = None  # float32 B
 
     @property
     def count(self) -> Tensor:
-        """What the sum of losses is to be divided by, before summing over workers."""
-        if self.weights is None:
-            return torch.tensor(float(len(self.labels)), device=self.labels.device)
-        return self.weights.sum()
+        """What the sum of losses is to be divided by, before summing over workers: clips without a class count 0."""
+        known_B = self.class_mask.any(1)
+        return known_B.sum().float() if self.weights is None else (self.weights * known_B).sum()
 
     def inputs(self, preprocessing: Preprocessing) -> Tensor:
         """float32 B T 3 H W."""

@@ -35,7 +35,7 @@ class SSMOutput:
     fe_semantic_logits: Tensor | None = None  # B E, already times w
     au_logits: Tensor | None = None  # B T A, smoothed
     au_semantic_logits: Tensor | None = None  # B T A, already times w, before smoothing
-    map_au_to_fe: Tensor | None = None  # E A
+    map_au_to_fe: Tensor | None = None  # E A, without gradient, as is the next
     map_fe_to_au: Tensor | None = None  # A E
 
 
@@ -97,7 +97,9 @@ class SSM(nn.Module, ModelHubMixin):
         prototypes = self.prototypes(in_use)
         fe = self.read_expression(fe_frames, prototypes) if fe_frames is not None else (None, None)
         au = self.read_aus(au_frames, prototypes) if au_frames is not None else (None, None)
-        to_fe, to_au = self.maps(in_use)
+        # Losses reach the maps through the prototypes; by way of the output DDP would wait for gradients that a step of
+        # one side does not have.
+        to_fe, to_au = (None if each is None else each.detach() for each in self.maps(in_use))
         return SSMOutput(fe[0], fe[1], au[0], au[1], to_fe, to_au)
 
     def encode_frames(self, frames: Tensor) -> Tensor:

@@ -3,8 +3,10 @@
     outcome = assess("runs/quickstart")     # also `python jobs/evaluate.py runs/quickstart`
 
 Writes below the run's folder: `predictions/<corpus>.<side>.parquet`, `evaluation.json`, `report.html`, and the model
-again with its fitted rule and figures; then a version in the registry. Everything can be made again from the run's
-checkpoints, so an interrupted assessment is simply started again.
+again with its fitted rule and figures; then a version in the registry. Under `published`, for a run that was not
+trained so, it writes `evaluation.published.json` and `report.published.html` and leaves model and registry alone: what
+was chosen on test labels is for comparison, not for use. Everything can be made again from the run's checkpoints, so an
+interrupted assessment is simply started again.
 """
 
 from __future__ import annotations
@@ -15,28 +17,32 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ssm import SSM
-from ssm.metrics import AUTable
+from ssm.metrics import AUTable, ExpressionTable
 from ssm.rules import DecisionRule
-from ssm_platform import cluster
+from ssm_platform import cluster, preflight
+from ssm_platform.cli import override
 from ssm_platform.clips import ClipConfig
 from ssm_platform.config import RunConfig
 from ssm_platform.evaluation import Tables, describe, evaluate, map_report
 from ssm_platform.frames import open_frames
 from ssm_platform.machine import describe_machine
+from ssm_platform.pace import keep_pace
 from ssm_platform.prediction_files import to_parquet
 from ssm_platform.predictions import Pool, predict
 from ssm_platform.preparation import Prepared, prepare
-from ssm_platform.records import Manifest
+from ssm_platform.records import Manifest, Record
 from ssm_platform.registry import Registry
 from ssm_platform.report.page import Thumbnail, render
 from ssm_platform.results import Evaluation, Protocol, Provenance
 from ssm_platform.sampling import segment_indices
 from ssm_platform.storage import Storage, open_storage
 from ssm_platform.synthetic.truth import read_truth
+from ssm_platform.trainer import upload_model
 
 _SHOWN = 3  # clips per row of thumbnails
 _STRIP = 5  # frames of a thumbnail
@@ -48,44 +54,85 @@ class Outcome:
 
     evaluation: Evaluation
     report: str
-    version: str  # in the registry
+    version: str | None  # in the registry; None where nothing was published
 
 
-def assess(folder: str, protocol: Protocol | None = None, registry: str | None = None) -> Outcome:
-    """Evaluate the finished run in `folder` (or `s3://` prefix) under its own protocol or another.
+def assess(
+    folder: str, protocol: Protocol | None = None, registry: str | None = None, changes: Mapping[str, Any] | None = None
+) -> Outcome:
+    """Evaluate the finished run in `folder` (or `s3://` prefix) under its own protocol or `published`.
 
-    ValueError where the folder holds no finished run, or where no corpus has a test side.
+    `changes` replace fields of the run's config that leave its numbers alone: CPUs, GPU, places of corpora. ValueError
+    where the folder holds no finished run, where its corpora have changed, for a protocol that the run was not split
+    for, and where no corpus has a test side.
     """
     storage = open_storage(folder)
-    config = run_config(storage)
+    config = _changed(run_config(storage), changes or {})
+    protocol = _checked(protocol, config)
     prepared = prepare(config)
+    _check_data(storage, prepared)
     with local_model(storage) as path:
-        validation, test = _predict(config, prepared, path)
+        validation, test, unreadable = _predict(config, prepared, path)
         model = SSM.from_pretrained(path)
         evaluation, rule = evaluate(
             test,
             validation,
-            protocol or config.protocol,
+            protocol,
             config.model.vocabulary.aus,
-            _provenance(folder, config, prepared),
+            _provenance(folder, protocol, config, prepared),
             map_report(model, _true_association(prepared)),
+            unreadable,
         )
         for side, tables in (("validation", validation), ("test", test)):
             for corpus, table in tables.items():
                 storage.write(f"predictions/{corpus}.{side}.parquet", to_parquet(table))
-        storage.write("evaluation.json", evaluation.model_dump_json(indent=1).encode())
-        storage.write("report.html", _page(storage, evaluation, rule, prepared, test).encode())
-        version = _publish(model, path, storage, config, evaluation, rule, registry)
-    return Outcome(evaluation, f"{storage.uri}/report.html", version)
+        own = protocol == config.protocol
+        place = "" if own else f".{protocol}"
+        storage.write(f"evaluation{place}.json", evaluation.model_dump_json(indent=1).encode())
+        storage.write(f"report{place}.html", _page(storage, evaluation, rule, prepared, test).encode())
+        version = _publish(model, path, storage, config.name, evaluation, rule, registry) if own else None
+    return Outcome(evaluation, f"{storage.uri}/report{place}.html", version)
 
 
 def run_config(storage: Storage) -> RunConfig:
     """The config of the run in this folder; ValueError says what is missing."""
+    return RunConfig.model_validate(_run_file(storage)["config"])
+
+
+def _run_file(storage: Storage) -> dict[str, Any]:
     try:
-        stored = json.loads(storage.read("run.json"))
+        stored: dict[str, Any] = json.loads(storage.read("run.json"))
     except ValueError as error:
         raise ValueError(f"{storage.uri}: no run here: {error}") from error
-    return RunConfig.model_validate(stored["config"])
+    return stored
+
+
+def _changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    changed = override(config, changes)
+    theirs, ours = config.mathematics(), changed.mathematics()
+    if differing := sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name)):
+        raise ValueError(f"{', '.join(differing)}: decided the numbers of the run and cannot change afterwards")
+    return changed
+
+
+def _checked(protocol: Protocol | None, config: RunConfig) -> Protocol:
+    """The protocol to evaluate under; a run's split decides which ones say something true of it."""
+    if protocol not in (None, config.protocol, "published"):
+        raise ValueError(
+            f"protocol {protocol}: the run was split for {config.protocol}, so it can be evaluated under "
+            f"{config.protocol} or published; train with --protocol={protocol} for the other"
+        )
+    return protocol or config.protocol
+
+
+def _check_data(storage: Storage, prepared: Prepared) -> None:
+    """ValueError where the training sides are not those the run was trained on: then its test sides are not either."""
+    trained = _run_file(storage)["data"]
+    if changed := [name for name, digest in prepared.fingerprints.items() if trained.get(name) != digest]:
+        raise ValueError(
+            f"{storage.uri}: {', '.join(changed)}: the corpus is not as it was when the run was trained; people of its "
+            f"test side may have been trained on"
+        )
 
 
 @contextmanager
@@ -105,8 +152,8 @@ def local_model(storage: Storage) -> Iterator[Path]:
         yield Path(scratch) / "model"
 
 
-def _predict(config: RunConfig, prepared: Prepared, model: Path) -> tuple[Tables, Tables]:
-    """Validation and test tables by corpus, both in one pass over one pool of workers."""
+def _predict(config: RunConfig, prepared: Prepared, model: Path) -> tuple[Tables, Tables, tuple[str, ...]]:
+    """Validation and test tables by corpus, in one pass over one pool of workers; why clips are missing from them."""
     sides = [*prepared.validation, *(prepared.test if config.protocol != "published" else [])]
     scale = config.scale
     pool = Pool(
@@ -118,25 +165,38 @@ def _predict(config: RunConfig, prepared: Prepared, model: Path) -> tuple[Tables
         scale.threads_per_worker,
     )
     clips = ClipConfig(frames=config.model.frames, preprocessing=config.preprocessing, decoder=config.data.decoder)
-    with cluster.joined(pool.cpus):
-        tables = predict(model, sides, config.model.vocabulary, clips, pool)
-    count = len(prepared.validation)
-    validation = {manifest.corpus: table for manifest, table in zip(sides[:count], tables[:count], strict=True)}
-    if config.protocol == "published":
-        return validation, validation
-    return validation, {manifest.corpus: table for manifest, table in zip(sides[count:], tables[count:], strict=True)}
+    with cluster.joined(preflight.cpus_needed(config)) as size:  # scorers take the place of the training workers
+        preflight.require(preflight.check_cluster(config, size))
+        keep_pace()
+        answers = predict(model, sides, config.model.vocabulary, clips, pool)
+    named = [(manifest.corpus, table) for manifest, table in zip(sides, answers.tables, strict=True)]
+    validation = dict(named[: len(prepared.validation)])
+    test = validation if config.protocol == "published" else dict(named[len(prepared.validation) :])
+    return validation, test, answers.unreadable
 
 
-def _provenance(folder: str, config: RunConfig, prepared: Prepared) -> Provenance:
+def _provenance(folder: str, protocol: Protocol, config: RunConfig, prepared: Prepared) -> Provenance:
     return Provenance(
         run=config.name,
-        command=f"python jobs/evaluate.py {folder}",
+        command=f"python jobs/evaluate.py {folder} --protocol={protocol}",
         seed=config.seed,
         config_fingerprint=config.fingerprint(),
         data=prepared.fingerprints,
+        splits={name: _split_in_words(config, name, prepared) for name in prepared.splits},
         versions=Provenance.installed(),
         machine=describe_machine(),
     )
+
+
+def _split_in_words(config: RunConfig, name: str, prepared: Prepared) -> str:
+    corpus, split = config.corpus(name), prepared.splits[name]
+    sizes = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test records"
+    if corpus.role == "test":
+        return f"{sizes}; left out of training"
+    drawn = f"{corpus.holdout:.0%} drawn by hash"
+    test = f"parts {', '.join(corpus.test_parts)}" if corpus.test_parts else drawn
+    validation = f"parts {', '.join(corpus.validation_parts)}" if corpus.validation_parts else drawn
+    return f"{sizes}; test: {test}, validation: {'the test side' if config.protocol == 'published' else validation}"
 
 
 def _true_association(prepared: Prepared) -> dict[tuple[str, int], float] | None:
@@ -155,7 +215,7 @@ def _true_association(prepared: Prepared) -> dict[tuple[str, int], float] | None
 
 
 def _publish(
-    model: SSM, path: Path, storage: Storage, config: RunConfig, evaluation: Evaluation, rule: DecisionRule,
+    model: SSM, path: Path, storage: Storage, run: str, evaluation: Evaluation, rule: DecisionRule,
     registry: str | None,
 ) -> str:  # fmt: skip
     """Save the model with what was found out about it, in the run and in the registry (beside the runs by default)."""
@@ -166,17 +226,15 @@ def _publish(
     )
     model.save_pretrained(path)
     if "://" in storage.uri:
-        for file in sorted(path.iterdir()):
-            storage.write(f"model/{file.name}", file.read_bytes())
-    place = registry or f"{config.storage.rstrip('/')}/registry"
-    return Registry(place).publish(path, config.name)
+        upload_model(path, storage)
+    return Registry(registry or f"{storage.uri.rpartition('/')[0]}/registry").publish(path, run)
 
 
 def _page(storage: Storage, evaluation: Evaluation, rule: DecisionRule, prepared: Prepared, test: Tables) -> str:
     curves = json.loads(storage.read("curves.json"))
     losses, validation = _series(curves, "loss/"), _series(curves, "validation/")
     manifests = {manifest.corpus: manifest for manifest in prepared.test}
-    return render(evaluation, losses, validation, _thumbnails(test, manifests), describe(rule))
+    return render(evaluation, losses, validation, _thumbnails(test, manifests, rule), describe(rule))
 
 
 def _series(curves: list[dict[str, float]], prefix: str) -> dict[str, list[tuple[int, float]]]:
@@ -188,32 +246,54 @@ def _series(curves: list[dict[str, float]], prefix: str) -> dict[str, list[tuple
     return series
 
 
-def _thumbnails(test: Tables, manifests: Mapping[str, Manifest]) -> dict[str, list[Thumbnail]]:
-    """The clips that the model is surest of and right, and those that it is surest of and wrong."""
+def _thumbnails(test: Tables, manifests: Mapping[str, Manifest], rule: DecisionRule) -> dict[str, list[Thumbnail]]:
+    """The best and the worst clips of each corpus."""
     rows: dict[str, list[Thumbnail]] = {}
     for corpus, table in test.items():
-        if isinstance(table, AUTable):
-            continue
-        predicted = table.probabilities.argmax(axis=1)
-        confidence = table.probabilities.max(axis=1)
-        right = predicted == table.labels
-        for title, chosen in (("Right and sure", right), ("Wrong and sure", ~right)):
-            order = np.flatnonzero(chosen)[np.argsort(-confidence[chosen], kind="stable")][:_SHOWN]
-            rows[f"{title} · {corpus}"] = [
-                _thumbnail(
-                    manifests[corpus],
-                    table.clips[place],
-                    f"{table.clips[place]}: {table.expressions[predicted[place]]} (p {confidence[place]:.2f})"
-                    + ("" if right[place] else f", labelled {table.expressions[table.labels[place]]}"),
-                )
-                for place in order
-            ]
+        chosen = _ranked_aus(table, rule) if isinstance(table, AUTable) else _ranked_expressions(table)
+        names: list[str] = manifests[corpus].column("clip").to_pylist()
+        for title, clips in chosen.items():
+            found = [(manifests[corpus][names.index(clip)], caption) for clip, caption in clips if clip in names]
+            rows[f"{title} · {corpus}"] = [_thumbnail(record, manifests[corpus].root, text) for record, text in found]
     return rows
 
 
-def _thumbnail(manifest: Manifest, clip: str, caption: str) -> Thumbnail:
-    record = manifest[manifest.column("clip").to_pylist().index(clip)]
-    source = open_frames(record, manifest.root)
+def _ranked_aus(table: AUTable, rule: DecisionRule) -> dict[str, list[tuple[str, str]]]:
+    """Sequences whose AUs agree most and least with the labels under `rule`, each with its caption."""
+    known = table.labels >= 0
+    said = rule.select(table.aus).apply(table.probabilities, table.lengths)
+    stretch = np.repeat(np.arange(len(table.lengths)), table.lengths)
+    counts = {name: [0, 0] for name in table.sequences}
+    for place, name in enumerate(table.sequences):
+        inside = known & (stretch == place)[:, None]
+        counts[name][0] += int((said == (table.labels > 0))[inside].sum())
+        counts[name][1] += int(inside.sum())
+    shares = {name: right / labels for name, (right, labels) in counts.items() if labels}
+    order = sorted(shares, key=lambda name: (-shares[name], name))
+    captions = [(name, f"{name}: {shares[name]:.0%} of its labels right") for name in order]
+    return {"Most labels right": captions[:_SHOWN], "Fewest labels right": captions[::-1][:_SHOWN]}
+
+
+def _ranked_expressions(table: ExpressionTable) -> dict[str, list[tuple[str, str]]]:
+    """Clips that the model is surest of and right, and surest of and wrong, each with its caption."""
+    predicted, confidence = table.probabilities.argmax(axis=1), table.probabilities.max(axis=1)
+    right = predicted == table.labels
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for title, chosen in (("Right and sure", right), ("Wrong and sure", ~right)):
+        order = np.flatnonzero(chosen)[np.argsort(-confidence[chosen], kind="stable")][:_SHOWN]
+        rows[title] = [
+            (
+                table.clips[place],
+                f"{table.clips[place]}: {table.expressions[predicted[place]]} (p {confidence[place]:.2f})"
+                + ("" if right[place] else f", labelled {table.expressions[table.labels[place]]}"),
+            )
+            for place in order
+        ]
+    return rows
+
+
+def _thumbnail(record: Record, root: str, caption: str) -> Thumbnail:
+    source = open_frames(record, root)
     try:
         return Thumbnail.of(source.read(segment_indices(record.length, _STRIP).tolist()), caption)
     finally:

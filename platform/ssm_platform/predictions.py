@@ -2,11 +2,12 @@
 
 One pass: pointers of the evaluation rows, decoded as in training but centred, scored by actors that each hold the
 model, and gathered on the driver, a few bytes per frame, into the tables that `ssm.metrics` computes from. A clip
-without pixels is left out; past a ceiling the job refuses. Letters: T frames of a clip, A AUs, E expressions.
+without pixels is left out and named; past a ceiling the job refuses. Letters: T frames of a clip, A AUs, E expressions.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,24 @@ from ssm.preprocessing import Preprocessing
 from ssm.vocabulary import Vocabulary
 from ssm_platform.clip_names import sequence_of
 from ssm_platform.clips import ClipConfig, ClipReader, Columns, Quarantine, to_batches
-from ssm_platform.plan import AU, evaluation_rows
+from ssm_platform.plan import AU, Rows, evaluation_rows
 from ssm_platform.records import Manifest
 from ssm_platform.streams import ClipStream
+
+LOG = logging.getLogger(__name__)
 
 Table = AUTable | ExpressionTable
 Floats = NDArray[np.float32]
 
 _SHARE = 8  # clips decoded and scored together
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A table for each manifest, in their order, and why clips are missing from them."""
+
+    tables: list[Table]
+    unreadable: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -41,34 +52,34 @@ class Pool:
     gpu: bool = False
     threads: int = 1
 
-    @property
-    def cpus(self) -> float:
-        """What it takes of a cluster."""
-        return self.decode_workers * self.decode_cpus + self.score_workers * self.score_cpus
-
 
 def predict(
     model: Path, manifests: Sequence[Manifest], vocabulary: Vocabulary, clips: ClipConfig, pool: Pool
-) -> list[Table]:
-    """What the saved model in folder `model` says of all clips of `manifests`: a table for each, in their order."""
+) -> Answers:
+    """What the saved model in folder `model` says of all clips of `manifests`. Draws a progress bar."""
+    from tqdm import tqdm
+
     gathered = [_Gatherer(manifest, vocabulary) for manifest in manifests]
     quarantine = Quarantine()
-    for batch in _scored(model, manifests, vocabulary, clips, pool):
-        quarantine.check(batch)
-        for place in np.flatnonzero(batch["problem"] == ""):
-            gatherer = gathered[batch["corpus"][place]]
-            gatherer.add(
-                int(batch["record"][place]), int(batch["start"][place]), batch["au"][place], batch["fe"][place]
-            )
-    return [gatherer.table() for gatherer in gathered]
+    rows = evaluation_rows(manifests, clips.frames)
+    with tqdm(total=len(rows), desc="scoring", unit="clip", dynamic_ncols=True) as bar:
+        for batch in _scored(model, manifests, rows, vocabulary, clips, pool):
+            for problem in quarantine.check(batch):
+                LOG.warning("clip without pixels: %s", problem)
+            for place in np.flatnonzero(batch["problem"] == ""):
+                gatherer = gathered[batch["corpus"][place]]
+                gatherer.add(
+                    int(batch["record"][place]), int(batch["start"][place]), batch["au"][place], batch["fe"][place]
+                )
+            bar.update(len(batch["row"]))
+    return Answers([gatherer.table() for gatherer in gathered], tuple(quarantine.problems))
 
 
 def _scored(
-    model: Path, manifests: Sequence[Manifest], vocabulary: Vocabulary, clips: ClipConfig, pool: Pool
+    model: Path, manifests: Sequence[Manifest], rows: Rows, vocabulary: Vocabulary, clips: ClipConfig, pool: Pool
 ) -> Iterator[Columns]:
     from ray.data import ActorPoolStrategy
 
-    rows = evaluation_rows(manifests, clips.frames)
     stream = ClipStream(ClipReader(manifests, vocabulary, clips), pool.decode_workers, pool.decode_cpus)
     scored = stream.decode(rows, _SHARE * stream.steps_per_block(_SHARE)).map_batches(
         _Scorer,

@@ -89,7 +89,14 @@ class NoiseFloor(Result):
 
     repeats: int
     macro_f1: float | None = None
+    auc: float | None = None
     uar: float | None = None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What is known, by name; empty where every corpus has too few subjects."""
+        named = {"macro F1": self.macro_f1, "mean ROC-AUC": self.auc, "UAR": self.uar}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 class MapReport(Result):
@@ -99,6 +106,9 @@ class MapReport(Result):
     aus: tuple[int, ...]
     prior: tuple[tuple[float, ...], ...]
     learned: tuple[tuple[float, ...], ...]
+    learned_fe_to_au: tuple[tuple[float, ...], ...] | None = Field(
+        default=None, description="the learned map of the other direction, transposed to (E A)"
+    )
     true: tuple[tuple[float, ...], ...] | None = None
     prior_correlation: float | None = Field(default=None, description="Pearson r of prior and truth, neutral left out")
     learned_correlation: float | None = Field(default=None, description="Pearson r of learned map and truth")
@@ -111,7 +121,8 @@ class Provenance(Result):
     command: str
     seed: int
     config_fingerprint: str
-    data: dict[str, str] = Field(description="manifest fingerprints by corpus")
+    data: dict[str, str] = Field(description="fingerprints of the training manifests by corpus")
+    splits: dict[str, str] = Field(default={}, description="how each corpus was split, and into how many records")
     versions: dict[str, str]
     machine: str
 
@@ -135,8 +146,9 @@ class Evaluation(Result):
     fitted_on: str = Field(description="the split on which thresholds and vote rule were chosen")
     au: tuple[AUScores, ...] = ()
     fe: tuple[FEScores, ...] = ()
-    noise: NoiseFloor | None = None
+    noise: NoiseFloor
     maps: MapReport | None = None
+    left_out: tuple[str, ...] = Field(default=(), description="what was not judged, and why")
     provenance: Provenance
 
     @property
@@ -159,21 +171,14 @@ class Evaluation(Result):
         for e in self.fe:
             lines.append(f"  {e.corpus}: UAR {e.uar}, WAR {e.war}")
             lines.append(f"    chance {1 / len(e.expressions):.3f}; {e.clips} clips")
-        if self.noise:
-            floor = {"macro F1": self.noise.macro_f1, "UAR": self.noise.uar}
-            known = ", ".join(f"{name} +-{sd:.3f}" for name, sd in floor.items() if sd is not None)
-            lines.append(f"  noise floor over {self.noise.repeats} half splits: {known}")
+        floor = ", ".join(f"{name} +-{sd:.3f}" for name, sd in self.noise.figures.items())
+        lines.append(f"  noise floor over {self.noise.repeats} half splits: {floor or 'too few test subjects for one'}")
+        lines += [f"  left out: {one}" for one in self.left_out]
         return "\n".join(lines)
-
-    def write(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        scratch = path.with_suffix(".part")
-        scratch.write_text(self.model_dump_json(indent=1))
-        scratch.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `write` wrote; ValueError names the file."""
+        """What an assessment wrote to `path`; ValueError names the file."""
         try:
             return cls.model_validate_json(path.read_text())
         except ValueError as error:

@@ -2,12 +2,14 @@
 
 Each worker takes every world-th clip; confusion counts and AU hits are sums, so any split over workers gives the
 same figures. AUs are judged at probability 0.5: thresholds and vote rules are fitted after training (`evaluation`).
-`score`, by which the best checkpoint is chosen, is the mean over tasks of the mean over corpora (UAR, macro F1).
+`score`, by which the best checkpoint is chosen, is the mean over tasks of the mean over corpora (UAR, macro F1); a
+corpus where no class occurs among the clips looked at is left out of it.
 Letters: B clips, T frames, A AUs, E expressions.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,9 +66,10 @@ class Validation:
             table = self.collective.sum(self._count(model, self.rows[self.rows.corpus == place], manifest.task))
             name, value = ("uar", uar(table)) if manifest.task == "fe" else ("macro_f1", macro_f1(table))
             metrics[f"{name}/{manifest.corpus}"] = value
-            scores[name].append(value)
+            if not math.isnan(value):
+                scores[name].append(value)
         means = [sum(values) / len(values) for values in scores.values() if values]
-        return {**metrics, "score": sum(means) / len(means)}
+        return {**metrics, "score": sum(means) / len(means) if means else math.nan}
 
     @torch.no_grad()
     def _count(self, model: nn.Module, rows: Rows, task: str) -> Tensor:
@@ -95,10 +98,15 @@ class Validation:
 
 
 def confusion(logits_BE: Tensor, batch: FEBatch) -> Tensor:
-    """Counts (E E), row: true class, column: the likeliest among the classes of the clip's corpus."""
+    """Counts (E E), row: true class, column: the likeliest among the classes of the clip's corpus.
+
+    Clips without a class (their pixels could not be read) are not counted.
+    """
+    known_B = batch.class_mask.any(1)
     predicted_B = logits_BE.float().masked_fill(~batch.class_mask, -torch.inf).argmax(1)
     classes = logits_BE.shape[1]
-    return torch.bincount(batch.labels * classes + predicted_B, minlength=classes**2).view(classes, classes)
+    pairs = (batch.labels * classes + predicted_B)[known_B]
+    return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
 
 
 def hits(logits_BTA: Tensor, batch: AUBatch) -> Tensor:

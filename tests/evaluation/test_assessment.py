@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -38,14 +39,49 @@ def test_predictions_on_disk_give_the_figures_of_the_report(tiny_run: Path) -> N
     assert not set(tables["bp4d.test"].subjects) & set(tables["bp4d.validation"].subjects)
 
 
-def test_another_protocol_is_another_result_and_another_version(
-    ray_cluster: None, tiny_run: Path, tmp_path: Path
-) -> None:
+def test_the_published_protocol_is_for_comparison_only(ray_cluster: None, tiny_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "tiny")
+    before = {path.name: path.read_bytes() for path in [*(run / "model").iterdir(), run / "evaluation.json"]}
     outcome = assess(str(run), "published", str(tmp_path / "registry"))
     assert outcome.evaluation.protocol == "published"
     assert "published" in outcome.evaluation.summary()
-    assert Registry(tmp_path / "registry").versions() == [outcome.version]
+    assert Evaluation.read(run / "evaluation.published.json").summary() == outcome.evaluation.summary()
+    assert "for comparison with papers only" in (run / "report.published.html").read_text()
+    assert outcome.version is None
+    assert Registry(tmp_path / "registry").versions() == []
+    assert before == {path.name: path.read_bytes() for path in [*(run / "model").iterdir(), run / "evaluation.json"]}
+
+
+def test_the_report_shows_clips_of_both_tasks_and_how_the_corpora_were_split(tiny_run: Path) -> None:
+    page = (tiny_run / "report.html").read_text()
+    for title in ("Most labels right · bp4d", "Fewest labels right · bp4d", "Right and sure · dfew"):
+        assert title in page
+    assert "learned, expression to AU" in page
+    assert "validation: 20% drawn by hash" in page
+
+
+def test_a_run_is_evaluated_only_as_it_was_split(tiny_run: Path) -> None:
+    with pytest.raises(ValueError, match=r"split for clean.*train with --protocol=lodo"):
+        assess(str(tiny_run), "lodo")
+
+
+def test_fields_that_decided_the_numbers_cannot_change_afterwards(tiny_run: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.frames: decided the numbers"):
+        assess(str(tiny_run), changes={"model.frames": 8})
+
+
+def test_a_corpus_that_changed_since_training_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "tiny")
+    stored = json.loads((run / "run.json").read_text())
+    stored["data"]["bp4d"] = "0" * 64
+    (run / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="bp4d: the corpus is not as it was"):
+        assess(str(run))
+
+
+def test_a_cluster_that_cannot_hold_the_scorers_is_refused(ray_cluster: None, tiny_run: Path) -> None:
+    with pytest.raises(ValueError, match=r"scale\.gpu"):
+        assess(str(tiny_run), changes={"scale.gpu": True})
 
 
 def test_a_run_that_has_not_ended_is_refused(tiny_run: Path, tmp_path: Path) -> None:

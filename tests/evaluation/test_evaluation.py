@@ -82,6 +82,37 @@ def test_an_au_nobody_shows_does_not_break_the_noise_floor() -> None:
     assert noise_floor({"a": gathered.table()}).macro_f1 is not None
 
 
+def test_every_measure_has_a_noise_floor() -> None:
+    floor = noise_floor({"a": au_table((1, 4)), "b": fe_table()})
+    assert set(floor.figures) == {"macro F1", "mean ROC-AUC", "UAR"}
+    assert all(0 < value < 0.5 for value in floor.figures.values())
+
+
+def test_labels_that_no_training_corpus_has_are_not_judged() -> None:
+    test = {"bp4d": au_table((1, 7, 12), seed=1), "mafw": fe_table()}
+    gathered = ExpressionPredictions(("neutral", "happiness"))
+    gathered.update("v", None, [0.5, 0.5], 0)
+    validation = {"disfa": au_table((12, 1, 26), seed=2), "dfew": gathered.table()}
+    evaluation, _ = evaluate(test, validation, "lodo", (1, 7, 12, 26), PROVENANCE)
+    assert evaluation.au[0].aus == (1, 12)
+    assert evaluation.fe[0].expressions == ("happiness", "neutral")
+    assert evaluation.fe[0].clips == sum(test["mafw"].labels != 1)
+    assert evaluation.left_out == (
+        "bp4d: AU7, which no training corpus labels",
+        "mafw: sadness, which no training corpus labels",
+    )
+    whole, _ = evaluate({"bp4d": test["bp4d"]}, {"bp4d": test["bp4d"]}, "clean", (1, 7, 12), PROVENANCE)
+    assert evaluation.au[0].roc_auc == (whole.au[0].roc_auc[0], whole.au[0].roc_auc[2])
+    with pytest.raises(ValueError, match="no test corpus shares a label"):
+        evaluate({"bp4d": au_table((7,))}, validation, "lodo", (1, 7), PROVENANCE)
+
+
+def test_clips_that_could_not_be_read_are_named() -> None:
+    table = {"bp4d": au_table((1,))}
+    evaluation, _ = evaluate(table, table, "clean", (1,), PROVENANCE, unreadable=["bp4d: clip 'x': no such file"])
+    assert "left out: bp4d: clip 'x': no such file" in evaluation.summary()
+
+
 def test_nothing_to_test_on_is_an_error() -> None:
     with pytest.raises(ValueError, match="no corpus has a test side"):
         evaluate({}, {"bp4d": au_table((1,))}, "clean", (1,), PROVENANCE)

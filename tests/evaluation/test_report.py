@@ -78,7 +78,7 @@ def test_names_are_escaped() -> None:
 
 def test_an_evaluation_survives_its_file(tmp_path: Path) -> None:
     path = tmp_path / "evaluation.json"
-    example().write(path)
+    path.write_text(example().model_dump_json())
     again = Evaluation.read(path)
     assert again.model_dump_json() == example().model_dump_json()
     assert np.isnan(again.au[0].roc_auc[1])
@@ -89,3 +89,16 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"protocol": "clean"}')
     with pytest.raises(ValueError, match=r"evaluation\.json"):
         Evaluation.read(tmp_path / "evaluation.json")
+
+
+def test_a_page_of_few_subjects_says_that_there_is_no_noise_floor() -> None:
+    page = render(example().model_copy(update={"noise": NoiseFloor(repeats=20)}))
+    assert "too few test subjects" in page
+
+
+def test_what_was_left_out_and_how_corpora_were_split_is_on_the_page() -> None:
+    one = example()
+    provenance = one.provenance.model_copy(update={"splits": {"bp4d": "10 train; test: parts P3"}})
+    page = render(one.model_copy(update={"left_out": ("dfew: clip <7>: cut short",), "provenance": provenance}))
+    assert "dfew: clip &lt;7&gt;: cut short" in page
+    assert "10 train; test: parts P3" in page

@@ -32,7 +32,7 @@ def study() -> ModuleType:
 
 def evaluation() -> Evaluation:
     origin = Provenance(run="r", command="c", seed=1, config_fingerprint="", data={}, versions={}, machine="")
-    return Evaluation(protocol="clean", fitted_on="validation", provenance=origin)
+    return Evaluation(protocol="clean", fitted_on="validation", noise=NoiseFloor(repeats=2), provenance=origin)
 
 
 def run(study: ModuleType, right: int, noise: float | None = 0.1) -> Any:

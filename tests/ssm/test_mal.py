@@ -53,6 +53,29 @@ def test_learned_weights_lower_the_au_loss_after_the_virtual_step() -> None:
     assert weighting.au_loss_after(batch, weights) < weighting.au_loss_after(batch, torch.ones_like(weights))
 
 
+def test_a_virtual_step_with_learned_weights_lowers_the_au_loss() -> None:
+    weighting = _weighting(MALConfig(rate=1e-2, virtual_rate=3e-3))
+    fe, au = fe_part(tiny.fe_batch(0)), au_part(tiny.au_batch(0), 0.4, 1, 0, SingleProcess())
+    for _ in range(10):
+        weights = weighting(fe, au, key=5, slices=1)
+    batch = weighting.gather(fe, au, key=5, slices=1)
+    with torch.no_grad():
+        _, before = weighting._losses(batch, *weighting._shared())
+    equal = weighting.au_loss_after(batch, torch.ones_like(weights))
+    assert weighting.au_loss_after(batch, weights) < equal < before
+
+
+def test_a_clip_that_could_not_be_read_has_no_weight() -> None:
+    weighting = _weighting(MALConfig(rate=1e-2))
+    clips = tiny.fe_batch(0)
+    tiny.unread(clips, 1)
+    weights = weighting(
+        fe_part(clips), au_part(tiny.au_batch(0), 0.4, 1, 0, SingleProcess()), key=5, slices=1
+    )  # fmt: skip
+    assert weights[1] == 0
+    assert weights.sum() == pytest.approx(tiny.FE_BATCH - 1, rel=1e-5)
+
+
 def test_weights_start_nearly_equal_and_need_no_global_randomness() -> None:
     before = torch.random.get_rng_state()
     weighting = _weighting(MALConfig(rate=1e-6))

@@ -18,6 +18,7 @@ import tiny_training as tiny
 import torch
 from torch import Tensor
 
+from ssm.batch import FEBatch
 from ssm.losses import LOSSES
 from ssm.mixup import draw_mix
 from ssm.step import TrainConfig, TrainStep
@@ -83,7 +84,10 @@ def test_two_workers_equal_one(tmp_path: Path) -> None:
     command = [sys.executable, script]
     workers = [subprocess.Popen([*command, str(rank), "2", str(tmp_path / "store"), str(result)]) for rank in range(2)]
     alone = {name: tiny.tiny_step(tiny.fast_with(**changes)) for name, changes, _ in tiny.WORKER_RUNS}
-    curves = {name: [r.floats() for r in tiny.train(alone[name], range(steps))] for name, _, steps in tiny.WORKER_RUNS}
+    curves = {
+        name: [r.floats() for r in tiny.train(alone[name], range(steps), run=name)]
+        for name, _, steps in tiny.WORKER_RUNS
+    }
     assert [worker.wait(timeout=250) for worker in workers] == [0, 0]
     for name, run in torch.load(result, weights_only=True).items():
         expected = curves[name]
@@ -139,6 +143,33 @@ def test_a_batch_without_any_au_label_trains_the_other_side() -> None:
     later = step(tiny.fe_batch(1), tiny.au_batch(1), 1, 5).floats()
     assert math.isfinite(later["total"])
     assert torch.allclose(step.means.values[1], torch.tensor(later["loss/au"]))
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_a_clip_that_could_not_be_read_is_as_if_it_were_not_there(slices: int) -> None:
+    whole, with_gap = (tiny.tiny_step(tiny.fast_with(accumulation=slices)) for _ in range(2))
+    for number in range(3):
+        fe, gap = tiny.fe_batch(number), tiny.fe_batch(number)
+        tiny.unread(gap, 1)
+        rest = [row for row in range(tiny.FE_BATCH) if row != 1]
+        fe = FEBatch(*(value[rest] for value in vars(fe).values()))
+        one = whole(fe, tiny.au_batch(number), number, 5).floats()
+        other = with_gap(gap, tiny.au_batch(number), number, 5).floats()
+        assert other == pytest.approx(one, rel=1e-4)
+    for key, tensor in whole.state_dict()["model"].items():
+        torch.testing.assert_close(with_gap.state_dict()["model"][key], tensor, rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("weighting", ["none", "mal"])
+def test_a_batch_of_clips_that_could_not_be_read_trains_the_other_side(weighting: str) -> None:
+    step = tiny.tiny_step(tiny.fast_with(sample_weighting=weighting))
+    fe = tiny.fe_batch(0)
+    for row in range(tiny.FE_BATCH):
+        tiny.unread(fe, row)
+    result = step(fe, tiny.au_batch(0), 0, 5).floats()
+    assert result["loss/fe"] == 0
+    assert math.isfinite(result["total"])
+    assert math.isfinite(step(tiny.fe_batch(1), tiny.au_batch(1), 1, 5).floats()["total"])
 
 
 def test_without_text_tower_only_the_head_losses_exist() -> None:

@@ -89,17 +89,24 @@ def tiny_step(config: TrainConfig = FAST, **changes: object) -> TrainStep:
 
 
 def train(
-    step: TrainStep, steps: range, total: int = 20, cut: Callable[[int], slice] | None = None
+    step: TrainStep, steps: range, total: int = 20, cut: Callable[[int], slice] | None = None, run: str = "plain"
 ) -> list[StepResult]:
     """Run `steps` of `total`; `cut` gives the rows of a batch of some size that are this worker's."""
     results = []
     for number in steps:
         fe, au = fe_batch(number), au_batch(number)
+        if run == "unread":
+            unread(fe, 1)
         if cut is not None:
             fe = FEBatch(*(value[cut(FE_BATCH)] for value in vars(fe).values()))
             au = AUBatch(*(value[cut(AU_BATCH)] for value in vars(au).values()))
-        results.append(step(fe, au, number, total))
+        results.append(step(fe, None if run == "one side" else au, number, total))
     return results
+
+
+def unread(batch: FEBatch, row: int) -> None:
+    """Makes a clip one whose pixels could not be read: black frames, no class."""
+    batch.clips[row], batch.labels[row], batch.class_mask[row] = 0, 0, False
 
 
 def fast_with(**changes: object) -> TrainConfig:
@@ -111,6 +118,8 @@ WORKER_RUNS: tuple[tuple[str, dict[str, object], int], ...] = (
     ("plain", {}, 20),
     ("accumulated", {"accumulation": 2}, 4),
     ("weighted", {"sample_weighting": "mal"}, 4),
+    ("one side", {}, 4),
+    ("unread", {"sample_weighting": "mal"}, 4),
 )
 """What a worker trains one after the other: name, settings, steps."""
 
@@ -120,14 +129,16 @@ def _worker(rank: int, world: int, store: str, result: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
 
     def wrap(module: nn.Module) -> nn.Module:
-        return nn.parallel.DistributedDataParallel(module)
+        return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
 
     group = ProcessGroup()
     runs = {}
     for name, changes, steps in WORKER_RUNS:
         config = fast_with(**changes)
         step = TrainStep(tiny_model(), config, device="cpu", wrap=wrap, collective=group)
-        found = train(step, range(steps), cut=lambda size: slice(rank * size // world, (rank + 1) * size // world))
+        found = train(
+            step, range(steps), cut=lambda size: slice(rank * size // world, (rank + 1) * size // world), run=name
+        )
         runs[name] = {"floats": [r.floats() for r in found], "model": step.state_dict()["model"]}
     if rank == 0:
         torch.save(runs, result)

@@ -41,6 +41,16 @@ def test_classes_outside_the_corpus_are_never_predicted() -> None:
     assert confusion(logits, batch).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
 
 
+def test_a_clip_that_could_not_be_read_is_not_counted() -> None:
+    batch = FEBatch(
+        clips=torch.zeros(2, 1, 1, 1, 3, dtype=torch.uint8),
+        labels=torch.tensor([0, 1]),
+        class_mask=torch.tensor([[False, False], [True, True]]),
+        row_ids=torch.arange(2),
+    )
+    assert confusion(torch.tensor([[1.0, 0], [0, 1]]), batch).tolist() == [[0, 0], [0, 1]]
+
+
 def test_uar_is_the_mean_recall_of_classes_that_occur() -> None:
     assert uar(torch.tensor([[3, 1, 0], [0, 2, 2], [0, 0, 0]])) == pytest.approx((0.75 + 0.5) / 2)
 

@@ -91,7 +91,9 @@ def _map_figure(evaluation: Evaluation) -> str | None:
     maps = evaluation.maps
     if maps is None:
         return None
-    panels = {"prior": np.array(maps.prior), "learned": np.array(maps.learned)}
+    panels = {"prior": np.array(maps.prior), "learned, AU to expression": np.array(maps.learned)}
+    if maps.learned_fe_to_au is not None:
+        panels["learned, expression to AU"] = np.array(maps.learned_fe_to_au)
     if maps.true is not None:
         panels["true association"] = np.array(maps.true)
     return figures.maps(panels, maps.expressions, [ACTION_UNITS[number].code for number in maps.aus])
