@@ -198,7 +198,7 @@ def tracked(config: RunConfig) -> Any:
     mlflow = pytest.importorskip("mlflow.tracking", reason="mlflow is an extra of the platform")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mlflow, "MlflowClient", client := MagicMock())
-        Trackers.of(override(config, {"tracking.tensorboard": False}), Path("/x"), 0).close()
+        Trackers.of(override(config, {"tracking.tensorboard": False}), Path("/x"), 0, Origin("/x", "")).close()
     return [call.kwargs["tracking_uri"] for call in client.call_args_list]
 
 
