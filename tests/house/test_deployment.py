@@ -14,7 +14,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from serve.settings import Settings
 from ssm_platform.config import RunConfig
-from ssm_platform.deployment import ClusterSettings, NodeGroup, ray_job, ray_service, ray_up, write_all
+from ssm_platform.deployment import EXCLUDED, ClusterSettings, NodeGroup, ray_job, ray_service, ray_up, write_all
 from ssm_platform.description import locate
 from ssm_platform.preflight import check_config, cpus_needed
 from ssm_platform.recipes import tiny
@@ -43,6 +43,10 @@ def test_committed_files_are_the_generated_ones(tmp_path: Path) -> None:
         assert path.read_text() == (REPOSITORY / path.relative_to(tmp_path)).read_text(), (
             f"{path.name} is stale: run `python jobs/manifests.py`"
         )
+
+
+def test_images_leave_out_what_clusters_do() -> None:
+    assert tuple((REPOSITORY / ".dockerignore").read_text().split()) == EXCLUDED
 
 
 def test_spot_machines_are_asked_for_as_spot() -> None:

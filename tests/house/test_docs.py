@@ -41,7 +41,7 @@ TINY = (
 SUBMIT = "tests/house/test_submit.py"
 ELSEWHERE = (
     (r"^make test$", "Makefile", "-m pytest"),
-    (r"^ray job submit -- python jobs/train", SUBMIT, "def test_the_job_of_the_mission"),
+    (r"^ray job submit -- python jobs/train", SUBMIT, "def test_the_readmes_job"),
     (r"^ray job submit --working-dir", SUBMIT, '"--runtime-env", "deploy/runtime_env.yaml"'),
     (r"^(RAY_AUTH_MODE=token )?ray start --head", "tests/house/conftest.py", '"start", "--head"'),
     (r"^ray get-auth-token", "tests/house/conftest.py", "token_hex"),

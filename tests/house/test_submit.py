@@ -29,7 +29,7 @@ MOST_UPLOADED = 4 * 2**20  # bytes; unpacked; Ray's own limit is 500 MiB
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 
-def test_the_job_of_the_mission_trains_on_after_its_head_was_killed(
+def test_the_readmes_job_trains_on_after_its_head_was_killed(
     start_head: Any, head: Any, tiny_corpora: Path, tmp_path: Path
 ) -> None:
     """`ray job submit -- python jobs/train.py` at a tiny size; nothing is lost but the steps since a checkpoint."""

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 BLUE, ORANGE, GREY, LIGHT = "#2563a8", "#c2571a", "#8a929c", "#e3e6ea"
+_MAPS_IN_A_ROW = 2
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -77,15 +78,16 @@ def confusion(matrix: NDArray[np.integer], names: Sequence[str], title: str) -> 
 
 
 def maps(panels: Mapping[str, NDArray[np.floating]], expressions: Sequence[str], aus: Sequence[str]) -> str:
-    """Association maps (E A) side by side on one colour scale, so that prior, learned and true can be compared."""
-    width = (0.23 * len(aus) + 0.3) * len(panels) + 1.7
+    """Association maps (E A), two in a row, on one colour scale, so that prior, learned and true can be compared."""
+    rows = -(-len(panels) // _MAPS_IN_A_ROW)
+    width = (0.27 * len(aus) + 0.3) * _MAPS_IN_A_ROW + 1.7
     top = max(float(panel.max()) for panel in panels.values()) or 1.0
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, 0.3 * len(expressions) + 1.2), layout="constrained")
+        figure = Figure(figsize=(width, (0.28 * len(expressions) + 1.1) * rows), layout="constrained")
         for index, (name, panel) in enumerate(panels.items()):
-            axes = figure.add_subplot(1, len(panels), index + 1)
+            axes = figure.add_subplot(rows, _MAPS_IN_A_ROW, index + 1)
             image = axes.imshow(panel, cmap="Blues", vmin=0, vmax=top, aspect="auto")
-            _name_axes(axes, aus, expressions if index == 0 else [""] * len(expressions))
+            _name_axes(axes, aus, [""] * len(expressions) if index % _MAPS_IN_A_ROW else expressions)
             axes.set_title(name)
         figure.colorbar(image, ax=figure.axes, shrink=0.8, label="weight")
         return svg(figure)
