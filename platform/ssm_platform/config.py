@@ -220,7 +220,8 @@ class RunConfig(_Frozen):
     def mathematics(self) -> dict[str, Any]:
         """The fields that decide the numbers, as dotted leaves: two runs that share them and their data train alike."""
         every = leaves(self.model_dump(mode="json"))
-        return {path: value for path, value in every if not path.startswith(_FREE) and not path.endswith(_PLACES)}
+        free = _FREE if self.train.sample_weighting == "mal" else (*_FREE, "train.mal.")
+        return {path: value for path, value in every if not path.startswith(free) and not path.endswith(_PLACES)}
 
 
 _FREE = (

@@ -104,6 +104,13 @@ def test_ablations_differ_from_the_full_method_in_numbers() -> None:
     assert len({full, *others.values()}) == len(MODIFIERS)
 
 
+def test_settings_of_a_weighting_that_is_off_decide_no_number() -> None:
+    change = {"train.mal.hidden": 8}
+    assert override(quickstart(), change).fingerprint() == quickstart().fingerprint()
+    weighted = recipe("quickstart+mal")
+    assert override(weighted, change).fingerprint() != weighted.fingerprint()
+
+
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(OverrideError, match="did you mean 'quickstart'"):
         recipe("quikstart")
