@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ssm.vocabulary import BP4D_AUS
@@ -60,6 +60,7 @@ def test_any_occurrence_table(rows: list[list[str]]) -> None:
 
 
 @settings(max_examples=150, deadline=None)
+@example("list_bp4d", b",")
 @given(st.sampled_from(sorted(PLACES)), st.binary(max_size=300))
 def test_any_bytes_where_text_should_be(name: str, data: bytes) -> None:
     reading = read(name, {PLACES[name]: data}, ("cropped/v",))

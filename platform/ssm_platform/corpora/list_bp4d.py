@@ -28,8 +28,8 @@ class ListBP4DOptions(FrameListOptions):
 
 
 def _parse(text: str, aus: tuple[int, ...]) -> tuple[str, list[str]] | None:
-    image, *cells = text.replace(",", " ").split()
-    return (image, cells) if len(cells) == len(aus) else None
+    cells = text.replace(",", " ").split()
+    return (cells[0], cells[1:]) if len(cells) == 1 + len(aus) else None
 
 
 def _subject(folder: str) -> str | None:
