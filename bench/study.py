@@ -6,7 +6,8 @@ Every run is `jobs/train.py --recipe quickstart+VARIANT --seed=S`, at most `--jo
 cluster; finished runs are kept, so a study that was cut off goes on; one that was trained with other fields is refused.
 The corpora and their test sides are the same in all runs, so differences to `full` are paired by subject and seed: the
 interval of a difference resamples subjects and averages over seeds; the spread over seeds stands beside it. Last comes
-the noise floor: how far a figure of the full model moves with the choice of the people it is tested on.
+the noise floor: how far a figure of the full model moves with the choice of the people it is tested on. With `--unseen`
+a second table scores the same models on many more people, whom no run has seen.
 """
 
 from __future__ import annotations
@@ -38,15 +39,20 @@ from ssm.metrics import (
     scores_by_subject,
     unweighted_recall,
 )
+from ssm_platform import cluster
 from ssm_platform.cli import override, split_assignments
-from ssm_platform.config import RunConfig
+from ssm_platform.clips import ClipConfig
+from ssm_platform.config import CorpusConfig, RunConfig
 from ssm_platform.evaluation import fit, noise_floor
 from ssm_platform.machine import describe_machine
-from ssm_platform.prediction_files import from_parquet
-from ssm_platform.predictions import Table
-from ssm_platform.preparation import prepare
+from ssm_platform.prediction_files import from_parquet, to_parquet
+from ssm_platform.predictions import Pool, Table, predict
+from ssm_platform.preparation import load, prepare
 from ssm_platform.recipes import recipe
+from ssm_platform.records import Manifest
 from ssm_platform.results import Evaluation, NoiseFloor
+from ssm_platform.storage import open_storage
+from ssm_platform.synthetic import PRESETS, write_corpus
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VARIANTS = ("full", "au_only", "fe_only", "no_tsp", "no_dpm", "fixed_prior", "au_to_fe", "fe_to_au", "mal")
@@ -55,6 +61,13 @@ MEASURES = {
     "macro F1": lambda counts: macro(f1_score(counts)),
     "UAR": unweighted_recall,
 }
+UNSEEN = PRESETS["quickstart"].model_copy(
+    update={
+        "lab": PRESETS["quickstart"].lab.model_copy(update={"subjects": 27, "sequences": 2, "frames": 100}),
+        "wild": PRESETS["quickstart"].wild.model_copy(update={"clips": 1000, "people": 400}),
+    }
+)
+UNSEEN_SEED = 2  # those that are trained on have seed 1
 NOISE = {"AU AUC": "auc", "macro F1": "macro_f1", "UAR": "uar"}
 """Each measure's field of `NoiseFloor`."""
 
@@ -83,6 +96,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each with one thread")
+    parser.add_argument(
+        "--unseen", action="store_true", help="also score every run on corpora of 27 and 400 new people"
+    )
     parser.add_argument("--table-only", action="store_true", help="print the table of the runs that are finished")
     options, fields = parser.parse_known_args()
     study = Study(options.out.absolute(), options.recipe, tuple(fields))
@@ -98,10 +114,20 @@ def main() -> None:
     print(f"<!-- python {' '.join(sys.argv)} -->\n\nMachine: {describe_machine()}\n")
     if others:
         print(f"Unlike the recipe, these runs have {_named(others)}.\n")
-    runs: dict[str, dict[int, Run]] = {}
-    for variant, seed in study.finished(wanted):
-        runs.setdefault(variant, {})[seed] = _read(study.folder(variant, seed))
-    print(table({variant: runs[variant] for variant in options.variants if variant in runs}))
+    finished = study.finished(wanted)
+    print(table(_by_variant({one: _read(study.folder(*one)) for one in finished})))
+    if options.unseen:
+        print(
+            f"\nOn people whom no run has seen ({UNSEEN.lab.subjects} for AUs, {UNSEEN.wild.people} for expressions):\n"
+        )
+        print(table(_by_variant(_score_unseen(study, finished))))
+
+
+def _by_variant(runs: Mapping[tuple[str, int], Run]) -> dict[str, dict[int, Run]]:
+    found: dict[str, dict[int, Run]] = {}
+    for variant, seed in sorted(runs, key=lambda one: (VARIANTS.index(one[0]), one[1])):
+        found.setdefault(variant, {})[seed] = runs[variant, seed]
+    return found
 
 
 @dataclass(frozen=True)
@@ -169,20 +195,44 @@ def _train(study: Study, environment: dict[str, str], one: tuple[str, int]) -> N
     print(f"{folder.name}: {'done' if code == 0 else f'exit code {code}, see {log.name}'}", file=sys.stderr, flush=True)
 
 
-def _read(folder: Path) -> Run:
-    sides: dict[str, dict[str, Table]] = {"validation": {}, "test": {}}
+def _score_unseen(study: Study, finished: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Run]:
+    """Every finished run on the same corpora of new people, which are written here once; answers are kept."""
+    missing = [one for one in finished if not list((study.folder(*one) / "predictions").glob("*.unseen.parquet"))]
+    if missing:
+        with cluster.joined(3, dashboard=False):
+            for one in missing:
+                _answer_unseen(study.config(*one), study.folder(*one), study.out / "unseen")
+    return {one: _read(study.folder(*one), "unseen") for one in finished}
+
+
+def _answer_unseen(config: RunConfig, folder: Path, corpora: Path) -> None:
+    manifests = [_unseen(corpora / corpus.name, corpus) for corpus in config.data.corpora]
+    clips = ClipConfig(frames=config.model.frames, preprocessing=config.preprocessing, decoder=config.data.decoder)
+    answers = predict(folder / "model", manifests, config.model.vocabulary, clips, Pool())
+    for manifest, found in zip(manifests, answers.tables, strict=True):
+        open_storage(folder).write(f"predictions/{manifest.corpus}.unseen.parquet", to_parquet(found))
+
+
+def _unseen(root: Path, corpus: CorpusConfig) -> Manifest:
+    write_corpus(corpus.reader or corpus.name, root, UNSEEN, UNSEEN_SEED, os.cpu_count() or 1)
+    return load(corpus.model_copy(update={"root": str(root), "synthetic": None}))
+
+
+def _read(folder: Path, side: str = "test") -> Run:
+    sides: dict[str, dict[str, Table]] = {"validation": {}, side: {}}
     for path in sorted((folder / "predictions").glob("*.parquet")):
-        corpus, side = path.name.removesuffix(".parquet").rsplit(".", 1)
-        sides[side][corpus] = from_parquet(path.read_bytes())
+        corpus, of = path.name.removesuffix(".parquet").rsplit(".", 1)
+        if of in sides:
+            sides[of][corpus] = from_parquet(path.read_bytes())
     counts: dict[str, NDArray[np.int64]] = {}
-    for found in sides["test"].values():
+    for found in sides[side].values():
         if isinstance(found, AUTable):
             rule = fit(sides["validation"], found.aus)
             counts["AU AUC"] = scores_by_subject(found)
             counts["macro F1"] = hits_by_subject(found, rule.apply(found.probabilities, found.lengths))
         else:
             counts["UAR"] = confusion_by_subject(found)
-    return Run(Evaluation.read(folder / "evaluation.json"), counts, noise_floor(sides["test"]))
+    return Run(Evaluation.read(folder / "evaluation.json"), counts, noise_floor(sides[side]))
 
 
 def table(runs: Mapping[str, Runs]) -> str:
