@@ -1,9 +1,10 @@
 """What Ray costs a training step: steps/s on Ray Train fed by Ray Data, beside a bare PyTorch loop on cached batches.
 
-    python bench/train.py [--recipe quickstart] [--steps 120] [--rounds 3] [--json FILE]
+    python bench/train.py [--recipe quickstart] [--threads N] [--steps 120] [--rounds 3] [--json FILE]
 
-Both sides run the same model, step and torch threads (the recipe's own number), in turns; ratios are medians over the
-rounds. The bare loop holds its batches in memory and decodes nothing. A second run over a corpus repeated a hundred
+Both sides run the same model, step and torch threads (the recipe's own number unless told), in turns; ratios are
+medians over the rounds. The bare loop holds its batches in memory and decodes nothing: where its threads take every
+core of the machine, what decoding takes of them is lost on Ray. A second run over a corpus repeated a hundred
 times shows whether step time and memory of a worker grow with the corpus. Exit code 1, and a line for each reason,
 where the ratio is below 0.95 or either grows by more than 10 %.
 """
@@ -31,6 +32,7 @@ import torch
 from ssm.batch import AUBatch, FEBatch
 from ssm.collective import SingleProcess
 from ssm_platform import cluster
+from ssm_platform.cli import override
 from ssm_platform.clips import to_batches
 from ssm_platform.config import RunConfig
 from ssm_platform.feed import STREAM, ResumingDataConfig, placeholder
@@ -119,6 +121,7 @@ def repeated(manifest: Manifest) -> Manifest:
 
 def _bare_in_a_process_of_its_own(arguments: argparse.Namespace) -> Speed:
     command = [sys.executable, __file__, "--bare", "--recipe", arguments.recipe, "--steps", str(arguments.steps)]
+    command += ["--threads", str(arguments.threads)] if arguments.threads else []
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Speed(**json.loads(done.stdout.splitlines()[-1]))
 
@@ -166,12 +169,15 @@ def _grown(ratio: float) -> tuple[float, bool, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="quickstart")
+    parser.add_argument("--threads", type=int, help="torch threads of both sides (default: the recipe's)")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--bare", action="store_true", help="only the bare loop, its speed as JSON")
     arguments = parser.parse_args()
     config = recipe(arguments.recipe)
+    if arguments.threads:
+        config = override(config, {"scale.threads_per_worker": arguments.threads})
     if arguments.bare:
         print(json.dumps(asdict(bare(config, arguments.steps))))
         return
