@@ -199,14 +199,16 @@ def _score_unseen(study: Study, finished: Sequence[tuple[str, int]]) -> dict[tup
     """Every finished run on the same corpora of new people, which are written here once; answers are kept."""
     missing = [one for one in finished if not list((study.folder(*one) / "predictions").glob("*.unseen.parquet"))]
     if missing:
+        every = study.config("full", 1).data.corpora
+        manifests = {corpus.name: _unseen(study.out / "unseen" / corpus.name, corpus) for corpus in every}
         with cluster.joined(3, dashboard=False):
             for one in missing:
-                _answer_unseen(study.config(*one), study.folder(*one), study.out / "unseen")
+                _answer_unseen(study.config(*one), study.folder(*one), manifests)
     return {one: _read(study.folder(*one), "unseen") for one in finished}
 
 
-def _answer_unseen(config: RunConfig, folder: Path, corpora: Path) -> None:
-    manifests = [_unseen(corpora / corpus.name, corpus) for corpus in config.data.corpora]
+def _answer_unseen(config: RunConfig, folder: Path, corpora: Mapping[str, Manifest]) -> None:
+    manifests = [corpora[corpus.name] for corpus in config.data.corpora]
     clips = ClipConfig(frames=config.model.frames, preprocessing=config.preprocessing, decoder=config.data.decoder)
     answers = predict(folder / "model", manifests, config.model.vocabulary, clips, Pool())
     for manifest, found in zip(manifests, answers.tables, strict=True):

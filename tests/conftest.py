@@ -69,3 +69,14 @@ def tiny_run(ray_cluster: None, tiny_corpora: Path, tmp_path_factory: pytest.Tem
     folder = train(config).folder
     assess(folder)
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One torch thread for the tests of a module: the same computation gives the same bits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -67,10 +67,11 @@ def assess(
     for, and where no corpus has a test side.
     """
     storage = open_storage(folder)
-    config = _changed(run_config(storage), changes or {})
+    stored = _run_file(storage)
+    config = _changed(RunConfig.model_validate(stored["config"]), changes or {})
     protocol = _checked(protocol, config)
     prepared = prepare(config)
-    _check_data(storage, prepared)
+    _check_data(storage.uri, stored["data"], prepared)
     with local_model(storage) as path:
         validation, test, unreadable = _predict(config, prepared, path)
         model = SSM.from_pretrained(path)
@@ -125,12 +126,11 @@ def _checked(protocol: Protocol | None, config: RunConfig) -> Protocol:
     return protocol or config.protocol
 
 
-def _check_data(storage: Storage, prepared: Prepared) -> None:
+def _check_data(run: str, trained: Mapping[str, str], prepared: Prepared) -> None:
     """ValueError where the training sides are not those the run was trained on: then its test sides are not either."""
-    trained = _run_file(storage)["data"]
     if changed := [name for name, digest in prepared.fingerprints.items() if trained.get(name) != digest]:
         raise ValueError(
-            f"{storage.uri}: {', '.join(changed)}: the corpus is not as it was when the run was trained; people of its "
+            f"{run}: {', '.join(changed)}: the corpus is not as it was when the run was trained; people of its "
             f"test side may have been trained on"
         )
 
@@ -194,7 +194,10 @@ def _split_in_words(config: RunConfig, name: str, prepared: Prepared) -> str:
     if corpus.role == "test":
         return f"{sizes}; left out of training"
     drawn = f"{corpus.holdout:.0%} drawn by hash"
-    test = f"parts {', '.join(corpus.test_parts)}" if corpus.test_parts else drawn
+    if config.protocol == "lodo":
+        test = "none"
+    else:
+        test = f"parts {', '.join(corpus.test_parts)}" if corpus.test_parts else drawn
     validation = f"parts {', '.join(corpus.validation_parts)}" if corpus.validation_parts else drawn
     return f"{sizes}; test: {test}, validation: {'the test side' if config.protocol == 'published' else validation}"
 
@@ -262,13 +265,11 @@ def _ranked_aus(table: AUTable, rule: DecisionRule) -> dict[str, list[tuple[str,
     """Sequences whose AUs agree most and least with the labels under `rule`, each with its caption."""
     known = table.labels >= 0
     said = rule.select(table.aus).apply(table.probabilities, table.lengths)
-    stretch = np.repeat(np.arange(len(table.lengths)), table.lengths)
-    counts = {name: [0, 0] for name in table.sequences}
-    for place, name in enumerate(table.sequences):
-        inside = known & (stretch == place)[:, None]
-        counts[name][0] += int((said == (table.labels > 0))[inside].sum())
-        counts[name][1] += int(inside.sum())
-    shares = {name: right / labels for name, (right, labels) in counts.items() if labels}
+    right = known & (said == (table.labels > 0))
+    names, sequence = np.unique(table.sequences, return_inverse=True)
+    of_frame = np.repeat(sequence, table.lengths)
+    labels, hits = (np.bincount(of_frame, cells.sum(1), len(names)) for cells in (known, right))
+    shares = {str(name): hit / count for name, hit, count in zip(names, hits, labels, strict=True) if count}
     order = sorted(shares, key=lambda name: (-shares[name], name))
     captions = [(name, f"{name}: {shares[name]:.0%} of its labels right") for name in order]
     return {"Most labels right": captions[:_SHOWN], "Fewest labels right": captions[::-1][:_SHOWN]}

@@ -19,9 +19,8 @@ from ssm.config import ModelConfig
 from ssm.preprocessing import AU_AUGMENTATION, CLIP_MEAN, CLIP_STD, Augmentation, Preprocessing
 from ssm.step import TrainConfig
 from ssm_platform.decoders import Decoder
+from ssm_platform.results import Protocol
 from ssm_platform.storage import default_place
-
-Protocol = Literal["clean", "published", "lodo"]
 
 
 class _Frozen(BaseModel):

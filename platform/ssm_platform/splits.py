@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ssm_platform.clip_names import sequence_of
-from ssm_platform.config import CorpusConfig, Protocol
+from ssm_platform.config import CorpusConfig
 from ssm_platform.records import Manifest
+from ssm_platform.results import Protocol
 
 Mask = npt.NDArray[np.bool_]
 

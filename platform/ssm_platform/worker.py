@@ -175,7 +175,7 @@ def validation(job: Job, step: TrainStep) -> Validation:
     def read(rows: Rows) -> Any:
         columns = reader.read(rows.columns())
         new = [row not in judged for row in columns["row"].tolist()]
-        _warn(quarantine.check({name: column[new] for name, column in columns.items()}))
+        _warn(quarantine.check({name: columns[name][new] for name in ("row", "problem")}))
         judged.update(columns["row"].tolist())
         return to_batches(columns)
 

@@ -10,10 +10,12 @@ import pytest
 
 from ssm import SSM
 from ssm.metrics import AUTable
-from ssm_platform.assessment import assess
+from ssm_platform.assessment import _split_in_words, assess, run_config
 from ssm_platform.prediction_files import from_parquet
+from ssm_platform.preparation import prepare
 from ssm_platform.registry import Registry
 from ssm_platform.results import Evaluation
+from ssm_platform.storage import open_storage
 
 pytestmark = pytest.mark.ray
 
@@ -58,6 +60,16 @@ def test_the_report_shows_clips_of_both_tasks_and_how_the_corpora_were_split(tin
         assert title in page
     assert "learned, expression to AU" in page
     assert "validation: 20% drawn by hash" in page
+
+
+def test_a_corpus_that_lodo_trains_on_has_no_test_side(tiny_run: Path) -> None:
+    config = run_config(open_storage(tiny_run))
+    held = config.data.corpora[1].model_copy(update={"role": "test"})
+    data = config.data.model_copy(update={"corpora": (config.data.corpora[0], held)})
+    config = config.model_copy(update={"protocol": "lodo", "data": data})
+    prepared = prepare(config)
+    assert "0 test records; test: none, validation: 20% drawn" in _split_in_words(config, "bp4d", prepared)
+    assert _split_in_words(config, "dfew", prepared).endswith("left out of training")
 
 
 def test_a_run_is_evaluated_only_as_it_was_split(tiny_run: Path) -> None:

@@ -7,7 +7,7 @@ it computes once its weights have left their start, where gates of zero hide wha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,7 @@ from ssm_platform.cli import describe_fields, override
 Observe = Callable[[ModelConfig], Any]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Equal settings must compute bit for bit the same, or a difference would prove nothing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # equal settings must be bit-equal, or a difference proves nothing
 
 
 def start(config: ModelConfig) -> str:

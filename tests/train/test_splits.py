@@ -9,10 +9,11 @@ import pytest
 
 from ssm.vocabulary import Vocabulary
 from ssm_platform.cli import override
-from ssm_platform.config import CorpusConfig, Protocol
+from ssm_platform.config import CorpusConfig
 from ssm_platform.preparation import prepare
 from ssm_platform.recipes import tiny
 from ssm_platform.records import Manifest, Record
+from ssm_platform.results import Protocol
 from ssm_platform.splits import Source, Split, SplitError, split, split_all
 
 LABELS = np.zeros((4, 1), np.int8)

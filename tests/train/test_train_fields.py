@@ -7,7 +7,7 @@ milestone and high on the ramp, so that everything which depends on progress has
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -22,13 +22,7 @@ STEPS, TOTAL = range(10, 13), 20
 Observe = Callable[[TrainConfig], Any]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Equal settings must end bit-equal, or a difference would prove nothing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # equal settings must be bit-equal, or a difference proves nothing
 
 
 @cache
