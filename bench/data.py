@@ -31,13 +31,14 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from ssm.preprocessing import AU_AUGMENTATION, Augmentation, Preprocessing
-from ssm.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
-from ssm_platform.clips import ClipConfig, ClipReader
-from ssm_platform.pace import keep_pace
-from ssm_platform.plan import AU, Plan, PlanConfig, Rows
-from ssm_platform.records import SCHEMA, Manifest, Record
-from ssm_platform.sampling import segment_indices, window_indices
+from ssm.interface.preprocessing import Preprocessing
+from ssm.labels.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
+from ssm.training.augmentation import AU_AUGMENTATION, Augmentation
+from ssm_platform.data.clips import ClipConfig, ClipReader
+from ssm_platform.data.pace import keep_pace
+from ssm_platform.data.plan import AU, Plan, PlanConfig, Rows
+from ssm_platform.data.sampling import segment_indices, window_indices
+from ssm_platform.records.manifest import SCHEMA, Manifest, Record
 
 FRAME_PIXELS = 256
 FE_CLIPS, FE_LENGTH = 96, 32
@@ -79,7 +80,7 @@ def at_most(name: str, value: float, bound: float) -> Figure:
 
 def write_corpora(folder: Path, stored: int) -> Corpora:
     """Frame folders of face-sized noise that compresses like a face, and their shards at `stored` pixels."""
-    from ssm_platform.ingest import IngestSettings, ingest_shard, read_manifest, run
+    from ssm_platform.ingest.corpus import IngestSettings, ingest_shard, read_manifest, run
 
     def here(manifest: Manifest, out: str, settings: IngestSettings, tasks: list[Any]) -> Any:
         return (ingest_shard(manifest, out, settings, task, None) for task in tasks)  # type: ignore[arg-type]
@@ -179,7 +180,7 @@ class Streamed:
 
 def stream(reader: ClipReader, rows: Rows) -> Streamed:
     """All rows through Ray Data to one consumer, decoding on every core."""
-    from ssm_platform.streams import ClipStream, batches
+    from ssm_platform.data.streams import ClipStream, batches
 
     with PeakMemory() as memory:
         start = first = time.perf_counter()
@@ -274,8 +275,8 @@ def measure_memory(corpora: Corpora, size: int, steps: int) -> list[Figure]:
 
 PLAN_A_MILLION = """
 import resource, sys, time
-from ssm_platform.plan import Plan, PlanConfig
-from ssm_platform.records import Manifest
+from ssm_platform.data.plan import Plan, PlanConfig
+from ssm_platform.records.manifest import Manifest
 start = time.perf_counter()
 plan = Plan.of([Manifest.read(path) for path in sys.argv[1:]], PlanConfig())
 rows = plan.epoch(0)

@@ -26,13 +26,13 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from ssm.batch import AUBatch, FEBatch
-from ssm.config import BackboneConfig, ModelConfig
-from ssm.experts import ExpertMlp
-from ssm.model import SSM
-from ssm.preprocessing import Preprocessing
-from ssm.step import TrainConfig, TrainStep
-from ssm.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
+from ssm import SSM
+from ssm.interface.preprocessing import Preprocessing
+from ssm.labels.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
+from ssm.model.config import BackboneConfig, ModelConfig
+from ssm.model.experts import ExpertMlp
+from ssm.training.batch import AUBatch, FEBatch
+from ssm.training.step import TrainConfig, TrainStep
 
 CPU_TARGETS = {"training step": 0.75, "inference, both sides": 0.9}
 GPU_TARGETS = {"training step": 0.45}

@@ -1,10 +1,10 @@
 """What a training step costs per clip here, and what that predicts: `python bench/scaling.py [--recipe quickstart]`.
 
-Measures the costs of `ssm_platform.scaling.Costs` one by one on this machine (decode, driver, compute per clip and per
-step, spread, bytes), predicts the throughput of 1 and of 2 workers from them, and compares with runs on Ray Train in
-the same minutes. Workers of one machine share its memory and caches and exchange gradients, so a step's costs are
-measured in a group of as many processes as there are workers, without Ray. Then predicts 8, 64 and 512 GPUs for the
-published recipe from `PUBLISHED`, which is assumed but for the driver's time.
+Measures the costs of `ssm_platform.cluster.simulator.Costs` one by one on this machine (decode, driver, compute per
+clip and per step, spread, bytes), predicts the throughput of 1 and of 2 workers from them, and compares with runs on
+Ray Train in the same minutes. Workers of one machine share its memory and caches and exchange gradients, so a step's
+costs are measured in a group of as many processes as there are workers, without Ray. Then predicts 8, 64 and 512 GPUs
+for the published recipe from `PUBLISHED`, which is assumed but for the driver's time.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ssm.batch import AUBatch, FEBatch
-from ssm.collective import Collective, ProcessGroup, SingleProcess
-from ssm_platform.cli import override
-from ssm_platform.clips import to_batches
-from ssm_platform.config import RunConfig
-from ssm_platform.machine import describe_machine
-from ssm_platform.plan import Plan
-from ssm_platform.preparation import prepare, training_plan
-from ssm_platform.recipes import recipe
-from ssm_platform.scaling import Costs, Fleet, Prediction, simulate
-from ssm_platform.worker import initial_model, make_step, training_reader
+from ssm.training.batch import AUBatch, FEBatch
+from ssm.training.collective import Collective, ProcessGroup, SingleProcess
+from ssm_platform.base.machine import describe_machine
+from ssm_platform.base.overrides import override
+from ssm_platform.cluster.simulator import Costs, Fleet, Prediction, simulate
+from ssm_platform.data.clips import to_batches
+from ssm_platform.data.plan import Plan
+from ssm_platform.runs.config import RunConfig
+from ssm_platform.runs.preparation import prepare, training_plan
+from ssm_platform.runs.recipes import recipe
+from ssm_platform.train.worker import initial_model, make_step, training_reader
 
 Pair = tuple[FEBatch | None, AUBatch | None]
 TRAIN = Path(__file__).resolve().parents[1] / "jobs" / "train.py"

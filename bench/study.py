@@ -39,19 +39,19 @@ from ssm.metrics import (
     scores_by_subject,
     unweighted_recall,
 )
-from ssm_platform import cluster
-from ssm_platform.cli import override, split_assignments
-from ssm_platform.clips import ClipConfig
-from ssm_platform.config import CorpusConfig, RunConfig
-from ssm_platform.evaluation import fit, noise_floor
-from ssm_platform.machine import describe_machine
-from ssm_platform.prediction_files import from_parquet, to_parquet
-from ssm_platform.predictions import Pool, Table, predict
-from ssm_platform.preparation import load, prepare
-from ssm_platform.recipes import recipe
-from ssm_platform.records import Manifest
-from ssm_platform.results import Evaluation, NoiseFloor
-from ssm_platform.storage import open_storage
+from ssm_platform.base.machine import describe_machine
+from ssm_platform.base.overrides import override, split_assignments
+from ssm_platform.base.storage import open_storage
+from ssm_platform.cluster import joined
+from ssm_platform.data.clips import ClipConfig
+from ssm_platform.evaluate.prediction_files import from_parquet, to_parquet
+from ssm_platform.evaluate.predictions import Pool, Table, predict
+from ssm_platform.evaluate.scores import Evaluation, NoiseFloor
+from ssm_platform.evaluate.scoring import fit, noise_floor
+from ssm_platform.records.manifest import Manifest
+from ssm_platform.runs.config import CorpusConfig, RunConfig
+from ssm_platform.runs.preparation import load, prepare
+from ssm_platform.runs.recipes import recipe
 from ssm_platform.synthetic import PRESETS, write_corpus
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -201,7 +201,7 @@ def _score_unseen(study: Study, finished: Sequence[tuple[str, int]]) -> dict[tup
     if missing:
         every = study.config("full", 1).data.corpora
         manifests = {corpus.name: _unseen(study.out / "unseen" / corpus.name, corpus) for corpus in every}
-        with cluster.joined(3, dashboard=False):
+        with joined(3, dashboard=False):
             for one in missing:
                 _answer_unseen(study.config(*one), study.folder(*one), manifests)
     return {one: _read(study.folder(*one), "unseen") for one in finished}

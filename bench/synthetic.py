@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ssm_platform.machine import describe_machine
+from ssm_platform.base.machine import describe_machine
 from ssm_platform.synthetic import CORPORA, LabSpec, SyntheticSpec, WildSpec, corpus_jobs, run_job
 from ssm_platform.synthetic.behaviour import prototypes
 from ssm_platform.synthetic.dynamics import clip_course

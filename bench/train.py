@@ -29,22 +29,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssm.batch import AUBatch, FEBatch
-from ssm.collective import SingleProcess
-from ssm_platform import cluster
-from ssm_platform.cli import override
-from ssm_platform.clips import to_batches
-from ssm_platform.config import RunConfig
-from ssm_platform.feed import STREAM, ResumingDataConfig, placeholder
-from ssm_platform.machine import describe_machine
-from ssm_platform.pace import keep_pace
-from ssm_platform.plan import Plan
-from ssm_platform.preflight import cpus_needed
-from ssm_platform.preparation import plan_config, prepare
-from ssm_platform.recipes import recipe
-from ssm_platform.records import Manifest
-from ssm_platform.streams import ClipStream, batches
-from ssm_platform.worker import make_step, training_reader
+from ssm.training.batch import AUBatch, FEBatch
+from ssm.training.collective import SingleProcess
+from ssm_platform.base.machine import describe_machine
+from ssm_platform.base.overrides import override
+from ssm_platform.cluster import joined
+from ssm_platform.data.clips import to_batches
+from ssm_platform.data.feed import STREAM, ResumingDataConfig, placeholder
+from ssm_platform.data.pace import keep_pace
+from ssm_platform.data.plan import Plan
+from ssm_platform.data.streams import ClipStream, batches
+from ssm_platform.records.manifest import Manifest
+from ssm_platform.runs.config import RunConfig
+from ssm_platform.runs.preflight import cpus_needed
+from ssm_platform.runs.preparation import plan_config, prepare
+from ssm_platform.runs.recipes import recipe
+from ssm_platform.train.worker import make_step, training_reader
 
 TARGET = 0.95
 GROWTH = 1.1  # at most, of step time and of memory, over a corpus a hundred times as large
@@ -130,7 +130,7 @@ def measure(arguments: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     """All rounds, then the large corpus."""
     manifests = prepare(config).train
     pairs = []
-    with cluster.joined(cpus_needed(config)):
+    with joined(cpus_needed(config)):
         for _ in range(arguments.rounds):
             pairs.append((_bare_in_a_process_of_its_own(arguments), on_ray(config, manifests, arguments.steps)))
             print(f"bare {pairs[-1][0]}, on Ray {pairs[-1][1]}", flush=True)

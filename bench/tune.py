@@ -8,15 +8,14 @@ starts; making the shards is inside, and is told apart.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from ssm_platform import cluster
-from ssm_platform.cli import override
-from ssm_platform.machine import describe_machine
-from ssm_platform.recipes import tiny
+from ssm_platform.base.machine import describe_machine
+from ssm_platform.base.overrides import override
+from ssm_platform.cluster import joined
+from ssm_platform.runs.recipes import tiny
 from ssm_platform.search.space import parse_space
 from ssm_platform.search.sweep import Sweep, SweepConfig
 
@@ -42,7 +41,7 @@ def measure(count: int, steps: int, storage: Path) -> None:
     sweep = Sweep(base, space, SweepConfig(name="bench", trials=count))
     sweep.check()
     started = time.monotonic()
-    with cluster.joined(sweep.needed()) as size:
+    with joined(sweep.needed()) as size:
         ready = time.monotonic()
         sweep.ground()
         sharded = time.monotonic()
@@ -59,5 +58,4 @@ def measure(count: int, steps: int, storage: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.remove(str(Path(__file__).resolve().parent))  # there, serve.py would hide the package of that name
     main()

@@ -12,11 +12,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from ssm_platform.association import count_prior
-from ssm_platform.cli import override, split_assignments
-from ssm_platform.corpora import read_corpus
-from ssm_platform.recipes import recipe
-from ssm_platform.storage import open_storage
+from ssm_platform.base import open_storage, override, split_assignments
+from ssm_platform.corpora import count_prior, read_corpus
+from ssm_platform.runs import recipe
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import socket
 import sys
 
 from serve.settings import Settings
-from ssm_platform.cli import format_fields, override, split_assignments
+from ssm_platform.base import format_fields, override, split_assignments
 
 APPLICATION = "ssm"
 

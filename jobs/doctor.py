@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ssm_platform.cli import format_fields, split_assignments
+from ssm_platform.base import format_fields, split_assignments
 from ssm_platform.corpora import Corpus, corpora, corpus_named
-from ssm_platform.doctor import describe, examine, write
+from ssm_platform.corpora.doctor import describe, examine, write
 
 UNUSABLE, USAGE = 1, 2
 

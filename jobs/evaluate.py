@@ -12,9 +12,9 @@ import argparse
 import sys
 from typing import get_args
 
-from ssm_platform.assessment import assess
-from ssm_platform.cli import split_assignments
-from ssm_platform.results import Protocol
+from ssm_platform.base import split_assignments
+from ssm_platform.evaluate import assess
+from ssm_platform.runs import Protocol
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from ssm.released import import_released
+from ssm.saved import import_released
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,10 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from ssm_platform.cli import format_fields, override, split_assignments
+from ssm_platform.base import format_fields, override, split_assignments
 from ssm_platform.corpora import read_corpus
-from ssm_platform.ingest import IngestSettings, IngestSummary, run
-from ssm_platform.ingest_pool import on_ray
+from ssm_platform.ingest import IngestSettings, IngestSummary, on_ray, run
 from ssm_platform.records import Manifest
 
 

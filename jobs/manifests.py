@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from ssm_platform.cli import explain
-from ssm_platform.deployment import ClusterSettings, write_all
+from ssm_platform.base import explain
+from ssm_platform.cluster import ClusterSettings, write_all
 
 
 def main() -> None:

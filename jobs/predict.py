@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ssm_platform.batch_predict import Outcome, PredictSettings, find_jobs, predict_all
-from ssm_platform.cli import format_fields, override, split_assignments
+from ssm_platform.base import format_fields, override, split_assignments
+from ssm_platform.read import Outcome, PredictSettings, find_jobs, predict_all
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, PredictSettings]:

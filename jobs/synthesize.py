@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from ssm_platform.cli import explain
+from ssm_platform.base import explain
 from ssm_platform.synthetic import CORPORA, PRESETS, SyntheticSpec, write_corpus
 from ssm_platform.synthetic.sample import write_sample
 from ssm_platform.synthetic.sheets import au_sheet, people_sheet, write_sheet

@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ssm_platform.cli import OverrideError, format_fields, override, split_assignments
-from ssm_platform.config import RunConfig
-from ssm_platform.recipes import MODIFIERS, RECIPES, recipe
+from ssm_platform.base import OverrideError, format_fields, override, split_assignments
+from ssm_platform.runs import MODIFIERS, RECIPES, RunConfig, recipe
 
 
 def parse(arguments: list[str]) -> tuple[RunConfig, bool]:
@@ -43,14 +42,14 @@ def main() -> None:
 
 def run(config: RunConfig) -> None:
     """Train, evaluate, report, publish; one Ray cluster for all of it."""
-    from ssm_platform import cluster
-    from ssm_platform.assessment import assess
-    from ssm_platform.preflight import cpus_needed
-    from ssm_platform.trainer import TrainingFailed, complete, open_run
+    from ssm_platform.cluster import joined
+    from ssm_platform.evaluate import assess
+    from ssm_platform.runs import cpus_needed
+    from ssm_platform.train import TrainingFailed, complete, open_run
 
     try:
         opened = open_run(config)
-        with cluster.joined(cpus_needed(config)):
+        with joined(cpus_needed(config)):
             result = complete(opened)
             print(f"trained {result.steps} steps; best at step {result.best.step} (score {result.best.score:.3f})")
             outcome = assess(result.folder)

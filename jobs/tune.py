@@ -16,12 +16,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ssm_platform.cli import OverrideError, explain, override, split_assignments
-from ssm_platform.recipes import MODIFIERS, RECIPES, recipe
-from ssm_platform.search.report import conclude
-from ssm_platform.search.space import Space, SpaceError, parse_space, read_space
-from ssm_platform.search.sweep import Sweep, SweepConfig
-from ssm_platform.trainer import TrainingFailed
+from ssm_platform.base import OverrideError, explain, override, split_assignments
+from ssm_platform.runs import MODIFIERS, RECIPES, recipe
+from ssm_platform.search import Space, SpaceError, Sweep, SweepConfig, conclude, parse_space, read_space
+from ssm_platform.train import TrainingFailed
 
 
 def parse(arguments: list[str]) -> Sweep:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ssm_platform.assessment import run_config
-from ssm_platform.checkpoints import Checkpoints
-from ssm_platform.order import OrderError, Verdict, verify
-from ssm_platform.preparation import prepare, training_plan
-from ssm_platform.storage import open_storage
+from ssm_platform.base import open_storage
+from ssm_platform.data import OrderError, Verdict, verify
+from ssm_platform.evaluate import run_config
+from ssm_platform.runs import prepare, training_plan
+from ssm_platform.train import Checkpoints
 
 OTHER_SAMPLES, NOT_CHECKED = 1, 2
 

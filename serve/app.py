@@ -14,8 +14,8 @@ from serve.settings import Settings
 def build(settings: Settings) -> Application:
     """The application that `settings` describes. ValueError where the model cannot be served."""
     from serve.deployments import application
-    from ssm_platform.description import locate, pinned, registry_uri
-    from ssm_platform.reader import ModelReader
+    from ssm_platform.models import locate, pinned, registry_uri
+    from ssm_platform.read import ModelReader
 
     registry = registry_uri(settings.registry)  # replicas stand in other folders
     settings = settings.model_copy(update={"model": pinned(settings.model, registry), "registry": registry})

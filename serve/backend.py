@@ -21,8 +21,7 @@ from serve.errors import Refusal, busy
 from serve.model import Reading, Served
 from serve.transfer import Upload
 from serve.video import Said, Start
-from ssm_platform.analysis import Faces
-from ssm_platform.assembly import Row, Window
+from ssm_platform.read import Faces, Row, Window
 
 Result = TypeVar("Result")
 _TRIES = 3

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.assembly import ClipAnswers
+from ssm_platform.read import ClipAnswers
 
 Read = Callable[[Hashable, NDArray[np.uint8]], ClipAnswers]
 

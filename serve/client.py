@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 if TYPE_CHECKING:
-    from ssm_platform.analysis import Faces
+    from ssm_platform.read import Faces
 
 _TRANSIENT = (429, 500, 502, 503)
 _PAUSE_S = 1.0

@@ -18,7 +18,7 @@ from serve.settings import Settings
 from serve.spool import Spool
 from serve.transfer import Upload, at_hand
 from serve.video import Said, VideoAnalysis
-from ssm_platform.analysis import Faces
+from ssm_platform.read import Faces
 
 _DRAIN_LOOP_S = 0.5
 _HEALTH = {"health_check_period_s": 5, "health_check_timeout_s": 60}

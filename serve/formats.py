@@ -8,10 +8,9 @@ from typing import Any
 
 from serve.errors import Refusal
 from serve.video import Start
-from ssm.vocabulary import ACTION_UNITS
-from ssm_platform.assembly import Row, Window
-from ssm_platform.description import ModelDescription
-from ssm_platform.tables import columns, csv_lines, record
+from ssm.labels import ACTION_UNITS
+from ssm_platform.models import ModelDescription
+from ssm_platform.read import Row, Window, columns, csv_lines, record
 
 JSON, CSV, LINES = "application/json", "text/csv", "application/x-ndjson"
 KINDS = (JSON, CSV, LINES)

@@ -29,9 +29,7 @@ from serve.settings import Settings
 from serve.spool import Spool
 from serve.upload import read_body, read_files
 from serve.video import Said, Start
-from ssm_platform.analysis import Faces
-from ssm_platform.assembly import Row, Window
-from ssm_platform.tables import csv_header
+from ssm_platform.read import Faces, Row, Window, csv_header
 
 Exporter = Callable[[], Awaitable[bytes]]
 PAGE = {

@@ -19,7 +19,7 @@ from serve.model import Inference, Reading, Served
 from serve.settings import Settings
 from serve.spool import Spool
 from serve.video import Said, VideoAnalysis
-from ssm_platform.analysis import Faces
+from ssm_platform.read import Faces
 
 
 class LocalBackend:

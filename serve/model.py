@@ -21,11 +21,11 @@ from serve.batching import Batcher
 from serve.errors import Refusal
 from serve.metrics import ModelMetrics
 from serve.settings import Settings
-from ssm_platform.assembly import ClipAnswers
-from ssm_platform.description import ModelDescription, locate
+from ssm_platform.models import ModelDescription, locate
+from ssm_platform.read import ClipAnswers
 
 if TYPE_CHECKING:
-    from ssm_platform.reader import ModelReader
+    from ssm_platform.read import ModelReader
 
 _KEPT = 2  # models in memory: the current one, and one that videos under way may still ask for
 _FRESH_S = 5.0
@@ -113,7 +113,7 @@ class Inference:
                 self._readers.move_to_end(self._served.description.version)
 
     def _load(self, model: str) -> ModelReader:
-        from ssm_platform.reader import ModelReader  # the other replicas import this module without paying for torch
+        from ssm_platform.read import ModelReader  # the other replicas import this module without paying for torch
 
         threads = self._settings.threads or max(1, int(self._settings.inference.cpus))
         return ModelReader(locate(model, self._settings.registry), self._settings.device, threads)

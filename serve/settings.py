@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ssm_platform.analysis import Faces
-from ssm_platform.decoders import Decoder
+from ssm_platform.media import Decoder
+from ssm_platform.read import Faces
 
 MIB = 2**20
 

@@ -21,9 +21,19 @@ from serve.errors import Refusal
 from serve.metrics import VideoMetrics
 from serve.model import Reading, Served
 from serve.settings import Settings
-from ssm_platform.analysis import AnalysisOptions, FaceFrame, Faces, assembler_for, face_stream, feed
-from ssm_platform.assembly import Assembler, Clip, Row, Window
-from ssm_platform.inputs import InputInfo, InputLimits, TooLarge, inspect
+from ssm_platform.media import InputInfo, InputLimits, TooLarge, inspect
+from ssm_platform.read import (
+    AnalysisOptions,
+    Assembler,
+    Clip,
+    FaceFrame,
+    Faces,
+    Row,
+    Window,
+    assembler_for,
+    face_stream,
+    feed,
+)
 
 Read = Callable[[NDArray[np.uint8], Served], Awaitable[Reading]]
 _FRAMES = 16  # decoded per step of the thread

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["s3_fixtures", "serving_fixtures", "tree_fixtures"]
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared" / "data"
 
@@ -59,10 +61,10 @@ def tiny_corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(ray_cluster: None, tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of recipe `tiny`, trained to its end, evaluated and published in `registry` beside it."""
-    from ssm_platform.assessment import assess
-    from ssm_platform.cli import override
-    from ssm_platform.recipes import tiny
-    from ssm_platform.trainer import train
+    from ssm_platform.base.overrides import override
+    from ssm_platform.evaluate.assessment import assess
+    from ssm_platform.runs.recipes import tiny
+    from ssm_platform.train.trainer import train
 
     places = {f"data.corpora.{name}.root": str(tiny_corpora / name) for name in ("bp4d", "dfew")}
     config = override(tiny(), {"storage": str(tmp_path_factory.mktemp("runs")), **places})

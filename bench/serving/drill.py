@@ -79,10 +79,10 @@ def same(rows: Rows, wanted: Rows) -> bool:
 
 def expected(video: Path, model: Path) -> tuple[str, Rows]:
     """The model's version, and its rows for the video."""
-    from ssm_platform.analysis import analyse
-    from ssm_platform.assembly import Row
-    from ssm_platform.reader import ModelReader
-    from ssm_platform.tables import record
+    from ssm_platform.read.model_reader import ModelReader
+    from ssm_platform.read.rows import analyse
+    from ssm_platform.read.tables import record
+    from ssm_platform.read.windows import Row
 
     reader = ModelReader(model, "cpu", threads=1)
     labels = reader.description.vocabulary

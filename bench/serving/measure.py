@@ -1,6 +1,7 @@
 """What serving costs beside the bare model, as ratios measured in turns in one run.
 
-    python bench/serve.py [--seconds 15] [--rounds 3] [--minutes 30] [--only tensor,video,batch,memory] [--json FILE]
+    python bench/serving/measure.py [--seconds 15] [--rounds 3] [--minutes 30] [--only tensor,video,batch,memory]
+        [--json FILE]
 
 Bare: the same saved model in one process on the same cores, fed by a loop. Tensor route: clips over HTTP, eight
 clients, four clips a request. Video route: uploads, three clients, against decode + faces + model in a loop. Batch
@@ -59,8 +60,8 @@ def bare_clips(reader: Any, seconds: float, batch: int) -> float:
 
 def bare_video(reader: Any, video: Path, seconds: float, batch: int) -> float:
     """Frames/s of decode + faces + model in a loop."""
-    from ssm_platform.analysis import analyse
-    from ssm_platform.assembly import Row
+    from ssm_platform.read.rows import analyse
+    from ssm_platform.read.windows import Row
 
     start, frames = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
@@ -210,7 +211,7 @@ def measure_video(site: Site, reader: Any, video: Path, seconds: float, rounds: 
 
 def measure_batch(model: Path, reader: Any, video: Path, folder: Path, seconds: float) -> list[Figure]:
     """Frames/s of batch prediction, from the first table to the last, beside the bare loop."""
-    from ssm_platform.batch_predict import Job, PredictSettings, predict_all
+    from ssm_platform.read.batch import Job, PredictSettings, predict_all
 
     count = 24
     inputs = folder / "inputs"
@@ -259,7 +260,7 @@ def measure(known: argparse.Namespace, folder: Path) -> list[Figure]:
     import ray
     from ray import serve
 
-    from ssm_platform.reader import ModelReader
+    from ssm_platform.read.model_reader import ModelReader
 
     cores = os.cpu_count() or 1
     model = save_model(folder / "model")

@@ -19,11 +19,11 @@ def save_model(folder: Path, seed: int = 0) -> Path:
     """An untrained model of the size named above."""
     import torch
 
-    from ssm.config import BackboneConfig, ExpertsConfig, ModelConfig, TextConfig
-    from ssm.model import SSM
-    from ssm.preprocessing import Preprocessing
-    from ssm.saving import ModelFacts
-    from ssm.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
+    from ssm import SSM
+    from ssm.interface.preprocessing import Preprocessing
+    from ssm.labels.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
+    from ssm.model.config import BackboneConfig, ExpertsConfig, ModelConfig, TextConfig
+    from ssm.saved.facts import ModelFacts
 
     torch.manual_seed(seed)
     model = SSM(

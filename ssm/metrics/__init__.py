@@ -1,55 +1,8 @@
-"""Metrics of both tasks: predictions gathered on any number of workers, then figures and their intervals.
+"""Figures of merit with intervals over subjects: F1, AUC, AP, UAR, WAR, calibration (method, section 9).
 
-`predictions` gathers and merges, `figures` computes from one merged table, `bootstrap` says how far a figure can be
-trusted. Letters: N frames or clips, S subjects, A AUs, E expressions.
+Numpy in, typed values out. Does not know models, corpora or reports.
 """
 
-from ssm.metrics.bootstrap import Estimate, bootstrap, bootstrap_difference
-from ssm.metrics.figures import (
-    AUFigures,
-    ExpressionFigures,
-    Reliability,
-    au_figures,
-    average_precision,
-    calibration_error,
-    confusion_by_subject,
-    expression_figures,
-    f1_score,
-    hits_by_subject,
-    macro,
-    recall,
-    reliability,
-    roc_auc,
-    unweighted_recall,
-    weighted_recall,
-)
-from ssm.metrics.predictions import AUPredictions, AUTable, ExpressionPredictions, ExpressionTable
-from ssm.metrics.ranking import ranked_area, scores_by_subject
+import lazy_loader
 
-__all__ = [
-    "AUFigures",
-    "AUPredictions",
-    "AUTable",
-    "Estimate",
-    "ExpressionFigures",
-    "ExpressionPredictions",
-    "ExpressionTable",
-    "Reliability",
-    "au_figures",
-    "average_precision",
-    "bootstrap",
-    "bootstrap_difference",
-    "calibration_error",
-    "confusion_by_subject",
-    "expression_figures",
-    "f1_score",
-    "hits_by_subject",
-    "macro",
-    "ranked_area",
-    "recall",
-    "reliability",
-    "roc_auc",
-    "scores_by_subject",
-    "unweighted_recall",
-    "weighted_recall",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

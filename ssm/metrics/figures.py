@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.metrics.bootstrap import Estimate, Values, bootstrap
+from ssm.interface import DecisionRule
+from ssm.metrics.intervals import Estimate, Values, bootstrap
 from ssm.metrics.predictions import AUTable, ExpressionTable
-from ssm.rules import DecisionRule
 
 CALIBRATION_BINS = 15
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.metrics.bootstrap import Values
+from ssm.metrics.intervals import Values
 from ssm.metrics.predictions import AUTable
 
 

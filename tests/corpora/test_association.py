@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from ssm.config import MappingConfig
-from ssm.vocabulary import BASIC_EXPRESSIONS, Vocabulary
-from ssm_platform.association import count_prior
+from ssm.labels.vocabulary import BASIC_EXPRESSIONS, Vocabulary
+from ssm.model.config import MappingConfig, ModelConfig
+from ssm.model.mapping import prior_matrix
 from ssm_platform.corpora import read_corpus
-from ssm_platform.recipes import recipe
+from ssm_platform.corpora.association import cooccurrence, count_prior
+from ssm_platform.runs.recipes import recipe
 
 Tree = Any  # the fixture's class, in conftest.py
 AUS = (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26)
@@ -78,3 +80,16 @@ def test_the_job_writes_a_recipe_that_trains_with_it(
     happiness = config.model.vocabulary.expressions.index("happiness")
     assert mapping.matrix is not None
     assert mapping.matrix[happiness][config.model.vocabulary.aus.index(12)] == 1.0
+
+
+def test_cooccurrence_is_the_share_of_frames_that_show_the_au() -> None:
+    vocabulary = Vocabulary(aus=(6, 12), expressions=("happiness", "neutral", "anger"))
+    expressions = torch.tensor([0, 0, 0, 0, 1, 2])
+    targets = torch.tensor([[1, 1], [1, 0], [0, 1], [1, 1], [1, 1], [0, 0]])
+    known = torch.tensor([[1, 1], [1, 1], [1, 1], [1, 0], [1, 1], [1, 0]]).bool()
+    matrix = cooccurrence(expressions, targets, known, vocabulary)
+    assert matrix[0] == pytest.approx((3 / 4, 2 / 3))
+    assert matrix[1] == (0.02, 0.02)  # neutral, though its frame shows both
+    assert matrix[2] == (0.02, 0.02)  # never shown, and never known
+    config = ModelConfig(vocabulary=vocabulary, mapping=MappingConfig(prior="explicit", matrix=matrix))
+    torch.testing.assert_close(prior_matrix(config.mapping, vocabulary), torch.tensor(matrix))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ssm.vocabulary import BP4D_AUS, DISFA_AUS
-from ssm_platform.clip_names import sequence_of
+from ssm.labels.vocabulary import BP4D_AUS, DISFA_AUS
 from ssm_platform.corpora import read_corpus
-from ssm_platform.corpora.bp4d import PARTS as BP4D_PARTS
-from ssm_platform.corpora.disfa import PARTS as DISFA_PARTS
-from ssm_platform.records import Record
+from ssm_platform.corpora.readers.bp4d import PARTS as BP4D_PARTS
+from ssm_platform.corpora.readers.disfa import PARTS as DISFA_PARTS
+from ssm_platform.records.clip_names import sequence_of
+from ssm_platform.records.manifest import Record
 
 if TYPE_CHECKING:
     Tree = Any

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ssm.vocabulary import BP4D_AUS
+from ssm.labels.vocabulary import BP4D_AUS
 from ssm_platform.corpora import ReadOptions, corpora
-from ssm_platform.doctor import Diagnosis, describe, examine, write
+from ssm_platform.corpora.doctor.diagnosis import Diagnosis, examine
+from ssm_platform.corpora.doctor.report import describe, write
 
 if TYPE_CHECKING:
     Tree = Any

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ssm.vocabulary import BASIC_EXPRESSIONS, EXPRESSIONS
+from ssm.labels.vocabulary import BASIC_EXPRESSIONS, EXPRESSIONS
 from ssm_platform.corpora import CorpusRefused, read_corpus
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ssm.vocabulary import BP4D_AUS, DISFA_AUS, EXPRESSIONS
+from ssm.labels.vocabulary import BP4D_AUS, DISFA_AUS, EXPRESSIONS
 from ssm_platform.corpora import CorpusRefused, read_corpus
 
 if TYPE_CHECKING:

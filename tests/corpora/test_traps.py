@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ssm.vocabulary import BP4D_AUS
+from ssm.labels.vocabulary import BP4D_AUS
 from ssm_platform.corpora import CorpusRefused, read_corpus
-from ssm_platform.records import Issue, Reading
+from ssm_platform.records.manifest import Issue, Reading
 
 if TYPE_CHECKING:
     Tree = Any

@@ -16,15 +16,16 @@ import pytest
 import ray
 from stamp import read_stamp, stamp
 
-from ssm.preprocessing import Augmentation, Preprocessing
-from ssm.vocabulary import Vocabulary
-from ssm_platform.clips import ClipConfig, ClipReader, Columns, Quarantine, TooManyUnreadable, to_batches
-from ssm_platform.feed import STREAM, ResumingDataConfig
-from ssm_platform.order import OrderHash, verify
-from ssm_platform.plan import AU, FE, Plan, PlanConfig, Rows, evaluation_rows
-from ssm_platform.records import Manifest, Record
-from ssm_platform.sampling import segment_indices, window_indices
-from ssm_platform.streams import ClipStream, batches
+from ssm.interface.preprocessing import Preprocessing
+from ssm.labels.vocabulary import Vocabulary
+from ssm.training.augmentation import Augmentation
+from ssm_platform.data.clips import ClipConfig, ClipReader, Columns, Quarantine, TooManyUnreadable, to_batches
+from ssm_platform.data.feed import STREAM, ResumingDataConfig
+from ssm_platform.data.order import OrderHash, verify
+from ssm_platform.data.plan import AU, FE, Plan, PlanConfig, Rows, evaluation_rows
+from ssm_platform.data.sampling import segment_indices, window_indices
+from ssm_platform.data.streams import ClipStream, batches
+from ssm_platform.records.manifest import Manifest, Record
 
 T, SIDE = 4, 64
 VOCABULARY = Vocabulary(aus=(1, 2, 4, 12), expressions=("happiness", "neutral", "fear"))
@@ -242,7 +243,9 @@ def global_batches(shards: list[Any], plan: Plan, steps: int) -> list[Columns]:
 def test_global_batches_are_the_plan_row_for_row_at_any_worker_count_and_across_a_change(
     manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssm_platform.streams._BLOCK_CLIPS", 24)  # several blocks of several steps, each cut otherwise
+    monkeypatch.setattr(
+        "ssm_platform.data.streams._BLOCK_CLIPS", 24
+    )  # several blocks of several steps, each cut otherwise
     plan, steps, stop = Plan.of(manifests, PLAN_CONFIG), 12, 4
     stream = ClipStream(uneven(reader_of(manifests)), decode_workers=2, decode_cpus=0.5)
     expected = reader_of(manifests).read(plan.rows(0, steps).columns())
@@ -270,7 +273,7 @@ def test_global_batches_are_the_plan_row_for_row_at_any_worker_count_and_across_
 def test_a_decoder_killed_in_the_middle_loses_nothing(
     manifests: list[Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssm_platform.streams._BLOCK_CLIPS", PLAN_CONFIG.global_batch)  # two steps for each worker
+    monkeypatch.setattr("ssm_platform.data.streams._BLOCK_CLIPS", PLAN_CONFIG.global_batch)  # two steps for each worker
     plan, steps = Plan.of(manifests, PLAN_CONFIG), 6
     marker = tmp_path / "killed"
 

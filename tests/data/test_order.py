@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssm.vocabulary import Vocabulary
-from ssm_platform.hashing import sample_ids
-from ssm_platform.order import OrderError, OrderHash, Span, clip_keys, fingerprint, verify
-from ssm_platform.plan import Plan, PlanConfig, Rows
-from ssm_platform.records import Manifest, Record
+from ssm.labels.vocabulary import Vocabulary
+from ssm_platform.base.hashing import sample_ids
+from ssm_platform.data.order import OrderError, OrderHash, Span, clip_keys, fingerprint, verify
+from ssm_platform.data.plan import Plan, PlanConfig, Rows
+from ssm_platform.records.manifest import Manifest, Record
 
 LABELS = np.zeros((40, 2), np.int8)
 MANIFESTS = [

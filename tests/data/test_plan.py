@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssm.vocabulary import Vocabulary
-from ssm_platform.plan import AU, FE, Clips, Plan, PlanConfig, apportion, endless_passes, evaluation_rows
-from ssm_platform.records import Manifest, Record, Task
-from ssm_platform.sampling import segment_indices, window_indices, windows
+from ssm.labels.vocabulary import Vocabulary
+from ssm_platform.data.plan import AU, FE, Clips, Plan, PlanConfig, apportion, endless_passes, evaluation_rows
+from ssm_platform.data.sampling import segment_indices, window_indices, windows
+from ssm_platform.records.manifest import Manifest, Record, Task
 
 FAST = settings(max_examples=60, deadline=None)
 LABELS = {"au": Vocabulary(aus=(1, 4, 12)), "fe": Vocabulary(expressions=("happiness", "fear"))}

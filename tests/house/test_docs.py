@@ -47,9 +47,9 @@ ELSEWHERE = (
     (r"^ray get-auth-token", "tests/house/conftest.py", "token_hex"),
     (r"^python jobs/deploy\.py", "tests/house/test_nodes.py", '"deploy.py"'),
     (r"^python jobs/(count_prior\.py|train\.py --recipe=counted)", "tests/corpora/test_association.py", "COUNT"),
-    (r"^python jobs/import_released\.py", "tests/ssm/test_released.py", "import_released"),
-    (r"^python jobs/ingest\.py .*yunet", "tests/data/test_faces.py", "yunet"),
-    (r"^python bench/scaling\.py", "tests/house/test_scaling.py", "BENCH = "),
+    (r"^python jobs/import_released\.py", "tests/ssm/saved/test_released.py", "import_released"),
+    (r"^python jobs/ingest\.py .*yunet", "tests/faces/test_tracker.py", "yunet"),
+    (r"^python bench/scaling\.py", "tests/cluster/test_simulator.py", "BENCH = "),
     (r"^python bench/(serving|serve|mangled)", "tests/serve", "mangle"),
     (r"^python -m pytest (tests/\S+)", "", ""),
     (r"^curl ", "tests/serve/test_service.py", "def test_the_examples_of_the_documentation_run"),
@@ -69,8 +69,8 @@ PYTHON_ELSEWHERE = {
     "# example": "tests/serve/test_service.py",
     "stream.split(": "tests/data/test_clips.py",
     "OrderHash(": "tests/data/test_order.py",
-    "ModelConfig()": "tests/ssm/test_model.py",
-    "s3://ssm-platform": "tests/evaluation/test_registry.py",
+    "ModelConfig()": "tests/ssm/model/test_network.py",
+    "s3://ssm-platform": "tests/models/test_registry.py",
 }
 """Python blocks that are fragments or need what is not here, by a phrase of theirs, and the tests of what they show."""
 

@@ -18,15 +18,15 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from ssm_platform.checkpoints import Checkpoints
-from ssm_platform.storage import open_storage
+from ssm_platform.base.storage import open_storage
+from ssm_platform.train.checkpoints import Checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILL = """
 import json, sys
 import torch
-from ssm_platform.checkpoints import CheckpointError, Checkpoints
-from ssm_platform.storage import open_storage
+from ssm_platform.train.checkpoints import CheckpointError, Checkpoints
+from ssm_platform.base.storage import open_storage
 checkpoints = Checkpoints(open_storage(sys.argv[1]), keep=1, deadline=3600)
 for step in range(1, 100):
     try:

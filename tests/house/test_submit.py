@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from ssm_platform.checkpoints import Checkpoints
-from ssm_platform.storage import open_storage
+from ssm_platform.base.storage import open_storage
+from ssm_platform.train.checkpoints import Checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 60

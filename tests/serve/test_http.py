@@ -16,10 +16,10 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from ssm_platform.analysis import AnalysisOptions, analyse
-from ssm_platform.assembly import Row, Window
-from ssm_platform.reader import ModelReader
-from ssm_platform.tables import csv_header, csv_lines
+from ssm_platform.read.model_reader import ModelReader
+from ssm_platform.read.rows import AnalysisOptions, analyse
+from ssm_platform.read.tables import csv_header, csv_lines
+from ssm_platform.read.windows import Row, Window
 
 Frames = list[NDArray[np.uint8]]
 Write = Callable[..., Path]

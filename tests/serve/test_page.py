@@ -81,7 +81,10 @@ def test_a_video_is_read_shown_explained_and_downloaded(browser: Any, site: str,
         page.keyboard.press("ArrowRight")
     assert page.locator("#scrub").input_value() == "20"
     page.wait_for_function("Math.abs(document.querySelector('#video').currentTime - 0.8) < 0.05")
-    drawn = "() => { const c = document.querySelector('#overlay'); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; return d.some((v) => v > 0); }"  # noqa: E501
+    drawn = (
+        "() => { const c = document.querySelector('#overlay');"
+        " const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; return d.some((v) => v > 0); }"
+    )
     assert page.evaluate(drawn)
     page.locator("#expressions button", has_text="anger").focus()
     page.keyboard.press("Enter")

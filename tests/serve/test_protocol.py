@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from serve.protocol import DATATYPES, InferenceRequest, ProtocolError, decode, encode
-from ssm_platform.reader import ModelReader
+from ssm_platform.read.model_reader import ModelReader
 
 FRAMES, SIZE = 8, 32  # of the tiny model
 INFER = "/v2/models/ssm/infer"

@@ -28,8 +28,8 @@ from serve.model import Inference
 from serve.settings import Scaling, Settings
 from serve.spool import Spool
 from serve.video import Start, VideoAnalysis
-from ssm_platform.assembly import ClipAnswers, Row, Window
-from ssm_platform.registry import Registry
+from ssm_platform.models.registry import Registry
+from ssm_platform.read.windows import ClipAnswers, Row, Window
 
 Run = Callable[..., Any]
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from serve.client import Client
 from serve.settings import Scaling, Settings
-from ssm_platform.analysis import AnalysisOptions, analyse
-from ssm_platform.assembly import Row
-from ssm_platform.reader import ModelReader
-from ssm_platform.tables import record
+from ssm_platform.read.model_reader import ModelReader
+from ssm_platform.read.rows import AnalysisOptions, analyse
+from ssm_platform.read.tables import record
+from ssm_platform.read.windows import Row
 
 pytestmark = pytest.mark.ray
 REPOSITORY = Path(__file__).resolve().parents[2]

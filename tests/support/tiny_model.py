@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ssm.config import (
-    AUTimeConfig,
-    BackboneConfig,
-    ExpertsConfig,
-    ExpressionTimeConfig,
-    ModelConfig,
-    TextConfig,
-)
-from ssm.model import SSM
-from ssm.vocabulary import Vocabulary
+from ssm import SSM
+from ssm.labels.vocabulary import Vocabulary
+from ssm.model.config import AUTimeConfig, BackboneConfig, ExpertsConfig, ExpressionTimeConfig, ModelConfig, TextConfig
 
 SIZE, FRAMES = 32, 4
 LABELS = Vocabulary(aus=(1, 4, 12, 15), expressions=("happiness", "sadness", "neutral"))

@@ -13,20 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ssm.batch import AUBatch, FEBatch
-from ssm.collective import ProcessGroup
-from ssm.config import (
-    AUTimeConfig,
-    BackboneConfig,
-    ExpertsConfig,
-    ExpressionTimeConfig,
-    ModelConfig,
-    TextConfig,
-)
-from ssm.model import SSM
-from ssm.optim import OptimConfig
-from ssm.step import StepResult, TrainConfig, TrainStep
-from ssm.vocabulary import Vocabulary
+from ssm import SSM
+from ssm.labels.vocabulary import Vocabulary
+from ssm.model.config import AUTimeConfig, BackboneConfig, ExpertsConfig, ExpressionTimeConfig, ModelConfig, TextConfig
+from ssm.training.batch import AUBatch, FEBatch
+from ssm.training.collective import ProcessGroup
+from ssm.training.optim import OptimConfig
+from ssm.training.step import StepResult, TrainConfig, TrainStep
 
 AUS, EXPRESSIONS, FRAMES, SIZE = (1, 4, 12, 15), ("happiness", "sadness", "neutral"), 4, 32
 FE_BATCH, AU_BATCH = 6, 4

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from ssm_platform.cli import override
-from ssm_platform.recipes import tiny
-from ssm_platform.trainer import train
+from ssm_platform.base.overrides import override
+from ssm_platform.runs.recipes import tiny
+from ssm_platform.train.trainer import train
 
 if __name__ == "__main__":
     print(train(override(tiny(), json.loads(sys.argv[1]))))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ssm_platform.cli import override
-from ssm_platform.recipes import tiny
+from ssm_platform.base.overrides import override
+from ssm_platform.runs.recipes import tiny
 from ssm_platform.search.space import parse_space
 from ssm_platform.search.sweep import Sweep, SweepConfig
 

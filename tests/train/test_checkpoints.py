@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from ssm_platform.checkpoints import CheckpointError, Checkpoints, Writer, detached
-from ssm_platform.storage import Storage, open_storage
+from ssm_platform.base.storage import Storage, open_storage
+from ssm_platform.train.checkpoints import CheckpointError, Checkpoints, Writer, detached
 
 
 def state(step: int) -> dict[str, Any]:

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from ssm.watch import TrainingDiverged
-from ssm_platform import worker
-from ssm_platform.checkpoints import CheckpointError, Checkpoints
-from ssm_platform.clips import TooManyUnreadable
-from ssm_platform.endings import EndAtOnce, RunEnded, may_pass
-from ssm_platform.order import OrderError
-from ssm_platform.recipes import tiny
-from ssm_platform.storage import MissingKey, StorageError, open_storage
-from ssm_platform.worker import Job, work
+from ssm.training.watch import TrainingDiverged
+from ssm_platform.base.storage import MissingKey, StorageError, open_storage
+from ssm_platform.data.clips import TooManyUnreadable
+from ssm_platform.data.order import OrderError
+from ssm_platform.runs.recipes import tiny
+from ssm_platform.train import worker
+from ssm_platform.train.checkpoints import CheckpointError, Checkpoints
+from ssm_platform.train.endings import EndAtOnce, RunEnded, may_pass
+from ssm_platform.train.worker import Job, work
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FULL = OSError(errno.ENOSPC, "No space left on device")

@@ -23,21 +23,22 @@ import ray.train.torch
 import torch
 
 from ssm import SSM
-from ssm.collective import SingleProcess
-from ssm_platform import checkpoints, preflight
-from ssm_platform.checkpoints import CheckpointError, Checkpoints
-from ssm_platform.cli import describe_fields, override
-from ssm_platform.clips import to_batches
-from ssm_platform.config import RunConfig
-from ssm_platform.plan import evaluation_rows
-from ssm_platform.preparation import load, prepare, total_steps, training_plan
-from ssm_platform.recipes import tiny
-from ssm_platform.storage import open_storage
+from ssm.training.collective import SingleProcess
+from ssm_platform.base.overrides import describe_fields, override
+from ssm_platform.base.storage import open_storage
+from ssm_platform.data.clips import to_batches
+from ssm_platform.data.plan import evaluation_rows
+from ssm_platform.runs import preflight
+from ssm_platform.runs.config import RunConfig
+from ssm_platform.runs.preparation import load, prepare, total_steps, training_plan
+from ssm_platform.runs.recipes import tiny
 from ssm_platform.synthetic import PRESETS, write_corpus
-from ssm_platform.tracking import Origin, Trackers
-from ssm_platform.trainer import open_run, ray_trainer, run_folder, scaling
-from ssm_platform.validation import spread
-from ssm_platform.worker import Job, evaluation_reader, make_step, schedule, step_config, training_reader, work
+from ssm_platform.train import checkpoints
+from ssm_platform.train.checkpoints import CheckpointError, Checkpoints
+from ssm_platform.train.tracking import Origin, Trackers
+from ssm_platform.train.trainer import open_run, ray_trainer, run_folder, scaling
+from ssm_platform.train.validation import spread
+from ssm_platform.train.worker import Job, evaluation_reader, make_step, schedule, step_config, training_reader, work
 
 Observe = Callable[[RunConfig], Any]
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny_training import AU_BATCH, FE_BATCH, au_batch, fe_batch, tiny_step
 
-from ssm_platform.checkpoints import detached
-from ssm_platform.loop import Batch, Loop, Outlets, Position, Schedule
-from ssm_platform.order import OrderError
+from ssm_platform.data.order import OrderError
+from ssm_platform.train.checkpoints import detached
+from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
 
 GLOBAL = FE_BATCH + AU_BATCH
 

@@ -16,9 +16,9 @@ import timm
 import torch
 from tiny_model import FRAMES, LABELS, clips, small_model, with_text
 
-from ssm import prompts
-from ssm.config import ModelConfig
-from ssm_platform.cli import describe_fields, override
+from ssm.labels import prompts
+from ssm.model.config import ModelConfig
+from ssm_platform.base.overrides import describe_fields, override
 
 Observe = Callable[[ModelConfig], Any]
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from ssm import SSM
-from ssm_platform.assessment import run_config
-from ssm_platform.cli import override
-from ssm_platform.config import RunConfig
-from ssm_platform.preflight import PreflightError
-from ssm_platform.preparation import load, prepare
-from ssm_platform.recipes import tiny
-from ssm_platform.storage import open_storage
-from ssm_platform.trainer import open_run
+from ssm_platform.base.overrides import override
+from ssm_platform.base.storage import open_storage
+from ssm_platform.evaluate.assessment import run_config
+from ssm_platform.runs.config import RunConfig
+from ssm_platform.runs.preflight import PreflightError
+from ssm_platform.runs.preparation import load, prepare
+from ssm_platform.runs.recipes import tiny
+from ssm_platform.train.trainer import open_run
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import ray
 import ray.exceptions
 import tqdm
 
-from ssm_platform import progress
-from ssm_platform.progress import Board, Position, Reporter
+from ssm_platform.train import progress
+from ssm_platform.train.progress import Board, Position, Reporter
 
 
 class Screen(io.StringIO):

@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 import torch
 
-from ssm_platform.checkpoints import Checkpoints, Marker
-from ssm_platform.cli import override
-from ssm_platform.order import verify
-from ssm_platform.preparation import prepare, training_plan
-from ssm_platform.recipes import tiny
-from ssm_platform.storage import open_storage
+from ssm_platform.base.overrides import override
+from ssm_platform.base.storage import open_storage
+from ssm_platform.data.order import verify
+from ssm_platform.runs.preparation import prepare, training_plan
+from ssm_platform.runs.recipes import tiny
 from ssm_platform.synthetic import PRESETS, write_corpus
+from ssm_platform.train.checkpoints import Checkpoints, Marker
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ssm_platform.cli import override
-from ssm_platform.config import RunConfig
-from ssm_platform.recipes import tiny
-from ssm_platform.tracking import Origin, Trackers
+from ssm_platform.base.overrides import override
+from ssm_platform.runs.config import RunConfig
+from ssm_platform.runs.recipes import tiny
+from ssm_platform.train.tracking import Origin, Trackers
 
 ORIGIN = Origin("/runs/tiny", "f1")
 

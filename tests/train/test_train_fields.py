@@ -15,8 +15,8 @@ import pytest
 import tiny_training as tiny
 import torch
 
-from ssm.step import TrainConfig
-from ssm_platform.cli import describe_fields, override
+from ssm.training.step import TrainConfig
+from ssm_platform.base.overrides import describe_fields, override
 
 STEPS, TOTAL = range(10, 13), 20
 Observe = Callable[[TrainConfig], Any]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ssm.batch import AUBatch, FEBatch
-from ssm_platform.plan import Rows
-from ssm_platform.validation import confusion, hits, macro_f1, spread, uar
+from ssm.training.batch import AUBatch, FEBatch
+from ssm_platform.data.plan import Rows
+from ssm_platform.train.validation import confusion, hits, macro_f1, spread, uar
 
 
 def rows(*corpora: int) -> Rows:

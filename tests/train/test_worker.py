@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssm.collective import SingleProcess
-from ssm_platform import worker
-from ssm_platform.cli import override
-from ssm_platform.preparation import prepare
-from ssm_platform.recipes import tiny
-from ssm_platform.worker import Job, make_step
+from ssm.training.collective import SingleProcess
+from ssm_platform.base.overrides import override
+from ssm_platform.runs.preparation import prepare
+from ssm_platform.runs.recipes import tiny
+from ssm_platform.train import worker
+from ssm_platform.train.worker import Job, make_step
 
 
 def test_scratch_is_no_other_runs() -> None:

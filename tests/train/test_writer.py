@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from ssm_platform.checkpoints import Checkpoints, Writer
-from ssm_platform.storage import Storage, open_storage
+from ssm_platform.base.storage import Storage, open_storage
+from ssm_platform.train.checkpoints import Checkpoints, Writer
 
 
 class Gated:

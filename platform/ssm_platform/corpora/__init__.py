@@ -1,31 +1,8 @@
-"""Readers of corpora as their owners ship them: one file per corpus, one table, one typed result.
+"""Corpora: one reader a corpus, in its owner's layout, to manifests; the doctor that looks before anything is used.
 
-    reading = read_corpus("bp4d", "/data/BP4D", aus=(6, 12))     # options: `corpora()[name].options`
-    reading.manifest, reading.issues, reading.rows
-
-`base` says what a corpus is; `labels`, `text`, `sources` and `folds` are what the readers share; `registry` holds the
-table.
+The registry finds readers by file: a new corpus is a new module with a `CORPUS`. Does not know splits, plans or models.
 """
 
-from ssm_platform.corpora.base import Corpus, ReadOptions
-from ssm_platform.corpora.registry import (
-    CorpusRefused,
-    corpora,
-    corpus_named,
-    read_corpus,
-    refusal,
-    settings_of,
-    survey,
-)
+import lazy_loader
 
-__all__ = [
-    "Corpus",
-    "CorpusRefused",
-    "ReadOptions",
-    "corpora",
-    "corpus_named",
-    "read_corpus",
-    "refusal",
-    "settings_of",
-    "survey",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

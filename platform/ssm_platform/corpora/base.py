@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ssm.vocabulary import Vocabulary
+from ssm.labels import Vocabulary
 from ssm_platform.records import Issue, Record, Severity, Task
 
 

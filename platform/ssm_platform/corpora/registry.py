@@ -1,4 +1,4 @@
-"""The table of corpora, and reading one: every module of this package that defines ``CORPUS`` is a row, so adding one
+"""The table of corpora, and reading one: every module of `readers` that defines ``CORPUS`` is a row, so adding one
 is one file.
 
 `read_corpus` refuses (`CorpusRefused`, a ValueError) what lost too much, leaks between parts, or holds nothing;
@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-import ssm_platform.corpora as package
-from ssm_platform.cli import explain
+from ssm_platform.base import explain
+from ssm_platform.corpora import readers
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
 from ssm_platform.records import Manifest, Reading, Record
 
@@ -34,7 +34,7 @@ class CorpusRefused(ValueError):
 def corpora() -> dict[str, Corpus]:
     """Every corpus by name."""
     modules = (
-        importlib.import_module(f"{package.__name__}.{info.name}") for info in pkgutil.iter_modules(package.__path__)
+        importlib.import_module(f"{readers.__name__}.{info.name}") for info in pkgutil.iter_modules(readers.__path__)
     )
     found = [module.CORPUS for module in modules if hasattr(module, "CORPUS")]
     return {corpus.name: corpus for corpus in found}

@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssm_platform.clip_names import part_name
 from ssm_platform.corpora.base import Cause, Report
 from ssm_platform.corpora.labels import FrameLabels, frame_number
-from ssm_platform.frames import UnreadableVideo, probe
-from ssm_platform.records import Kind, Record
+from ssm_platform.media import UnreadableVideo, probe
+from ssm_platform.records import Kind, Record, part_name
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".wmv", ".mpg")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from ssm.vocabulary import EXPRESSIONS
+from ssm.labels import EXPRESSIONS
 from ssm_platform.corpora.base import Report
 
 SPELLINGS: Mapping[str, str] = MappingProxyType(

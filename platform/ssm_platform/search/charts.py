@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from ssm_platform.report.figures import BLUE, GREY, LIGHT, ORANGE, drawing, svg
+from ssm_platform.base.figures import BLUE, GREY, LIGHT, ORANGE, drawing, svg
 from ssm_platform.search.findings import Estimate, Findings
 from ssm_platform.search.space import Choices, Dimension, Range, Space
 from ssm_platform.search.trials import Trial

@@ -12,17 +12,16 @@ from typing import Any
 
 import jinja2
 
-from ssm_platform import cluster, preflight
-from ssm_platform.assessment import Outcome, assess
-from ssm_platform.cli import override
-from ssm_platform.machine import describe_machine
+from ssm_platform.base import describe_machine, open_storage, override
+from ssm_platform.cluster import joined
+from ssm_platform.evaluate import Outcome, assess
+from ssm_platform.runs import preflight
 from ssm_platform.search import charts
 from ssm_platform.search.findings import Findings, findings, write_tables
 from ssm_platform.search.space import Setting
 from ssm_platform.search.sweep import Sweep
 from ssm_platform.search.trials import Trial
-from ssm_platform.storage import open_storage
-from ssm_platform.trainer import complete, open_run
+from ssm_platform.train import complete, open_run
 
 _TEXT = "model.text."
 _WORDS = 40  # characters of a value in a table
@@ -92,7 +91,7 @@ def render(sweep: Sweep, found: Findings, recipe: Path | None, outcome: Outcome 
 
 def _test(sweep: Sweep, trial: Trial) -> Outcome:
     """The best trial's model on test clips, and in the registry beside the runs."""
-    with cluster.joined(preflight.cpus_needed(override(sweep.base, trial.setting))):
+    with joined(preflight.cpus_needed(override(sweep.base, trial.setting))):
         config = sweep.ground().config(trial)
         result = complete(open_run(config))  # trains nothing; writes the model where a death came before that
         return assess(result.folder, registry=f"{Path(sweep.base.storage).absolute()}/registry")

@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ssm.priors import prior_matrix
-from ssm.prompts import descriptions
-from ssm_platform.cli import OverrideError, override, parse_value
-from ssm_platform.config import RunConfig
+from ssm.model import descriptions, prior_matrix
+from ssm_platform.base import OverrideError, override, parse_value
+from ssm_platform.runs import RunConfig
 
 Setting = dict[str, Any]
 """Values by dotted field."""

@@ -16,15 +16,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ssm_platform import cluster, ingest, preflight
-from ssm_platform.cli import OverrideError, override
-from ssm_platform.config import CorpusConfig, RunConfig, anchored
+from ssm_platform.base import OverrideError, open_storage, override
+from ssm_platform.cluster import ClusterSize, joined
 from ssm_platform.ingest import IngestSettings
-from ssm_platform.preparation import load
+from ssm_platform.ingest import run as ingest_corpus
+from ssm_platform.runs import CorpusConfig, RunConfig, anchored, load, preflight
 from ssm_platform.search.space import Space, SpaceError
 from ssm_platform.search.trials import TRIAL_CPUS, Budget, Ground, Records, Trial
-from ssm_platform.storage import open_storage
-from ssm_platform.trainer import open_run
+from ssm_platform.train import open_run
 
 _CLAIM = "sweep.json"
 _BASE = "base"  # folder of the recipe that all trials start from
@@ -88,7 +87,7 @@ class Sweep:
     def run(self) -> list[Trial]:
         """Run what is left; returns every trial in the order of their start. Nothing starts where `check` refuses."""
         steps = self.check()
-        with cluster.joined(self.config.cpus or self.needed()) as size:
+        with joined(self.config.cpus or self.needed()) as size:
             preflight.require(self._refusals(size))
             if self._left() != []:
                 self._tune(Budget(self.concurrent(size), steps))
@@ -98,7 +97,7 @@ class Sweep:
         """The trials so far, those of earlier starts included."""
         return Records(self.folder).read()
 
-    def concurrent(self, size: cluster.ClusterSize) -> int:
+    def concurrent(self, size: ClusterSize) -> int:
         """Trials at once. Tune's own default starts more than the cluster holds, and they wait for each other."""
         scale = self._greediest().scale
         by_cpu = int(min(size.cpus, self.config.cpus or size.cpus) / self.needed())
@@ -145,7 +144,7 @@ class Sweep:
         return self.base.model_copy(update={"data": data.model_copy(update={"corpora": tuple(corpora)})})
 
     def _shards(self, corpus: CorpusConfig) -> CorpusConfig:
-        from ssm_platform.ingest_pool import on_ray
+        from ssm_platform.ingest import on_ray
 
         manifest = load(corpus)
         if manifest.codes("kind")[1] == ["shard"]:
@@ -153,7 +152,7 @@ class Sweep:
         preprocessing = self.base.preprocessing
         side = max(_SIDE, preprocessing.resize or 0, preprocessing.image_size)
         out = self.folder / "shards" / corpus.name
-        summary = ingest.run(manifest, out, IngestSettings(crops="always", size=side), on_ray)
+        summary = ingest_corpus(manifest, out, IngestSettings(crops="always", size=side), on_ray)
         return corpus.model_copy(update={"root": None, "synthetic": None, "manifest": summary.manifest})
 
     def _probed(self) -> Iterator[RunConfig]:
@@ -169,7 +168,7 @@ class Sweep:
     def _greediest(self) -> RunConfig:
         return max(self._probed(), key=preflight.cpus_needed)
 
-    def _refusals(self, size: cluster.ClusterSize) -> list[preflight.Refusal]:
+    def _refusals(self, size: ClusterSize) -> list[preflight.Refusal]:
         refusals = preflight.check_cluster(self._greediest(), size)
         if not refusals and (needed := self.needed()) > size.cpus:
             why = (

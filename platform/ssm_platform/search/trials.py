@@ -16,8 +16,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm_platform.cli import override
-from ssm_platform.config import RunConfig
+from ssm_platform.base import override
+from ssm_platform.runs import RunConfig
 from ssm_platform.search.space import Setting, key
 
 TRIAL_CPUS = 0.01

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from ssm_platform.search.space import Choices, Dimension, Space
 from ssm_platform.search.trials import TRIAL_CPUS, Budget, Ground, Records, Trial
-from ssm_platform.trainer import TrainingResult, complete, open_run
+from ssm_platform.train import TrainingResult, complete, open_run
 
 METRIC = "score"
 _FACTOR = 3  # of ASHA: the better third goes on at each rung

@@ -4,21 +4,6 @@ Read order: `identity` (who), `muscles` (what an AU moves), `drawing` and `relie
 `render` (frames); `behaviour` (tables), `dynamics` (time), `performance` (a clip), `lab` and `wild` (files), `corpus`.
 """
 
-from ssm_platform.synthetic.corpus import CORPORA, CorpusWork, PlacedJob, corpus_jobs, run_job, write_corpus
-from ssm_platform.synthetic.spec import PRESETS, LabSpec, SyntheticSpec, WildSpec
-from ssm_platform.synthetic.truth import Truth, read_truth
+import lazy_loader
 
-__all__ = [
-    "CORPORA",
-    "PRESETS",
-    "CorpusWork",
-    "LabSpec",
-    "PlacedJob",
-    "SyntheticSpec",
-    "Truth",
-    "WildSpec",
-    "corpus_jobs",
-    "read_truth",
-    "run_job",
-    "write_corpus",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

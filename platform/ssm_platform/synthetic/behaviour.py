@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.vocabulary import EXPRESSIONS, NEUTRAL
+from ssm.labels import EXPRESSIONS, NEUTRAL
 from ssm_platform.synthetic.muscles import AU_ORDER
 
 Table = NDArray[np.float64]

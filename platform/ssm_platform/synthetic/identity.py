@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.vocabulary import ACTION_UNITS
+from ssm.labels import ACTION_UNITS
 
 Colour = tuple[float, float, float]  # RGB, 0..255
 HAIR_STYLES = ("short", "long", "bob", "receding", "bald", "fringe")

@@ -15,10 +15,10 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.corpora.bp4d import PARTS as BP4D_PARTS
-from ssm_platform.corpora.bp4d import PREVALENCE as BP4D_PREVALENCE
-from ssm_platform.corpora.disfa import CORPUS as DISFA
-from ssm_platform.corpora.disfa import PARTS as DISFA_PARTS
+from ssm_platform.corpora.readers.bp4d import PARTS as BP4D_PARTS
+from ssm_platform.corpora.readers.bp4d import PREVALENCE as BP4D_PREVALENCE
+from ssm_platform.corpora.readers.disfa import CORPUS as DISFA
+from ssm_platform.corpora.readers.disfa import PARTS as DISFA_PARTS
 from ssm_platform.synthetic.behaviour import ACTIVE, co_occurrence, prevalence
 from ssm_platform.synthetic.dynamics import Drive, coded
 from ssm_platform.synthetic.media import write_images, write_video

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.vocabulary import ACTION_UNITS
+from ssm.labels import ACTION_UNITS
 from ssm_platform.synthetic.identity import Identity
 
 Array = NDArray[np.float32]

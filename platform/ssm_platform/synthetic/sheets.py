@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.vocabulary import ACTION_UNITS, EXPRESSIONS
+from ssm.labels import ACTION_UNITS, EXPRESSIONS
 from ssm_platform.synthetic.camera import Scene, backdrop
 from ssm_platform.synthetic.dynamics import TOP
 from ssm_platform.synthetic.identity import Identity, draw_identity

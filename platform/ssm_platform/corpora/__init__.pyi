@@ -1,0 +1,9 @@
+from .association import count_prior as count_prior
+from .base import Corpus as Corpus
+from .base import ReadOptions as ReadOptions
+from .registry import CorpusRefused as CorpusRefused
+from .registry import corpora as corpora
+from .registry import corpus_named as corpus_named
+from .registry import read_corpus as read_corpus
+from .registry import settings_of as settings_of
+from .registry import survey as survey

@@ -1,0 +1,3 @@
+from .diagnosis import examine as examine
+from .report import describe as describe
+from .report import write as write

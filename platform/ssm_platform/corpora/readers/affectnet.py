@@ -1,0 +1,111 @@
+"""AffectNet (Mollahosseini et al., 2017): still faces with one class each; each is a clip of one frame.
+
+Read are the release with a label file per image (``annotations/0_exp.npy``) and the one with csv lists
+(``subDirectory_filePath``, ``expression``). Classes 8 and above ("none", "uncertain", "no face") have no expression
+and are counted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ssm.labels import EXPRESSIONS, Vocabulary
+from ssm_platform.corpora.base import Corpus, ReadOptions, Report
+from ssm_platform.corpora.folds import PartLists
+from ssm_platform.corpora.sources import first_folder, image_record
+from ssm_platform.corpora.text import integer, read_csv
+from ssm_platform.records import Record
+
+CLASSES = dict(enumerate(("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")))
+"""Label -> expression."""
+
+_NO_EXPRESSION = (8, 9, 10)
+_SETS = {"train": ("train_set", "training.csv"), "validation": ("val_set", "validation.csv")}
+_CSV_FOLDERS = ("Manually_Annotated_file_lists", "Manually_Annotated/Manually_Annotated_file_lists", ".")
+_IMAGE_FOLDERS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images", ".")
+
+
+class AffectNetOptions(ReadOptions):
+    """AffectNet has no options of its own."""
+
+    def vocabulary(self, root: Path) -> Vocabulary:
+        """The seven basic expressions and contempt."""
+        return Vocabulary(expressions=EXPRESSIONS[:8])
+
+
+def read(root: Path, options: AffectNetOptions, report: Report) -> Iterator[Record]:
+    """All labelled images; parts "train" and "validation"."""
+    lists = PartLists(report)
+    for part, (folder, name) in _SETS.items():
+        if (root / folder).is_dir():
+            yield from _read_annotations(root / folder, part, report)
+        path = next((root / place / name for place in _CSV_FOLDERS if (root / place / name).is_file()), None)
+        if path is not None:
+            yield from _read_csv(root, path, part, lists, report)
+
+
+def _read_annotations(folder: Path, part: str, report: Report) -> Iterator[Record]:
+    """``annotations/0_exp.npy`` beside ``images/0.jpg``."""
+    for path in sorted((folder / "annotations").glob("*_exp.npy")):
+        report.rows += 1
+        name = path.name.removesuffix("_exp.npy")
+        expression = _expression(_label(path), path, None, report)
+        if expression is not None:
+            image = folder / "images" / f"{name}.jpg"
+            yield from _record(f"{part}/{name}", image, expression, part, path, None, report)
+
+
+def _label(path: Path) -> str:
+    """The content of a label file as text; what is no array of one number is none."""
+    try:
+        value = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        return str(error)
+    return str(value.item()) if value.size == 1 else f"{value.size} numbers"
+
+
+def _read_csv(root: Path, path: Path, part: str, lists: PartLists, report: Report) -> Iterator[Record]:
+    images = first_folder(root, *_IMAGE_FOLDERS) or root
+    rows = read_csv(path, report)
+    _, header = next(rows, (1, []))
+    for line, cells in rows:
+        report.rows += 1
+        row = dict(zip(header, cells, strict=False))
+        name = row.get("subDirectory_filePath", "")
+        expression = _expression(row.get("expression", ""), path, line, report)
+        if expression is not None and lists.admits(name, part, path, line):
+            yield from _record(name, images / name, expression, part, path, line, report)
+
+
+def _expression(text: str, path: Path, line: int | None, report: Report) -> str | None:
+    value = integer(text)
+    if value in _NO_EXPRESSION:
+        report.note(path, line, text, "classes 8-10 name no expression; left out")
+    elif value not in CLASSES:
+        report.problem(path, line, text, "a label is 0-10")
+    return None if value is None else CLASSES.get(value)
+
+
+def _record(
+    clip: str, image: Path, expression: str, part: str, path: Path, line: int | None, report: Report
+) -> Iterator[Record]:
+    if os.path.isfile(image) and os.path.getsize(image):
+        yield image_record(clip, image, expression, report, part)
+    else:
+        report.problem(path, line, image.name, "a listed image is there and is not empty")
+
+
+CORPUS = Corpus(
+    name="affectnet",
+    title="AffectNet",
+    task="fe",
+    options=AffectNetOptions,
+    read=read,
+    layout="""\
+train_set/images/0.jpg, train_set/annotations/0_exp.npy     and val_set
+Manually_Annotated_file_lists/training.csv                  or csv lists, with Manually_Annotated_Images/""",
+)

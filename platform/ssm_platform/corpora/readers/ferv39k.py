@@ -1,0 +1,73 @@
+"""FERV39K (Wang et al., 2022): 38,935 clips of 22 scenes, the owner's face frames, one official split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ssm.labels import BASIC_EXPRESSIONS, Vocabulary
+from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
+from ssm_platform.corpora.folds import PartLists
+from ssm_platform.corpora.sources import first_folder, folder_frames, whole_record
+from ssm_platform.corpora.text import content, expression_of, read_lines
+from ssm_platform.records import Record
+
+CLASSES = {
+    "Happy": "happiness",
+    "Sad": "sadness",
+    "Neutral": "neutral",
+    "Angry": "anger",
+    "Surprise": "surprise",
+    "Disgust": "disgust",
+    "Fear": "fear",
+}
+"""The owner's spelling -> expression."""
+
+_LISTS = {"test": "test_All.csv", "train": "train_All.csv"}
+
+
+class FERV39KOptions(ReadOptions):
+    """FERV39K has no options of its own."""
+
+    def vocabulary(self, root: Path) -> Vocabulary:
+        """The seven basic expressions."""
+        return Vocabulary(expressions=BASIC_EXPRESSIONS)
+
+
+def read(root: Path, options: FERV39KOptions, report: Report) -> Iterator[Record]:
+    """All listed clips, parts "train" and "test"; the scene is the first folder of a clip's name."""
+    setups = first_folder(root, "4_setups/All_scenes", "All_scenes", "4_setups") or root / "4_setups/All_scenes"
+    crops = first_folder(root, "2_ClipsforFaceCrop") or root
+    lists = PartLists(report)
+    for part, name in _LISTS.items():
+        for line, text in content(read_lines(setups / name, report)):
+            report.rows += 1
+            clip, _, label = text.replace("\\", "/").rpartition(" ")
+            clip = clip.strip().strip("/")
+            if lists.admits(clip, part, setups / name, line):
+                yield from _clip(crops, clip, label, part, setups / name, line, report)
+
+
+def _clip(crops: Path, clip: str, label: str, part: str, path: Path, line: int, report: Report) -> Iterator[Record]:
+    folder = clip.split("/")
+    if len(folder) != 3:
+        report.problem(path, line, f"{clip} {label}", "a line is Scene/Emotion/number and a class")
+        return
+    expression = expression_of(label, CLASSES, path, line, report)
+    frames = folder_frames(crops / clip, report, Cause(path, line)) if expression else None
+    if expression and frames is not None:
+        if CLASSES.get(folder[1], expression) != expression:
+            report.note(path, line, f"{clip} {label}", "a clip's folder and its listed class agree; the list is used")
+        yield whole_record(clip, frames, expression, report, part)
+
+
+CORPUS = Corpus(
+    name="ferv39k",
+    title="FERV39K",
+    task="fe",
+    options=FERV39KOptions,
+    read=read,
+    layout="""\
+4_setups/All_scenes/train_All.csv, test_All.csv       no header: "Action/Sad/0010 Sad"
+2_ClipsforFaceCrop/Action/Sad/0010/*.jpg""",
+)

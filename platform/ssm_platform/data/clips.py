@@ -1,0 +1,228 @@
+"""From a row of the plan to pixels and labels: one plain class, the same for training, evaluation and any worker count.
+
+A clip is decoded, warped by its own seed (training) or centred (evaluation), and laid beside dense masked labels in the
+columns of the model's vocabulary. A row whose pixels cannot be read keeps its place, with black frames and every mask
+False: order, counts and the other rows of the batch stay what the plan says, no loss is taken from it, and its column
+`problem` says why. `Quarantine` counts those and refuses the job past a ceiling. Knows no Ray.
+
+Columns of a batch (all dense, none ever null):
+    row int64 N, task int8 N, corpus int16 N, record int32 N, start int32 N      as in the plan
+    sample int64 N        identity of the clip really read, for `order.OrderHash`
+    clip uint8 N T S S 3
+    fe_label int64 N      column of the class; fe_classes uint8 N E: the corpus's classes (0 everywhere in AU rows)
+    au_target uint8 N T A; au_mask uint8 N T A: 1 where the target is known (0 everywhere in FE rows)
+    problem str N         empty, or why the pixels are missing
+
+Legend: N rows, T frames, S side in pixels, A action units, E expressions of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from ssm.interface import Preprocessing, center
+from ssm.labels import Vocabulary
+from ssm.training import Augmentation, augment
+from ssm_platform.base import sample_ids, text_key
+from ssm_platform.data.plan import AU, FE
+from ssm_platform.data.sampling import Window, segment_indices, window_indices
+from ssm_platform.media import FrameSource, open_frames
+from ssm_platform.records import UNKNOWN, Manifest
+
+if TYPE_CHECKING:  # loading torch costs a decode process seconds and hundreds of MB, and it needs none
+    from ssm.training import AUBatch, FEBatch
+
+Columns = dict[str, NDArray[Any]]
+
+_OPEN_SOURCES = 8  # long videos of AU corpora are read again and again; each open reader holds some MB
+_REASONS = 3  # problems quoted in an error
+
+
+class ClipConfig(BaseModel):
+    """What a clip is, besides its labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frames: int = Field(default=16, ge=1, le=1024, description="frames T of a clip")
+    preprocessing: Preprocessing = Field(default_factory=Preprocessing, description="geometry, shared with serving")
+    augmentation: tuple[Augmentation, ...] | None = Field(
+        default=None, description="random warp per manifest, in their order; null: evaluation, nothing is random"
+    )
+    decoder: str = Field(default="decord", description="video decoder: decord, av or torchcodec")
+
+
+class TooManyUnreadable(ValueError):
+    """More clips than allowed could not be read; the message names the first reasons."""
+
+
+class Batches(NamedTuple):
+    """The two halves of a batch; None where no row is of that task."""
+
+    fe: FEBatch | None
+    au: AUBatch | None
+
+
+class ClipReader:
+    """Reads rows of a plan over `manifests`. ValueError where a label or a manifest does not fit `vocabulary`."""
+
+    def __init__(self, manifests: Sequence[Manifest], vocabulary: Vocabulary, config: ClipConfig) -> None:
+        if config.augmentation is not None and len(config.augmentation) != len(manifests):
+            raise ValueError(f"{len(config.augmentation)} augmentations for {len(manifests)} manifests: one for each")
+        self._manifests = tuple(manifests)
+        self._vocabulary = vocabulary
+        self._config = config
+        self._columns = [_label_columns(manifest, vocabulary) for manifest in manifests]
+        self._open: OrderedDict[tuple[int, int], FrameSource] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[ClipReader], tuple[Any, ...]]:
+        return ClipReader, (self._manifests, self._vocabulary, self._config)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the columns, problem texts aside."""
+        none = {name: np.zeros(1, np.int64) for name in ("row", "task", "corpus", "record", "start")}
+        return sum(column.nbytes for column in self._blank(none).values())
+
+    def read(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
+        """The columns (see above) of these rows of a plan, in their order."""
+        out = self._blank(rows)
+        for place in range(len(out["row"])):
+            self._read_one(out, place, int(rows["seed"][place]))
+        return out
+
+    def _blank(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
+        count, frames, size = len(rows["row"]), self._config.frames, self._config.preprocessing.image_size
+        aus, classes = len(self._vocabulary.aus), len(self._vocabulary.expressions)
+        out: Columns = {name: np.array(rows[name]) for name in ("row", "task", "corpus", "record", "start")}
+        out["sample"] = np.zeros(count, np.int64)
+        out["clip"] = np.empty((count, frames, size, size, 3), np.uint8)
+        out["problem"] = np.full(count, "", object)
+        if classes:
+            out |= {"fe_label": np.zeros(count, np.int64), "fe_classes": np.zeros((count, classes), np.uint8)}
+        if aus:
+            out |= {name: np.zeros((count, frames, aus), np.uint8) for name in ("au_target", "au_mask")}
+        return out
+
+    def _read_one(self, out: Columns, place: int, seed: int) -> None:
+        task, corpus, record, start = (int(out[name][place]) for name in ("task", "corpus", "record", "start"))
+        manifest, length = self._manifests[corpus], int(self._manifests[corpus].lengths[record])
+        window = self._window(task, length, start, seed)
+        name = manifest.column("clip")[record].as_py()
+        key = np.array([text_key(f"{manifest.corpus}/{name}")], np.int64)
+        out["sample"][place] = sample_ids(key, np.array([start], np.int32))[0]
+        try:
+            frames = self._source(corpus, record).read(window.indices.tolist())
+        except (ValueError, OSError) as error:
+            out["problem"][place] = f"{manifest.corpus}: clip {name!r}: {error}"
+            out["clip"][place] = 0
+            return
+        out["clip"][place] = self._warp(frames, corpus, seed)
+        columns = self._columns[corpus]
+        if task == FE:
+            out["fe_label"][place] = columns[manifest.expression_columns[record]]
+            out["fe_classes"][place, columns] = 1
+        else:
+            labels = manifest.au_labels(record, start, int(window.inside.sum()))
+            out["au_target"][place, : len(labels), columns] = (labels > 0).T
+            out["au_mask"][place, : len(labels), columns] = (labels != UNKNOWN).T
+
+    def _window(self, task: int, length: int, start: int, seed: int) -> Window:
+        if task == AU:
+            return window_indices(start, length, self._config.frames)
+        chosen = segment_indices(length, self._config.frames, None if self._config.augmentation is None else seed)
+        return Window(chosen, np.ones(len(chosen), bool))
+
+    def _warp(self, frames: NDArray[np.uint8], corpus: int, seed: int) -> NDArray[np.uint8]:
+        preprocessing, augmentation = self._config.preprocessing, self._config.augmentation
+        if augmentation is None:
+            return center(frames, preprocessing)
+        return augment(frames, augmentation[corpus], preprocessing.image_size, seed)
+
+    def _source(self, corpus: int, record: int) -> FrameSource:
+        """An open source; the least recently used one is closed past a few."""
+        key = (corpus, record)
+        if key not in self._open:
+            manifest = self._manifests[corpus]
+            self._open[key] = open_frames(manifest[record], manifest.root, self._config.decoder)
+            if len(self._open) > _OPEN_SOURCES:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(key)
+        return self._open[key]
+
+
+class Quarantine:
+    """Counts rows without pixels. `TooManyUnreadable` past `allowance` rows that are also past the share `ceiling`."""
+
+    def __init__(self, ceiling: float = 0.01, allowance: int = 10) -> None:
+        self._ceiling = ceiling
+        self._allowance = allowance
+        self.seen = 0
+        self.problems: dict[str, int] = {}
+
+    @property
+    def unreadable(self) -> int:
+        """Rows without pixels so far."""
+        return sum(self.problems.values())
+
+    def check(self, columns: Columns) -> list[str]:
+        """Take in a batch; returns the problems not met before, for a log."""
+        self.seen += len(columns["row"])
+        met = [str(problem) for problem in columns["problem"] if problem]
+        new = [problem for problem in dict.fromkeys(met) if problem not in self.problems]
+        for problem in met:
+            self.problems[problem] = self.problems.get(problem, 0) + 1
+        if self.unreadable > max(self._allowance, self._ceiling * self.seen):
+            raise TooManyUnreadable(
+                f"{self.unreadable} of {self.seen} clips could not be read, more than the ceiling of "
+                f"{self._ceiling:.2%} and {self._allowance}: {'; '.join(list(self.problems)[:_REASONS])}"
+            )
+        return new
+
+
+def to_batches(columns: Columns) -> Batches:
+    """The typed batches of these columns, copied: what Ray hands out is read-only."""
+    fe, au = (np.flatnonzero(columns["task"] == task) for task in (FE, AU))
+    return Batches(_fe_batch(columns, fe) if len(fe) else None, _au_batch(columns, au) if len(au) else None)
+
+
+def _fe_batch(columns: Columns, rows: NDArray[np.int64]) -> FEBatch:
+    from torch import from_numpy
+
+    from ssm.training import FEBatch
+
+    return FEBatch(
+        clips=from_numpy(columns["clip"][rows]),
+        labels=from_numpy(columns["fe_label"][rows]),
+        class_mask=from_numpy(columns["fe_classes"][rows]).bool(),
+        row_ids=from_numpy(columns["row"][rows]),
+    )
+
+
+def _au_batch(columns: Columns, rows: NDArray[np.int64]) -> AUBatch:
+    from torch import from_numpy
+
+    from ssm.training import AUBatch
+
+    return AUBatch(
+        clips=from_numpy(columns["clip"][rows]),
+        targets=from_numpy(columns["au_target"][rows]).float(),
+        mask=from_numpy(columns["au_mask"][rows]).bool(),
+        row_ids=from_numpy(columns["row"][rows]),
+    )
+
+
+def _label_columns(manifest: Manifest, vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """The vocabulary's columns of a corpus's labels, in the corpus's order."""
+    labels = manifest.labels
+    chosen = (
+        vocabulary.au_columns(labels.aus)
+        if manifest.task == "au"
+        else vocabulary.expression_columns(labels.expressions)
+    )
+    return np.array(chosen, np.int64)

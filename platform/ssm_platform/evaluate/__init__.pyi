@@ -1,0 +1,3 @@
+from .assessment import Outcome as Outcome
+from .assessment import assess as assess
+from .assessment import run_config as run_config

@@ -1,0 +1,91 @@
+"""Predictions on disk: one Parquet file per corpus and side, readable by anybody and read back exactly.
+
+AU files have a row per frame (`sequence`, `stretch`, `subject`, then `AU01` probability and `AU01_label`, -1 unknown);
+expression files a row per clip (`clip`, `subject`, `label`, then a probability per class).
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssm.labels import ACTION_UNITS
+from ssm.metrics import AUTable, ExpressionTable
+from ssm_platform.evaluate.predictions import Table
+
+_AUS, _CLASSES = b"aus", b"expressions"
+
+
+def to_parquet(table: Table) -> bytes:
+    """The file's bytes."""
+    content = _au_content(table) if isinstance(table, AUTable) else _fe_content(table)
+    sink = io.BytesIO()
+    pq.write_table(content, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def from_parquet(data: bytes) -> Table:
+    """The inverse of `to_parquet`; ValueError where the bytes are something else."""
+    content = pq.read_table(pa.BufferReader(data))
+    metadata = content.schema.metadata or {}
+    if _AUS in metadata:
+        return _au_table(content, tuple(int(au) for au in metadata[_AUS].decode().split(",")))
+    if _CLASSES in metadata:
+        return _fe_table(content, tuple(metadata[_CLASSES].decode().split(",")))
+    raise ValueError(f"not a file of predictions: no {_AUS.decode()!r} or {_CLASSES.decode()!r} in its metadata")
+
+
+def _au_content(table: AUTable) -> pa.Table:
+    stretch = np.repeat(np.arange(len(table.lengths)), table.lengths)
+    columns = {
+        "sequence": pa.array(np.array(table.sequences)[stretch]),
+        "stretch": pa.array(stretch.astype(np.int32)),
+        "subject": pa.array(np.array(table.subjects)[table.subject]),
+    }
+    for column, au in enumerate(table.aus):
+        columns[ACTION_UNITS[au].code] = pa.array(table.probabilities[:, column])
+        columns[f"{ACTION_UNITS[au].code}_label"] = pa.array(table.labels[:, column])
+    return pa.table(columns).replace_schema_metadata({_AUS: ",".join(map(str, table.aus)).encode()})
+
+
+def _au_table(content: pa.Table, aus: tuple[int, ...]) -> AUTable:
+    codes = [ACTION_UNITS[au].code for au in aus]
+    stretch = content["stretch"].to_numpy()
+    first = np.flatnonzero(np.diff(stretch, prepend=-1))
+    subjects, subject = np.unique(np.array(content["subject"].to_pylist()), return_inverse=True)
+    sequence = content["sequence"].to_pylist()
+    return AUTable(
+        aus=aus,
+        probabilities=np.stack([content[code].to_numpy() for code in codes], axis=1),
+        labels=np.stack([content[f"{code}_label"].to_numpy() for code in codes], axis=1),
+        lengths=tuple(np.diff([*first, len(stretch)]).tolist()),
+        sequences=tuple(sequence[row] for row in first),
+        subjects=tuple(map(str, subjects)),
+        subject=subject.astype(np.intp),
+    )
+
+
+def _fe_content(table: ExpressionTable) -> pa.Table:
+    columns = {
+        "clip": pa.array(table.clips),
+        "subject": pa.array(np.array(table.subjects)[table.subject]),
+        "label": pa.array(np.array(table.expressions)[table.labels]),
+    }
+    for column, name in enumerate(table.expressions):
+        columns[name] = pa.array(table.probabilities[:, column])
+    return pa.table(columns).replace_schema_metadata({_CLASSES: ",".join(table.expressions).encode()})
+
+
+def _fe_table(content: pa.Table, expressions: tuple[str, ...]) -> ExpressionTable:
+    subjects, subject = np.unique(np.array(content["subject"].to_pylist()), return_inverse=True)
+    return ExpressionTable(
+        expressions=expressions,
+        probabilities=np.stack([content[name].to_numpy() for name in expressions], axis=1),
+        labels=np.array([expressions.index(name) for name in content["label"].to_pylist()], np.intp),
+        clips=tuple(content["clip"].to_pylist()),
+        subjects=tuple(map(str, subjects)),
+        subject=subject.astype(np.intp),
+    )

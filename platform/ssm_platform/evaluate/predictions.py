@@ -1,0 +1,164 @@
+"""What a model says of every held-out clip: probabilities beside labels, gathered over a pool of Ray workers.
+
+One pass: pointers of the evaluation rows, decoded as in training but centred, scored by actors that each hold the
+model, and gathered on the driver, a few bytes per frame, into the tables that `ssm.metrics` computes from. A clip
+without pixels is left out and named; past a ceiling the job refuses. Letters: T frames of a clip, A AUs, E expressions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssm.interface import Preprocessing
+from ssm.labels import Vocabulary
+from ssm.metrics import AUPredictions, AUTable, ExpressionPredictions, ExpressionTable
+from ssm_platform.data import (
+    AU,
+    ClipConfig,
+    ClipReader,
+    ClipStream,
+    Columns,
+    Quarantine,
+    Rows,
+    evaluation_rows,
+    to_batches,
+)
+from ssm_platform.records import Manifest, sequence_of
+
+LOG = logging.getLogger(__name__)
+
+Table = AUTable | ExpressionTable
+Floats = NDArray[np.float32]
+
+_SHARE = 8  # clips decoded and scored together
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A table for each manifest, in their order, and why clips are missing from them."""
+
+    tables: list[Table]
+    unreadable: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The processes that answer: decoders feed scorers, each with its own copy of the model."""
+
+    decode_workers: int = 1
+    decode_cpus: float = 0.5
+    score_workers: int = 1
+    score_cpus: float = 1.0
+    gpu: bool = False
+    threads: int = 1
+
+
+def predict(
+    model: Path, manifests: Sequence[Manifest], vocabulary: Vocabulary, clips: ClipConfig, pool: Pool
+) -> Answers:
+    """What the saved model in folder `model` says of all clips of `manifests`. Draws a progress bar."""
+    from tqdm import tqdm
+
+    gathered = [_Gatherer(manifest, vocabulary) for manifest in manifests]
+    quarantine = Quarantine()
+    rows = evaluation_rows(manifests, clips.frames)
+    with tqdm(total=len(rows), desc="scoring", unit="clip", dynamic_ncols=True) as bar:
+        for batch in _scored(model, manifests, rows, vocabulary, clips, pool):
+            for problem in quarantine.check(batch):
+                LOG.warning("clip without pixels: %s", problem)
+            for place in np.flatnonzero(batch["problem"] == ""):
+                gatherer = gathered[batch["corpus"][place]]
+                gatherer.add(
+                    int(batch["record"][place]), int(batch["start"][place]), batch["au"][place], batch["fe"][place]
+                )
+            bar.update(len(batch["row"]))
+    return Answers([gatherer.table() for gatherer in gathered], tuple(quarantine.problems))
+
+
+def _scored(
+    model: Path, manifests: Sequence[Manifest], rows: Rows, vocabulary: Vocabulary, clips: ClipConfig, pool: Pool
+) -> Iterator[Columns]:
+    from ray.data import ActorPoolStrategy
+
+    stream = ClipStream(ClipReader(manifests, vocabulary, clips), pool.decode_workers, pool.decode_cpus)
+    scored = stream.decode(rows, _SHARE * stream.steps_per_block(_SHARE)).map_batches(
+        _Scorer,
+        fn_constructor_args=(str(Path(model).absolute()), pool.gpu, pool.threads, clips.preprocessing),
+        batch_size=_SHARE,
+        batch_format="numpy",
+        compute=ActorPoolStrategy(size=pool.score_workers),
+        num_cpus=pool.score_cpus,
+        num_gpus=1 if pool.gpu else 0,
+    )
+    for batch in scored.iter_batches(batch_size=None, batch_format="numpy"):
+        yield cast(Columns, batch)
+
+
+class _Gatherer:
+    """The answers for one corpus, in the columns of its own labels."""
+
+    def __init__(self, manifest: Manifest, vocabulary: Vocabulary) -> None:
+        self._manifest = manifest
+        labels = manifest.labels
+        self._au_columns = vocabulary.au_columns(labels.aus)
+        self._fe_columns = vocabulary.expression_columns(labels.expressions)
+        self._au, self._fe = AUPredictions(labels.aus), ExpressionPredictions(labels.expressions)
+        self._names = manifest.column("clip").to_pylist()
+        self._subjects = manifest.column("subject").to_pylist()
+
+    def add(self, record: int, start: int, au_TA: Floats, fe_E: Floats) -> None:
+        """Take in the answer to one row of the plan."""
+        name = self._names[record]
+        if self._manifest.task == "fe":
+            chosen = fe_E[self._fe_columns]
+            label = int(self._manifest.expression_columns[record])
+            self._fe.update(name, self._subjects[record], chosen / chosen.sum(), label)
+            return
+        count = min(len(au_TA), int(self._manifest.lengths[record]) - start)
+        labels = self._manifest.au_labels(record, start, count)
+        subject = self._subjects[record] or sequence_of(name)
+        self._au.update(name, subject, np.arange(start, start + count), au_TA[:count, self._au_columns], labels)
+
+    def table(self) -> Table:
+        return self._au.table() if self._manifest.task == "au" else self._fe.table()
+
+
+class _Scorer:
+    """The Ray side of scoring: one model per process."""
+
+    def __init__(self, folder: str, gpu: bool, threads: int, preprocessing: Preprocessing) -> None:
+        import torch
+
+        from ssm import SSM
+
+        torch.set_num_threads(threads)
+        self._device = torch.device("cuda" if gpu else "cpu")
+        self._model = SSM.from_pretrained(folder).to(self._device)
+        self._preprocessing = preprocessing
+
+    def __call__(self, columns: dict[str, NDArray[Any]]) -> Columns:
+        import torch
+
+        from ssm.interface import normalise
+
+        labels, (count, frames) = self._model.vocabulary, columns["clip"].shape[:2]
+        answers: Columns = {name: columns[name] for name in ("row", "corpus", "record", "start", "problem")}
+        answers["au"] = np.zeros((count, frames, len(labels.aus)), np.float32)
+        answers["fe"] = np.zeros((count, len(labels.expressions)), np.float32)
+        fe, au = to_batches(columns)
+        is_au = columns["task"] == AU
+        with torch.inference_mode():
+            if au is not None:
+                logits = self._model(au_clips=normalise(au.clips.to(self._device), self._preprocessing)).au_logits
+                answers["au"][is_au] = logits.float().sigmoid().cpu().numpy()
+            if fe is not None:
+                logits = self._model(fe_clips=normalise(fe.clips.to(self._device), self._preprocessing)).fe_logits
+                answers["fe"][~is_au] = logits.float().softmax(-1).cpu().numpy()
+        return answers

@@ -1,0 +1,162 @@
+"""Frames by number from a video, a folder of images or a shard: the one place where pixels enter the platform.
+
+Frames are (n, H, W, 3) uint8 RGB, upright (rotation metadata and EXIF orientation applied), square pixels assumed.
+Frame i of a video is its i-th frame in order of display, whatever its rate; times are seconds from the first frame
+shown. Every decoder returns the same frames (`decoders`, `video_index`). Knows records, not labels; no Ray.
+
+    probe(path) -> VideoInfo                              frames, rate, size, rotation
+    iterate_frames(path) -> TimedFrame(number, timestamp, image), memory flat in the length of the video
+    open_frames(record, root) -> FrameSource              frames of one manifest record, 0..length-1: any order, repeats
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssm_platform.media.decoders import DECODERS, VideoReader, decoder_in_use, open_reader
+from ssm_platform.media.images import check_indices, decode_image, encode_jpeg, read_image
+from ssm_platform.media.shards import ShardFrames
+from ssm_platform.media.video_index import Access, UnreadableVideo, VideoInfo, index_video
+from ssm_platform.records import Record
+
+__all__ = [
+    "DECODERS",
+    "Access",
+    "FrameSource",
+    "TimedFrame",
+    "UnreadableVideo",
+    "VideoInfo",
+    "decode_image",
+    "decoder_in_use",
+    "decoder_of",
+    "encode_jpeg",
+    "iterate_frames",
+    "open_frames",
+    "probe",
+    "read_image",
+]
+
+_CHUNK = 16  # frames held at once while streaming
+
+
+class TimedFrame(NamedTuple):
+    """A frame of a stream: its number, its seconds from the first frame, its pixels (H, W, 3)."""
+
+    number: int
+    timestamp: float
+    image: NDArray[np.uint8]
+
+
+class FrameSource(Protocol):
+    """The frames of one record, numbered from 0."""
+
+    @property
+    def length(self) -> int:
+        """Number of frames."""
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Frames (n, H, W, 3) in the order asked for. ValueError names source, index and length."""
+
+    def close(self) -> None:
+        """Let go of files and buffers."""
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """What the file holds; UnreadableVideo (a ValueError) with path and reason where that is nothing usable."""
+    return index_video(path).info
+
+
+def decoder_of(path: str | Path, decoder: str = "decord") -> str:
+    """The decoder that really reads this file: av stands in where another one would not be exact."""
+    return decoder_in_use(index_video(path), decoder)
+
+
+def iterate_frames(
+    path: str | Path, decoder: str = "decord", start: int = 0, stop: int | None = None
+) -> Iterator[TimedFrame]:
+    """Frames start..stop-1 in order, a few in memory at a time."""
+    index = index_video(path)
+    end = index.info.frames if stop is None else stop
+    if not 0 <= start <= end <= index.info.frames:
+        raise ValueError(f"{path}: frames {start}..{end} asked for, it has {index.info.frames}")
+    reader = open_reader(index, decoder)
+    try:
+        for first in range(start, end, _CHUNK):
+            numbers = range(first, min(first + _CHUNK, end))
+            for number, image in zip(numbers, reader.read(numbers), strict=True):
+                yield TimedFrame(number, index.seconds(number), image)
+    finally:
+        reader.close()
+
+
+def open_frames(record: Record, root: str | Path, decoder: str = "decord") -> FrameSource:
+    """The frames of a record below its manifest's root (a folder; for shards also an s3:// prefix)."""
+    if record.kind == "shard":
+        return ShardFrames(record, str(root))
+    if record.kind == "frames":
+        return _FolderFrames(record, Path(root))
+    return _VideoFrames(record, Path(root), decoder)
+
+
+class _VideoFrames:
+    """The frames start..start+length-1 of a video file; it stays open between reads."""
+
+    def __init__(self, record: Record, root: Path, decoder: str) -> None:
+        self._path = root / record.source
+        self._start = record.start
+        self.length = record.length
+        index = index_video(self._path)
+        if record.start + record.length > index.info.frames:
+            raise UnreadableVideo(
+                self._path,
+                f"record {record.clip!r} needs frames {record.start}..{record.start + record.length - 1}, "
+                f"the video has {index.info.frames}",
+            )
+        self._info = index.info
+        self._reader = open_reader(index, decoder)
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        check_indices(str(self._path), indices, self.length)
+        return _read_any_order(self._reader, [index + self._start for index in indices], self._info)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class _FolderFrames:
+    """The files of a frame folder; all of one size."""
+
+    def __init__(self, record: Record, root: Path) -> None:
+        self._folder = root / record.source
+        self._files = record.files or ()
+        self.length = record.length
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        check_indices(str(self._folder), indices, self.length)
+        images = {index: read_image(self._folder / self._files[index]) for index in dict.fromkeys(indices)}
+        shapes = {image.shape: index for index, image in images.items()}
+        if len(shapes) > 1:
+            sizes = ", ".join(f"{self._files[i]} {w}x{h}" for (h, w, _), i in sorted(shapes.items()))
+            raise UnreadableVideo(self._folder, f"frames of one clip have one size; found {sizes}")
+        if not images:
+            return np.empty((0, 0, 0, 3), np.uint8)
+        return np.stack([images[index] for index in indices])
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def _read_any_order(reader: VideoReader, indices: Sequence[int], info: VideoInfo) -> NDArray[np.uint8]:
+    """Decode each frame once, ascending; hand out in the order asked for."""
+    if not len(indices):
+        return np.empty((0, info.height, info.width, 3), np.uint8)
+    distinct, places = np.unique(np.asarray(indices, np.int64), return_inverse=True)
+    frames = reader.read(distinct.tolist())
+    if frames.shape[1:] != (info.height, info.width, 3):
+        raise UnreadableVideo(info.path, f"frames change size: {frames.shape[1:3]} after {(info.height, info.width)}")
+    return frames if np.array_equal(places, np.arange(len(distinct))) else frames[places]

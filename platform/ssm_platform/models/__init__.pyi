@@ -1,0 +1,5 @@
+from .description import ModelDescription as ModelDescription
+from .description import locate as locate
+from .description import pinned as pinned
+from .description import registry_uri as registry_uri
+from .registry import Registry as Registry

@@ -1,0 +1,248 @@
+"""Many videos to tables: `predict_one` writes everything of one input, `predict_all` runs it on Ray Data.
+
+Each input gives `<name>.csv` (or `.parquet`), on request plots and an overlay video, and `<name>.json` beside them,
+written last: its presence says that the rest is whole, its identity what it was made from. Run again, inputs whose
+sidecar still fits are skipped; what was cut off is done again from its start. Tables are written as the video is read,
+so memory does not grow with its length. One input that cannot be read fails alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ssm_platform.base import open_storage
+from ssm_platform.media import PICTURE_ENDINGS, VIDEO_ENDINGS, InputInfo, inspect
+from ssm_platform.models import ModelDescription, locate, pinned, registry_uri
+from ssm_platform.read.model_reader import ModelReader
+from ssm_platform.read.rows import AnalysisOptions, analyse
+from ssm_platform.read.tables import open_table
+from ssm_platform.read.windows import Row
+
+FORMAT = 1
+"""Version of the outputs; part of their identity."""
+
+
+class PredictSettings(BaseModel):
+    """How inputs are read and what is written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(default="latest", description="folder of a saved model, or an alias or version of the registry")
+    registry: str | None = Field(default=None, description="registry of the alias; None: runs/registry")
+    table: Literal["csv", "parquet"] = Field(default="csv", description="form of the tables")
+    plots: bool = Field(default=False, description="also draw AU timelines with the expression above them, per face")
+    overlay: bool = Field(default=False, description="also write the video with boxes, expression and present AUs")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
+    batch: int = Field(default=8, ge=1, description="clips in one forward pass")
+    workers: int | None = Field(default=None, ge=1, description="inputs read at once; None: as many as the CPUs allow")
+    cpus: float = Field(default=1, gt=0, description="CPUs of a worker; its whole part is the threads of its model")
+    gpus: float = Field(default=0, ge=0, description="GPUs, or a share of one, of a worker")
+    analysis: AnalysisOptions = Field(default=AnalysisOptions(), description="how a video is read")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input: a path or s3:// address, and its name below the output folder, to which endings are added."""
+
+    source: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input."""
+
+    source: str
+    status: Literal["done", "skipped", "failed"]
+    reason: str = ""
+    frames: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+
+
+def find_jobs(inputs: Sequence[str]) -> list[Job]:
+    """Files, videos and pictures below folders and s3:// prefixes. ValueError for none, and for two of one name."""
+    jobs = [job for text in inputs for job in _expand(text)]
+    if not jobs:
+        raise ValueError(f"no video or picture in {', '.join(inputs)}; endings: {', '.join(_ENDINGS)}")
+    by_name: dict[str, Job] = {}
+    for job in jobs:
+        other = by_name.setdefault(job.name, job)
+        if other.source != job.source:
+            raise ValueError(f"{other.source} and {job.source} would both be written as {job.name}: run them apart")
+    return list(by_name.values())
+
+
+def predict_all(jobs: Sequence[Job], out: Path, settings: PredictSettings) -> Iterator[Outcome]:
+    """Outcomes of all jobs as they come; needs a running Ray."""
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    registry = registry_uri(settings.registry)  # actors stand in other folders
+    settings = settings.model_copy(update={"model": pinned(settings.model, registry), "registry": registry})
+    pool = ActorPoolStrategy(size=min(len(jobs), settings.workers or _workers(settings)))
+    rows = ray.data.from_items([asdict(job) for job in jobs], override_num_blocks=len(jobs)).map_batches(
+        Worker,
+        fn_constructor_args=(str(out.absolute()), settings),
+        batch_size=1,
+        compute=pool,
+        num_cpus=settings.cpus,
+        num_gpus=settings.gpus,
+    )
+    for row in rows.iter_rows():
+        yield Outcome(**row)
+
+
+class Worker:
+    """One actor of the pool: a model, and inputs one after another."""
+
+    def __init__(self, out: str, settings: PredictSettings) -> None:
+        self._out, self._settings = Path(out), settings
+        folder = locate(settings.model, settings.registry)
+        self._reader = ModelReader(folder, settings.device, threads=max(1, int(settings.cpus)))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        job = Job(str(batch["source"][0]), str(batch["name"][0]))
+        outcome = predict_one(job, self._out, self._reader, self._settings)
+        return {key: [value] for key, value in asdict(outcome).items()}
+
+
+def predict_one(job: Job, out: Path, reader: ModelReader, settings: PredictSettings) -> Outcome:
+    """Write everything of one input below `out`; a refused input gives a failed outcome, not an error."""
+    import time
+
+    start = time.perf_counter()
+    sidecar = out / f"{job.name}.json"
+    try:
+        identity = _identity(job, reader.description, settings)
+        if _is_done(sidecar, identity):
+            return Outcome(job.source, "skipped")
+        with _local(job.source) as path:
+            facts = _write(path, job, out, reader, settings)
+    except ValueError as error:
+        return Outcome(job.source, "failed", str(error), seconds=time.perf_counter() - start)
+    _write_whole(sidecar, {"identity": identity, "source": job.source, **facts})
+    return Outcome(job.source, "done", "", facts["video"]["frames"], facts["rows"], time.perf_counter() - start)
+
+
+def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: PredictSettings) -> dict[str, Any]:
+    """Table, plots and overlay of one local file; returns the sidecar's facts."""
+    from ssm_platform.read.overlay import write_overlay
+    from ssm_platform.read.timeline import plot_faces
+
+    info = inspect([path], settings.analysis.decoder, settings.analysis.limits)
+    table = out / f"{job.name}.{settings.table}"
+    rows = success = 0
+    faces: set[int] = set()
+    with open_table(table, reader.description.vocabulary) as writer:
+        for result in analyse([path], reader, settings.analysis, settings.batch):
+            if isinstance(result, Row):
+                writer.write([result])
+                rows, success = rows + 1, success + result.success
+                faces.update([] if result.face_id is None else [result.face_id])
+    extras: list[Path] = []
+    if settings.plots:
+        extras += plot_faces(table, reader.description.vocabulary, out / job.name)
+    if settings.overlay and info.kind == "video":
+        extras.append(write_overlay(path, info, table, reader.description.vocabulary, out / f"{job.name}.overlay.mp4"))
+    counts = {"rows": rows, "rows_with_face": success, "faces": len(faces)}
+    files = [str(file.relative_to(out)) for file in (table, *extras)]
+    return {**counts, "files": files, **_provenance(info, reader.description, settings)}
+
+
+def _provenance(info: InputInfo, model: ModelDescription, settings: PredictSettings) -> dict[str, Any]:
+    """What the numbers were made with."""
+    return {
+        "video": info.model_dump(mode="json"),
+        "model": {
+            "name": settings.model,
+            "version": model.version,
+            "preprocessing": model.preprocessing.fingerprint(),
+            "rule": {str(au): rule.model_dump() for au, rule in model.rule.rules.items()},
+            "rule_fitted": model.fitted,
+        },
+        "analysis": settings.analysis.model_dump(mode="json"),
+        "software": {name: version(name) for name in ("ssm-platform", "torch", "opencv-python-headless", "av")},
+    }
+
+
+def _identity(job: Job, model: ModelDescription, settings: PredictSettings) -> str:
+    """What the outputs depend on: the input (a file's size and time, an object's address), the model, the settings."""
+    stat = [] if job.source.startswith("s3://") else _stat(job.source)
+    chosen = settings.model_dump(mode="json", include={"table", "plots", "overlay", "analysis"})
+    content = json.dumps([FORMAT, job.source, stat, model.version, chosen], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _stat(path: str) -> list[int]:
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _is_done(sidecar: Path, identity: str) -> bool:
+    try:
+        known = json.loads(sidecar.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return False
+    return isinstance(known, dict) and known.get("identity") == identity
+
+
+def _write_whole(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    part.replace(path)
+
+
+@contextmanager
+def _local(source: str) -> Iterator[Path]:
+    """The input as a local file; an object is copied for as long as the block runs."""
+    if not source.startswith("s3://"):
+        yield Path(source)
+        return
+    prefix, _, key = source.rpartition("/")
+    with tempfile.NamedTemporaryFile(suffix=PurePosixPath(key).suffix) as file:
+        file.write(open_storage(prefix).read(key))
+        file.flush()
+        yield Path(file.name)
+
+
+_ENDINGS = (*VIDEO_ENDINGS, *PICTURE_ENDINGS)
+
+
+def _expand(text: str) -> list[Job]:
+    if text.startswith("s3://"):
+        storage = open_storage(text)
+        keys = [key for key in storage.list() if key.lower().endswith(_ENDINGS)]
+        return [Job(f"{storage.uri}/{key}", key) for key in keys]
+    path = Path(text).absolute()
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in _ENDINGS)
+        return [Job(str(file), file.relative_to(path).as_posix()) for file in found]
+    if not path.is_file():
+        raise ValueError(f"{text}: no such file, folder or s3:// prefix")
+    return [Job(str(path), path.name)]
+
+
+def _workers(settings: PredictSettings) -> int:
+    import ray
+
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    by_cpu = total.get("CPU", 1.0) / settings.cpus
+    by_gpu = total.get("GPU", 0.0) / settings.gpus if settings.gpus else by_cpu
+    return max(1, int(min(by_cpu, by_gpu)))

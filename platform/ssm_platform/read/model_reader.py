@@ -1,0 +1,74 @@
+"""A saved model made ready to read clips: what serving, the command line and notebooks load.
+
+`ModelReader` is `ssm.inference.predictor.Predictor` with a version and answers that travel between processes without
+torch. A folder whose preprocessing does not fit its weights, its fingerprints or this code is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ssm.inference import Predictor
+from ssm.saved import CONFIG, WEIGHTS
+from ssm_platform.models import ModelDescription
+from ssm_platform.read.windows import ClipAnswers
+
+_CHUNK = 2**22
+
+
+class ModelReader:
+    """A model on its device. Not for use by several threads at once."""
+
+    def __init__(self, folder: str | Path, device: str = "auto", threads: int | None = None) -> None:
+        """Load `folder`; ValueError names what is absent, damaged or does not fit together."""
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._predictor = Predictor.from_pretrained(folder, device=_device(device), local_files_only=True)
+        self.description = ModelDescription(
+            version=_version(Path(folder)),
+            frames=self._predictor.frames,
+            vocabulary=self._predictor.model.vocabulary,
+            preprocessing=self._predictor.preprocessing,
+            rule=self._predictor.rule,
+            fitted=self._predictor.model.facts.rule is not None,
+        )
+
+    def read(self, clips: NDArray[np.uint8]) -> ClipAnswers:
+        """Clips uint8 (B, T, S, S, 3), as `ssm.interface.preprocessing.center` cuts them. ValueError for others."""
+        self.check(clips)
+        answers = self._predictor.read(clips)
+        return ClipAnswers(answers.au_probability, answers.expression, answers.why)
+
+    def check(self, clips: NDArray[Any]) -> None:
+        """ValueError unless the array is a batch of clips for this model."""
+        size, frames = self.description.preprocessing.image_size, self.description.frames
+        if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[1:] != (frames, size, size, 3) or not len(clips):
+            raise ValueError(
+                f"clips are {clips.dtype} {list(clips.shape)}: must be uint8 [B, {frames}, {size}, {size}, 3]"
+            )
+
+    def blank(self) -> NDArray[np.uint8]:
+        """The smallest input: one grey clip."""
+        size = self.description.preprocessing.image_size
+        return np.full((1, self.description.frames, size, size, 3), 128, np.uint8)
+
+
+def _version(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS):
+        with (folder / name).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"

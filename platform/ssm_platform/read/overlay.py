@@ -1,0 +1,67 @@
+"""The video with what was found drawn on it: boxes, likeliest expression, AUs present. A second pass, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ssm.labels import Vocabulary
+from ssm_platform.media import InputInfo, frames_of
+from ssm_platform.read.tables import iterate_table
+
+_COLOUR = (127, 212, 240)
+_DARK = (16, 32, 42)
+
+
+def write_overlay(video: Path, info: InputInfo, table: Path, vocabulary: Vocabulary, target: Path) -> Path:
+    """H.264 in MP4, as large as the video (odd sides lose a pixel); appears whole or not at all."""
+    import av
+
+    part = target.with_name(f".{target.name}.part.mp4")
+    by_frame = groupby(iterate_table(table), key=lambda row: int(row["frame"]))
+    try:
+        with av.open(str(part), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=Fraction(info.rate or 25).limit_denominator(60_000))
+            stream.width, stream.height, stream.pix_fmt = info.width // 2 * 2, info.height // 2 * 2, "yuv420p"
+            for image, rows in _paired(video, info, by_frame):
+                drawn = _draw(image, rows, vocabulary)[: stream.height, : stream.width]
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn, format="rgb24")))
+            container.mux(stream.encode())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _paired(video: Path, info: InputInfo, by_frame: Any) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
+    for (_, _, image), (_, rows) in zip(frames_of([video], info), by_frame, strict=True):
+        yield image, list(rows)
+
+
+def _draw(image: NDArray[np.uint8], rows: list[dict[str, Any]], vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    canvas = np.ascontiguousarray(image).copy()
+    scale = max(0.4, min(canvas.shape[:2]) / 900)
+    for row in rows:
+        if row["success"] != 1:
+            continue
+        left, top = int(row["FaceRectX"]), int(row["FaceRectY"])
+        right, bottom = left + int(row["FaceRectWidth"]), top + int(row["FaceRectHeight"])
+        cv2.rectangle(canvas, (left, top), (right, bottom), _COLOUR, max(1, round(2 * scale)))
+        name = max(vocabulary.expressions, key=lambda expression: row[expression])
+        _text(canvas, f"{int(row['face_id'])} {name} {row[name]:.0%}", left, top - 6, scale)
+        present = [code for code in vocabulary.au_codes if row[f"{code}_c"] == 1]
+        _text(canvas, " ".join(code.removeprefix("AU") for code in present), left, bottom + round(24 * scale), scale)
+    return canvas
+
+
+def _text(canvas: NDArray[np.uint8], text: str, left: int, base: int, scale: float) -> None:
+    for colour, width in ((_DARK, 4), (_COLOUR, 1)):
+        place = (max(0, left), max(12, base))
+        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, colour, width, cv2.LINE_AA)

@@ -1,0 +1,188 @@
+"""A video or pictures to rows: decode, find and follow faces, cut them out, read them, in bounded memory.
+
+    for result in analyse([Path("clip.mp4")], ModelReader("runs/a/model")):   # Row and Window, as they are ready
+        ...
+
+`face_stream` is the part without a model (the video replica of the service runs it), `Assembler` the part that makes
+clips and rows; `analyse` puts them together in one process. All three front doors use these, so their numbers agree.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from ssm.interface import Preprocessing, center
+from ssm_platform.faces import FaceSettings, MainFace
+from ssm_platform.faces import tracker as tracking
+from ssm_platform.media import Decoder, InputInfo, InputLimits, frames_of, inspect
+from ssm_platform.models import ModelDescription
+from ssm_platform.read.windows import Assembler, Clip, Face, Row, Window
+
+if TYPE_CHECKING:
+    from ssm_platform.read.model_reader import ModelReader
+
+Item = TypeVar("Item")
+Faces = Literal["all", "main"]
+"""Which faces of a video are answered: every one, or the main person's."""
+_AHEAD = 64  # frames of faces that may wait for the model
+
+
+class AnalysisOptions(BaseModel):
+    """How a video is read; part of a result's identity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    faces: Faces = Field(default="all", description="every face, or the main person only")
+    most_faces: int = Field(default=8, ge=1, description="faces followed at once; the largest are kept")
+    decoder: Decoder = Field(default="av", description="video decoder")
+    detection: FaceSettings = Field(default=FaceSettings(), description="how faces are found and followed")
+    limits: InputLimits = Field(default=InputLimits(), description="what is accepted")
+
+
+@dataclass(frozen=True)
+class FaceFrame:
+    """A frame reduced to its faces. `fresh`: nothing connects it to the frame before (pictures)."""
+
+    number: int
+    timestamp: float | None
+    faces: list[Face]
+    fresh: bool
+
+
+def analyse(
+    paths: Sequence[Path], reader: ModelReader, options: AnalysisOptions | None = None, batch: int = 8
+) -> Iterator[Row | Window]:
+    """Rows and windows of one video (or of pictures), in order of frames. ValueError for an input that is refused.
+
+    Decoding and face detection run in a thread beside the model, so neither waits for the other.
+    """
+    options = options or AnalysisOptions()
+    info = inspect(paths, options.decoder, options.limits)
+    assembler = assembler_for(reader.description)
+    waiting: deque[Clip] = deque()
+    for frame in _ahead(face_stream(paths, info, reader.description.preprocessing, options)):
+        waiting += feed(assembler, frame)
+        while len(waiting) >= batch:
+            _read(assembler, reader, [waiting.popleft() for _ in range(batch)])
+        yield from assembler.results()
+    waiting += assembler.finish()
+    while waiting:
+        _read(assembler, reader, [waiting.popleft() for _ in range(min(batch, len(waiting)))])
+        yield from assembler.results()
+    yield from assembler.results()
+
+
+def assembler_for(model: ModelDescription) -> Assembler:
+    """The state machine for a model's clips and rule."""
+    return Assembler(model.frames, model.rule.apply, model.rule.reach)
+
+
+def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:
+    """Give a frame to the assembler; returns the clips it completes."""
+    clips = assembler.finish() if frame.fresh else []
+    return clips + assembler.frame(frame.number, frame.timestamp, frame.faces)
+
+
+def face_stream(
+    paths: Sequence[Path], info: InputInfo, preprocessing: Preprocessing, options: AnalysisOptions
+) -> Iterator[FaceFrame]:
+    """Frames reduced to their faces' crops, a few frames in memory at a time. ValueError where decoding fails."""
+    if info.kind == "video":
+        choose = _Chooser(options)
+        for (number, timestamp, image), found in tracking.track(frames_of(paths, info), options.detection):
+            yield FaceFrame(number, timestamp, _crops(image, choose(image, found), preprocessing), False)
+        return
+    for frame in frames_of(paths, info):
+        number, _, image = frame
+        for _, found in tracking.track([frame], options.detection):
+            yield FaceFrame(number, None, _crops(image, _Chooser(options)(image, found), preprocessing), True)
+
+
+class _Chooser:
+    """Which of a frame's faces are answered: the largest few, or the main person as far as known by this frame."""
+
+    def __init__(self, options: AnalysisOptions) -> None:
+        self._most = options.most_faces
+        self._main = MainFace() if options.faces == "main" else None
+        self._present: frozenset[int] = frozenset()
+        self._ids: set[int] = set()
+
+    def __call__(self, image: NDArray[np.uint8], found: Sequence[tracking.Face]) -> list[tracking.Face]:
+        kept = sorted(found, key=lambda face: (-face.w * face.h, face.face_id))[: self._most]
+        if self._main is None:
+            return kept
+        self._main.add(kept, image.shape[0], image.shape[1])
+        present = frozenset(face.face_id for face in kept)
+        if present != self._present:  # the order of weights is looked at when someone comes or goes
+            self._present, self._ids = present, set(self._main.ids())
+        return [face for face in kept if face.face_id in self._ids]
+
+
+def _crops(image: NDArray[np.uint8], found: Sequence[tracking.Face], preprocessing: Preprocessing) -> list[Face]:
+    squares = [center(tracking.crop(image, face)[None], preprocessing)[0] for face in found]
+    return [
+        Face(face.face_id, (face.x, face.y, face.w, face.h), face.score, square)
+        for face, square in zip(found, squares, strict=True)
+    ]
+
+
+def _read(assembler: Assembler, reader: ModelReader, clips: list[Clip]) -> None:
+    answers = reader.read(np.stack([clip.crops for clip in clips]))
+    for number, clip in enumerate(clips):
+        assembler.answer(clip, answers.clip(number))
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """`items`, made by a thread that runs a bounded number of items ahead; its error is raised here."""
+    ready: queue.Queue[Item | _End] = queue.Queue(_AHEAD)
+    stop = threading.Event()
+
+    def produce() -> None:
+        error: BaseException | None = None
+        try:
+            for item in items:
+                if not _put(ready, item, stop):
+                    return
+        except BaseException as raised:  # noqa: BLE001 handed to the consumer, which raises it
+            error = raised
+        _put(ready, _End(error), stop)
+
+    thread = threading.Thread(target=produce, name="faces", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = ready.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class _End:
+    error: BaseException | None
+
+
+def _put(ready: queue.Queue[Item | _End], item: Item | _End, stop: threading.Event) -> bool:
+    """Wait for room; False when nobody wants more."""
+    while not stop.is_set():
+        try:
+            ready.put(item, timeout=0.2)
+        except queue.Full:
+            continue
+        return True
+    return False

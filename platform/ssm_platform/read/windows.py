@@ -1,0 +1,255 @@
+"""From faces in frames to clips for the model, and from answered clips to rows in order: no file, no model, no thread.
+
+One state machine serves the command line, notebooks and HTTP, so that they give the same numbers. A face that stays is
+a run; a run is cut into clips of T consecutive frames, the last of which repeats its last frame, as
+`ssm.inference.predictor.Predictor` does and evaluation did. A frame without the face ends the run: nothing is smoothed
+or voted across the gap. Rows leave in order of frames as soon as every face of the frame is answered and its vote can
+no longer change; what is held is bounded by T, the vote's reach and the number of faces.
+
+Letters: T frames of a clip, A action units, E expressions, S side of the model's input.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+Box = tuple[float, float, float, float]
+
+DECIMALS = 5
+"""Probabilities are given to this many decimals everywhere: batches of other sizes differ in the seventh."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face in one frame: who, where (x, y, width, height in pixels), how sure, and its crop (S, S, 3) uint8."""
+
+    face_id: int
+    box: Box
+    score: float
+    crop: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """T consecutive crops of one face, of which the first `count` are real."""
+
+    number: int
+    face_id: int
+    start: int  # number of the first frame
+    count: int
+    crops: NDArray[np.uint8]  # T S S 3
+
+
+@dataclass(frozen=True)
+class ClipAnswer:
+    """What the model says of one clip."""
+
+    au_probability: Floats  # T A
+    expression: Floats  # E
+    why: Floats | None  # E A, what each AU adds to each expression through the learned map, where there is one
+
+
+@dataclass(frozen=True)
+class ClipAnswers:
+    """What the model says of B clips."""
+
+    au_probability: Floats  # B T A
+    expression: Floats  # B E
+    why: Floats | None  # B E A
+
+    def clip(self, number: int) -> ClipAnswer:
+        """The answer to one of them."""
+        why = None if self.why is None else self.why[number]
+        return ClipAnswer(self.au_probability[number], self.expression[number], why)
+
+    def part(self, start: int, stop: int) -> ClipAnswers:
+        """The answers to clips start .. stop-1."""
+        why = None if self.why is None else self.why[start:stop]
+        return ClipAnswers(self.au_probability[start:stop], self.expression[start:stop], why)
+
+    @classmethod
+    def joined(cls, pieces: Sequence[ClipAnswers]) -> ClipAnswers:
+        """Several batches, one after another."""
+        reasons = [piece.why for piece in pieces if piece.why is not None]
+        return cls(
+            np.concatenate([piece.au_probability for piece in pieces]),
+            np.concatenate([piece.expression for piece in pieces]),
+            np.concatenate(reasons) if reasons else None,
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: one face in one frame, or a frame without a face (then `success` is False)."""
+
+    frame: int
+    timestamp: float | None
+    face_id: int | None = None
+    score: float = 0.0
+    box: Box | None = None
+    au_present: Flags | None = None  # A
+    au_probability: Floats | None = None  # A
+    expression: Floats | None = None  # E
+
+    @property
+    def success(self) -> bool:
+        """Whether there is a face."""
+        return self.box is not None
+
+
+@dataclass(frozen=True)
+class Window:
+    """The expression over the frames of one clip, and why."""
+
+    face_id: int
+    start: int
+    frames: int
+    expression: Floats  # E
+    why: Floats | None  # E A
+
+
+@dataclass
+class _Run:
+    """One face over frames without a gap."""
+
+    start: int
+    crops: list[NDArray[np.uint8]] = field(default_factory=list)  # those no clip has yet
+    length: int = 0
+    ended: bool = False
+    base: int = 0  # offset in the run of the first entry of `probabilities`
+    probabilities: Floats | None = None  # frames not yet final, after the context their vote needs
+    final: int = 0  # offsets below this have rows' values in `values`
+    values: deque[tuple[Flags, Floats, Floats]] = field(default_factory=deque)
+    expressions: deque[tuple[int, Floats]] = field(default_factory=deque)  # (count, E) per answered clip
+
+
+@dataclass
+class _Frame:
+    number: int
+    timestamp: float | None
+    faces: list[tuple[Face, _Run, int]]  # with the offset in the run
+
+
+class Assembler:
+    """Feed frames, send the clips that come back to a model, hand in its answers, collect rows.
+
+    `vote(probabilities (n, A)) -> present (n, A)` is the model's fitted rule over a stretch without a break, `reach`
+    the frames on either side that it looks at.
+    """
+
+    def __init__(self, frames: int, vote: Callable[[Floats], Flags], reach: int) -> None:
+        self._clip_frames = frames
+        self._vote = vote
+        self._reach = reach
+        self._runs: dict[int, _Run] = {}
+        self._waiting: deque[_Frame] = deque()
+        self._asked: dict[int, _Run] = {}
+        self._windows: deque[Window] = deque()
+        self._number = 0
+
+    def frame(self, number: int, timestamp: float | None, faces: Sequence[Face]) -> list[Clip]:
+        """Take in the next frame; returns the clips it completes."""
+        clips = self._end_runs(keep={face.face_id for face in faces})
+        entry = _Frame(number, timestamp, [])
+        for face in faces:
+            run = self._runs.setdefault(face.face_id, _Run(number))
+            entry.faces.append((_without_crop(face), run, run.length))
+            run.crops.append(face.crop)
+            run.length += 1
+            if len(run.crops) == self._clip_frames:
+                clips.append(self._cut(face.face_id, run))
+        self._waiting.append(entry)
+        return clips
+
+    def finish(self) -> list[Clip]:
+        """No more frames, or a cut between pictures: returns the clips that were still open."""
+        return self._end_runs(keep=set())
+
+    def answer(self, clip: Clip, answer: ClipAnswer) -> None:
+        """Take in the model's answer to a clip; the clips of one face must be answered in order."""
+        run = self._asked.pop(clip.number)
+        expression = np.round(answer.expression, DECIMALS)
+        why = None if answer.why is None else np.round(answer.why, DECIMALS)
+        self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why))
+        run.expressions.append((clip.count, expression))
+        fresh = answer.au_probability[: clip.count]
+        run.probabilities = fresh if run.probabilities is None else np.concatenate([run.probabilities, fresh])
+        self._settle(run)
+
+    def results(self) -> Iterator[Row | Window]:
+        """Windows answered since the last call, then the rows that are complete, in order of frames."""
+        while self._windows:
+            yield self._windows.popleft()
+        while self._waiting and all(run.final > offset for _, run, offset in self._waiting[0].faces):
+            entry = self._waiting.popleft()
+            if not entry.faces:
+                yield Row(entry.number, entry.timestamp)
+            for face, run, _ in sorted(entry.faces, key=lambda item: item[0].face_id):
+                present, probability, expression = run.values.popleft()
+                yield Row(
+                    entry.number,
+                    entry.timestamp,
+                    face.face_id,
+                    face.score,
+                    face.box,
+                    present,
+                    probability,
+                    expression,
+                )
+
+    def _end_runs(self, keep: set[int]) -> list[Clip]:
+        clips = []
+        for face_id in [face_id for face_id in self._runs if face_id not in keep]:
+            run = self._runs.pop(face_id)
+            run.ended = True
+            if run.crops:
+                clips.append(self._cut(face_id, run))
+            else:
+                self._settle(run)  # the last clip is full and may be answered already
+        return clips
+
+    def _cut(self, face_id: int, run: _Run) -> Clip:
+        count = len(run.crops)
+        crops = run.crops + run.crops[-1:] * (self._clip_frames - count)
+        clip = Clip(self._number, face_id, run.start + run.length - count, count, np.stack(crops))
+        self._asked[clip.number] = run
+        self._number += 1
+        run.crops = []
+        return clip
+
+    def _settle(self, run: _Run) -> None:
+        """Move frames whose vote is certain from `probabilities` to `values`."""
+        if run.probabilities is None:
+            return
+        answered = run.base + len(run.probabilities)
+        certain = answered if run.ended and answered == run.length else max(run.final, answered - self._reach)
+        if certain == run.final:
+            return
+        present = self._vote(run.probabilities)
+        for offset in range(run.final, certain):
+            at = offset - run.base
+            values = np.round(run.probabilities[at], DECIMALS)
+            run.values.append((present[at], values, _next_expression(run.expressions)))
+        run.final = certain
+        keep = max(0, certain - self._reach)
+        run.probabilities, run.base = run.probabilities[keep - run.base :], keep
+
+
+def _next_expression(expressions: deque[tuple[int, Floats]]) -> Floats:
+    count, expression = expressions[0]
+    if count > 1:
+        expressions[0] = (count - 1, expression)
+    else:
+        expressions.popleft()
+    return expression
+
+
+def _without_crop(face: Face) -> Face:
+    return Face(face.face_id, face.box, face.score, np.empty((0, 0, 3), np.uint8))

@@ -1,0 +1,378 @@
+"""Records: what every reader yields and everything downstream (ingest, plan, clips, evaluation) takes in.
+
+A `Record` is one contiguous run of frames of one clip with its labels; a `Manifest` is all records of one corpus, held
+as Arrow columns (a million records are a few buffers, not a million objects), stored as one Parquet file whose schema
+metadata names corpus, task, root and label columns. An `Issue` is one line of a reader's report; a `Reading` is a
+manifest with its issues. Knows nothing of owners' layouts, pixels, Ray or training.
+
+    manifest = Manifest.build(root, "bp4d", "au", Vocabulary(aus=BP4D_AUS), records)   # any iterable of Record, checked
+    manifest.write(path); manifest = Manifest.read(path, root=None)                  # root=... where the data moved
+    len(manifest); manifest[7] -> Record; for record in manifest: ...
+    manifest.lengths (int32 N), .starts (int64 N), .expression_columns (int16 N, -1 none)
+    manifest.au_labels(7, 16, 16) -> int8 (16, A), a view
+    manifest.codes("subject") -> (int32 N with -1 for none, distinct values); manifest.column("part") -> Arrow array
+    manifest.take(rows), manifest.filter(mask) -> Manifest; manifest.fingerprint -> hex digest (root left out)
+
+Legend: N records, L frames of one record, A action units.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ssm.labels import Vocabulary
+from ssm_platform.base import open_storage
+from ssm_platform.records.columns import flat_list, logical_bytes, view
+
+Task = Literal["au", "fe"]
+Kind = Literal["video", "frames", "shard"]
+Severity = Literal["note", "problem", "leak"]
+TASKS: tuple[Task, ...] = ("au", "fe")
+SEVERITIES: tuple[Severity, ...] = ("leak", "problem", "note")
+KINDS: tuple[Kind, ...] = ("video", "frames", "shard")
+
+UNKNOWN = -1
+"""The AU label of a frame nobody scored: masked out of loss and metrics."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("clip", pa.large_string(), nullable=False),
+        pa.field("subject", pa.large_string()),
+        pa.field("part", pa.large_string()),
+        pa.field("source", pa.large_string(), nullable=False),
+        pa.field("kind", pa.large_string(), nullable=False),
+        pa.field("files", pa.large_list(pa.large_string())),
+        pa.field("start", pa.int64(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("rate", pa.float32()),
+        pa.field("expression", pa.large_string()),
+        pa.field("au_labels", pa.large_list(pa.int8())),
+    ]
+)
+"""The Parquet columns. Corpus, task, root and label columns are one for all rows: they live in metadata ``ssm``."""
+
+_METADATA = b"ssm"
+_BUILD_ROWS = 16384
+_GROUP_ROWS, _GROUP_LABELS = 2**17, 2**20
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Record:
+    """One contiguous run of frames and its labels. A gap in frame numbers splits a clip: ``clip#0``, ``clip#1``, ..."""
+
+    clip: str  # unique in the corpus; what reports, plans and hashes call this record
+    source: str  # path below the manifest's root: a video file, a folder of frames, or a shard
+    kind: Kind
+    start: int  # first frame, counted from 0 in the decoded video or in the shard; 0 for frame folders
+    length: int  # number of frames L
+    subject: str | None = None  # None where the owner does not say (most wild corpora)
+    part: str | None = None  # the owner's split: "P1".., "1".. (fold in which the clip is test), "train" / "test"
+    files: tuple[str, ...] | None = None  # kind "frames": the L file names inside ``source``, in order
+    rate: float | None = None  # frames per second, None where unknown
+    expression: str | None = None  # the clip's class, by name
+    au_labels: npt.NDArray[np.int8] | None = None  # (L, A): 1 active, 0 not, -1 unknown; columns are the manifest's AUs
+    aus: tuple[int, ...] = ()  # AU numbers of the columns; filled in by the manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One line of a report: where (path below the root, line counted from 1), what was found, which rule it breaks.
+
+    ``count`` is how many label rows the line stands for. A "problem" loses rows and counts towards the ceiling, a
+    "leak" refuses the corpus unless allowed, a "note" (a missing code, a class outside our vocabulary) costs nothing.
+    """
+
+    path: str
+    line: int | None
+    value: str
+    rule: str
+    count: int = 1
+    severity: Severity = "problem"
+
+    @property
+    def where(self) -> str:
+        """``path:line``, or the path alone."""
+        return self.path if self.line is None else f"{self.path}:{self.line}"
+
+    def __str__(self) -> str:
+        times = f" (x{self.count})" if self.count > 1 else ""
+        return f"{self.where}: {self.value!r}: {self.rule}{times}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What reading a corpus gave: the usable records, every issue, and how many label rows were seen in all."""
+
+    manifest: Manifest
+    issues: list[Issue] = field(default_factory=list)
+    rows: int = 0  # label rows in the owner's files: frames of AU corpora, clips of FE corpora
+
+    @property
+    def lost(self) -> int:
+        """Label rows that problems made unusable."""
+        return sum(issue.count for issue in self.issues if issue.severity == "problem")
+
+    def summary(self) -> list[str]:
+        """One line per severity and rule, worst first: how often, and where it was met first."""
+        totals: Counter[tuple[Severity, str]] = Counter()
+        firsts: dict[tuple[Severity, str], Issue] = {}
+        for issue in self.issues:
+            totals[issue.severity, issue.rule] += issue.count
+            firsts.setdefault((issue.severity, issue.rule), issue)
+        ranked = sorted(totals, key=lambda key: (SEVERITIES.index(key[0]), -totals[key]))
+        return [
+            f"{key[0]} x{totals[key]}: {key[1]} (first: {firsts[key].where}: {firsts[key].value!r})" for key in ranked
+        ]
+
+    @property
+    def leaks(self) -> list[Issue]:
+        """Issues that say the same subject or clip is on both sides of a split."""
+        return [issue for issue in self.issues if issue.severity == "leak"]
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """All records of one corpus as Arrow columns (`SCHEMA`). ``root`` is an absolute folder or an ``s3://`` prefix."""
+
+    root: str
+    corpus: str
+    task: Task
+    labels: Vocabulary
+    table: pa.Table
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"{self.corpus}: task {self.task!r} is not one of {', '.join(TASKS)}")
+        if not self.table.schema.remove_metadata().equals(SCHEMA):
+            raise ValueError(f"{self.corpus}: table has columns {self.table.schema.names}, expected {SCHEMA.names}")
+        object.__setattr__(self, "table", self.table.replace_schema_metadata(None).combine_chunks())
+
+    def __reduce__(self) -> tuple[type[Manifest], tuple[Any, ...]]:
+        return Manifest, (self.root, self.corpus, self.task, self.labels, self.table)
+
+    @classmethod
+    def build(
+        cls, root: str | Path, corpus: str, task: Task, labels: Vocabulary, records: Iterable[Record]
+    ) -> Manifest:
+        """Check ``records`` one by one and lay them out as columns. ValueError names the record and the broken rule."""
+        stream, seen, batches = iter(records), set[str](), []
+        while chunk := list(islice(stream, _BUILD_ROWS)):
+            for record in chunk:
+                _check(record, corpus, task, labels)
+                if record.clip in seen:
+                    raise ValueError(
+                        f"{corpus}: clip {record.clip!r} is there twice; clip names are unique in a corpus"
+                    )
+                seen.add(record.clip)
+            batches.append(_to_batch(chunk))
+        return cls(_absolute(root), corpus, task, labels, pa.Table.from_batches(batches, schema=SCHEMA))
+
+    @classmethod
+    def read(cls, path: str | Path, root: str | Path | None = None) -> Manifest:
+        """Read what `write` wrote, from a file or an ``s3://`` object; ``root`` replaces the stored one where the data
+        moved. ValueError names the file and what is wrong with it.
+        """
+        place = str(path)
+        try:
+            if "://" in place:
+                folder, _, name = place.rpartition("/")
+                table = pq.read_table(pa.BufferReader(open_storage(folder).read(name)))
+            else:
+                with pa.OSFile(place) as file:  # a folder would be read as a data set: every shard's records once more
+                    table = pq.read_table(file)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{place}: not a Parquet manifest ({error})") from error
+        except OSError as error:
+            raise ValueError(f"{place}: a manifest is one Parquet file that can be read ({error})") from error
+        return cls._from_table(table, place, root)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, root: str | Path | None = None) -> Manifest:
+        """The inverse of `to_bytes`: for manifests that lie in object storage."""
+        return cls._from_table(pq.read_table(pa.BufferReader(data)), "<bytes>", root)
+
+    def write(self, path: str | Path) -> None:
+        """Write one Parquet file; readers see the old file or the new one, never half of it."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            pq.write_table(self._described(), scratch, compression="zstd", row_group_size=self._group_rows)
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def to_bytes(self) -> bytes:
+        """The Parquet file as bytes."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(self._described(), sink, compression="zstd", row_group_size=self._group_rows)
+        return bytes(sink.getvalue())
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, index: int) -> Record:
+        """Record ``index`` (0 <= index < N; IndexError otherwise) as a typed view made on demand."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.corpus}: record {index} of {len(self)}")
+        values = {name: self.column(name)[index].as_py() for name in SCHEMA.names if name not in ("au_labels", "files")}
+        files = self.column("files")[index].as_py()
+        return Record(
+            **values,
+            files=None if files is None else tuple(files),
+            au_labels=self.au_labels(index) if self.task == "au" else None,
+            aus=self.labels.aus,
+        )
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
+
+    def column(self, name: str) -> pa.Array:
+        """One column of `SCHEMA` as a single Arrow array of N values."""
+        return self._columns[name]
+
+    def codes(self, name: str) -> tuple[npt.NDArray[np.int32], list[str]]:
+        """A text column as (codes N, distinct values in order of appearance); missing values have code -1."""
+        encoded = self.column(name).dictionary_encode()
+        codes = pc.fill_null(encoded.indices, UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+        return codes, encoded.dictionary.to_pylist()
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """Frames of each record (N)."""
+        return view(self.column("length"))
+
+    @cached_property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """First frame of each record in its source (N)."""
+        return view(self.column("start"))
+
+    @cached_property
+    def expression_columns(self) -> npt.NDArray[np.int16]:
+        """Column of each record's class in ``labels.expressions`` (N); -1 where it has none."""
+        known = pa.array(self.labels.expressions, pa.large_string())
+        return view(pc.fill_null(pc.index_in(self.column("expression"), known), UNKNOWN)).astype(np.int16)
+
+    def au_labels(self, index: int, first: int = 0, length: int | None = None) -> npt.NDArray[np.int8]:
+        """AU labels (length, A) of record ``index`` from its frame ``first``, read-only; ValueError past the end."""
+        frames, width = int(self.lengths[index]), len(self.labels.aus)
+        length = frames - first if length is None else length
+        if first < 0 or length < 0 or first + length > frames:
+            raise ValueError(
+                f"{self.corpus}: record {index} has {frames} frames, asked for {first}..{first + length - 1}"
+            )
+        values, offsets = self._flat_labels
+        begin = int(offsets[index]) + first * width
+        return values[begin : begin + length * width].reshape(length, width)
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Manifest:
+        """The records ``rows``, in that order."""
+        table = self.table.take(pa.array(np.asarray(rows, dtype=np.int64)))
+        return Manifest(self.root, self.corpus, self.task, self.labels, table)
+
+    def filter(self, mask: npt.NDArray[np.bool_]) -> Manifest:
+        """The records where ``mask`` (N) is true, in their order."""
+        return self.take(np.flatnonzero(mask))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over corpus, task, labels and every column: equal content gives an equal fingerprint."""
+        digest = hashlib.sha256(json.dumps([self.corpus, self.task, self.labels.model_dump(mode="json")]).encode())
+        for name in SCHEMA.names:
+            for part in logical_bytes(self.column(name)):
+                digest.update(part)
+        return digest.hexdigest()
+
+    @cached_property
+    def _columns(self) -> dict[str, pa.Array]:
+        empty = {name: pa.array([], SCHEMA.field(name).type) for name in SCHEMA.names}
+        return {name: self.table[name].chunk(0) if len(self) else empty[name] for name in SCHEMA.names}
+
+    @cached_property
+    def _flat_labels(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
+        array = self.column("au_labels")
+        return view(array.values), view(array.offsets)
+
+    @property
+    def _group_rows(self) -> int:
+        """Rows of a Parquet row group. A group is decoded whole, at 12 bytes a label: one group of 77 million labels
+        took 1.2 GB and 5.9 s to read, groups of a million 0.3 GB and 1.4 s."""
+        labels = int(self.lengths.sum()) * len(self.labels.aus)
+        return max(1, min(_GROUP_ROWS, _GROUP_LABELS * len(self) // max(1, labels)))
+
+    def _described(self) -> pa.Table:
+        about = {
+            "root": self.root,
+            "corpus": self.corpus,
+            "task": self.task,
+            "labels": self.labels.model_dump(mode="json"),
+        }
+        return self.table.replace_schema_metadata({_METADATA: json.dumps(about).encode()})
+
+    @classmethod
+    def _from_table(cls, table: pa.Table, name: str, root: str | Path | None) -> Manifest:
+        stored = (table.schema.metadata or {}).get(_METADATA)
+        if stored is None:
+            raise ValueError(
+                f"{name}: no {_METADATA.decode()!r} metadata; not a manifest of ours (read it as corpus 'manifest')"
+            )
+        about = json.loads(stored)
+        labels = Vocabulary(**about["labels"])
+        return cls(_absolute(root or about["root"]), about["corpus"], about["task"], labels, table)
+
+
+def _check(record: Record, corpus: str, task: Task, labels: Vocabulary) -> None:
+    """Raise ValueError where ``record`` breaks a rule of the manifest."""
+    rules = (
+        (bool(record.clip), "a clip has a name"),
+        (record.kind in KINDS, f"kind is one of {', '.join(KINDS)}, not {record.kind!r}"),
+        (record.start >= 0, f"start counts from 0, got {record.start}"),
+        (record.length >= 1, f"a record has at least one frame, got {record.length}"),
+        (record.rate is None or record.rate > 0, f"rate is positive or unknown, got {record.rate}"),
+        ((record.files is not None) == (record.kind == "frames"), "kind 'frames', and no other, lists its files"),
+        (record.files is None or len(record.files) == record.length, f"it lists one file per frame ({record.length})"),
+        (task != "fe" or record.expression is not None, "a clip of an expression corpus has an expression"),
+        (
+            record.expression is None or record.expression in labels.expressions,
+            f"expression {record.expression!r} is not in {labels.expressions}",
+        ),
+        ((record.au_labels is not None) == (task == "au"), "AU corpora, and no other, carry AU labels"),
+    )
+    for holds, rule in rules:
+        if not holds:
+            raise ValueError(f"{corpus}: clip {record.clip!r}: {rule}")
+    if record.au_labels is not None:
+        _check_au_labels(record.au_labels, (record.length, len(labels.aus)), f"{corpus}: clip {record.clip!r}")
+
+
+def _check_au_labels(values: npt.NDArray[np.int8], shape: tuple[int, int], where: str) -> None:
+    if values.dtype != np.int8 or values.shape != shape:
+        raise ValueError(f"{where}: AU labels are int8 {shape}, got {values.dtype} {values.shape}")
+    if values.min(initial=0) < UNKNOWN or values.max(initial=0) > 1:
+        raise ValueError(f"{where}: AU labels are 1, 0 or -1, got {values.min()}..{values.max()}")
+
+
+def _to_batch(records: list[Record]) -> pa.RecordBatch:
+    plain = [name for name in SCHEMA.names if name != "au_labels"]
+    arrays = [pa.array([getattr(record, name) for record in records], SCHEMA.field(name).type) for name in plain]
+    labels = [None if record.au_labels is None else record.au_labels.reshape(-1) for record in records]
+    return pa.RecordBatch.from_arrays([*arrays, flat_list(labels)], schema=SCHEMA)
+
+
+def _absolute(root: str | Path) -> str:
+    return str(root) if "://" in str(root) else str(Path(root).absolute())

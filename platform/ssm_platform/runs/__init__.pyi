@@ -1,0 +1,13 @@
+from .config import CorpusConfig as CorpusConfig
+from .config import Protocol as Protocol
+from .config import RunConfig as RunConfig
+from .config import anchored as anchored
+from .preflight import cpus_needed as cpus_needed
+from .preparation import Prepared as Prepared
+from .preparation import load as load
+from .preparation import prepare as prepare
+from .preparation import total_steps as total_steps
+from .preparation import training_plan as training_plan
+from .recipes import MODIFIERS as MODIFIERS
+from .recipes import RECIPES as RECIPES
+from .recipes import recipe as recipe

@@ -1,0 +1,9 @@
+from .corpus import CORPORA as CORPORA
+from .corpus import corpus_jobs as corpus_jobs
+from .corpus import run_job as run_job
+from .corpus import write_corpus as write_corpus
+from .spec import PRESETS as PRESETS
+from .spec import LabSpec as LabSpec
+from .spec import SyntheticSpec as SyntheticSpec
+from .spec import WildSpec as WildSpec
+from .truth import read_truth as read_truth

@@ -1,0 +1,238 @@
+"""From frames to answers: per-frame AUs, expressions over time and of the clip, and why. One path for every caller.
+
+Frames go through `center` and `normalise` and then, as in evaluation, in windows of T consecutive frames; the last one
+repeats its last frame. Presence is the fitted rule over the whole sequence. The expression of a clip is read from the
+centres of T equal segments, as the model learned it; that of a window from its T frames.
+`stream` holds a few windows whatever the length of the video. Knows no file and no face detector.
+Letters: N frames, W windows, B windows in one pass, T frames of a window, S side, A AUs, E expressions, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssm.inference.explain import Explainer
+from ssm.interface.preprocessing import Frames, Preprocessing, center, normalise
+from ssm.interface.rules import DecisionRule
+from ssm.interface.segments import segment_centres
+from ssm.labels import Vocabulary
+from ssm.saved import SSM
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model says of B windows."""
+
+    au_probability: Floats  # B T A
+    expression: Floats  # B E, probabilities
+    why: Floats | None  # B E A: what each AU adds to each semantic logit; None without mapped prototypes
+
+
+@dataclass(frozen=True)
+class WindowAnswer:
+    """Consecutive frames, final: the rule has seen all that it looks at. `start` counts from the first frame."""
+
+    start: int
+    au_probability: Floats  # n A, n <= T
+    au_present: NDArray[np.bool_]  # n A
+    expression: Floats  # E
+    why: Floats | None  # E A
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a sequence of N frames shows. Columns are in the order of `vocabulary`."""
+
+    vocabulary: Vocabulary
+    au_probability: Floats  # N A
+    au_present: NDArray[np.bool_]  # N A, by the fitted rule
+    expression: Floats  # E, of the whole clip
+    why: Floats | None  # E A, of the whole clip
+    window_starts: NDArray[np.int64]  # W
+    window_expression: Floats  # W E
+    window_why: Floats | None  # W E A
+
+
+class Predictor:
+    """A model made ready to answer. Not for use by several threads at once."""
+
+    def __init__(
+        self,
+        model: SSM,
+        preprocessing: Preprocessing,
+        rule: DecisionRule | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        batch: int = 8,
+    ) -> None:
+        """`rule` None: probability 0.5, no vote; `batch`: windows read at once. ValueError where parts do not fit."""
+        if preprocessing.image_size != model.config.backbone.image_size:
+            sizes = f"makes {preprocessing.image_size} pixels, the model takes {model.config.backbone.image_size}"
+            raise ValueError(f"the preprocessing does not fit the model: it {sizes}")
+        if batch < 1:
+            raise ValueError(f"batch is {batch}: must be at least 1")
+        aus = model.vocabulary.aus
+        self.preprocessing, self.batch, self.device = preprocessing, batch, torch.device(device)
+        self.rule = DecisionRule.default(aus) if rule is None else rule.select(aus)
+        self.model = model.fold().to(self.device)
+        self._explainer = Explainer.of(self.model)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, device: torch.device | str = "cpu", batch: int = 8, local_files_only: bool = False
+    ) -> Predictor:
+        """A saved model with the preprocessing and the rule that were saved with it; ValueError without the former."""
+        model = SSM.from_pretrained(folder, local_files_only=local_files_only)
+        if model.facts.preprocessing is None:
+            raise ValueError(f"{folder}: the model does not say how its input was prepared")
+        rule = None if model.facts.rule is None else DecisionRule.model_validate(model.facts.rule)
+        preprocessing = Preprocessing.model_validate(model.facts.preprocessing)
+        return cls(model, preprocessing, rule, device=device, batch=batch)
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return self.model.config.frames
+
+    @torch.inference_mode()
+    def read(self, clips: NDArray[np.uint8]) -> Answers:
+        """Windows uint8 (B, T, S, S, 3), as `center` cut them, in one pass."""
+        aus, expression, why, _ = self._read(clips)
+        return Answers(_array(aus), _array(expression), None if why is None else _array(why))
+
+    @torch.inference_mode()
+    def predict(self, frames: Frames) -> Prediction:
+        """All of a sequence of RGB frames uint8 (N, H, W, 3) without a gap. ValueError for others, and for none."""
+        if len(frames) == 0:
+            raise ValueError("there are no frames to predict from")
+        features: list[Tensor] = []
+        windows = list(self._stream([frames], features, segment_centres(len(frames), self.frames)))
+        expression, why = self._expression(torch.stack(features)[None])
+        return Prediction(
+            vocabulary=self.model.vocabulary,
+            au_probability=np.concatenate([window.au_probability for window in windows]),
+            au_present=np.concatenate([window.au_present for window in windows]),
+            expression=_array(expression)[0],
+            why=None if why is None else _array(why)[0],
+            window_starts=np.array([window.start for window in windows], np.int64),
+            window_expression=np.stack([window.expression for window in windows]),
+            window_why=None if why is None else np.stack([w.why for w in windows if w.why is not None]),
+        )
+
+    def stream(self, chunks: Iterable[Frames]) -> Iterator[WindowAnswer]:
+        """Windows of one sequence that comes in pieces of any size, each as soon as it is final.
+
+        Equal to `predict` up to the rounding of other batch sizes; memory does not grow with the length.
+        """
+        pending = self._stream(chunks, [], np.zeros(0, np.int64))
+        while True:
+            with torch.inference_mode():
+                window = next(pending, None)
+            if window is None:
+                return
+            yield window
+
+    def _stream(
+        self, chunks: Iterable[Frames], kept: list[Tensor], wanted: NDArray[np.int64]
+    ) -> Iterator[WindowAnswer]:
+        """Final windows; the features (D) of the frames numbered `wanted`, ascending, are put into `kept`."""
+        vote = _Vote(self.rule)
+        start = 0
+        for clips, sizes in self._batches(chunks):
+            aus, expression, why, features = self._read(clips)
+            real = sum(sizes)
+            for frame in wanted[(wanted >= start) & (wanted < start + real)]:
+                kept.append(features.flatten(0, 1)[int(frame) - start])
+            probabilities, expressions = _array(aus), _array(expression)
+            for place, size in enumerate(sizes):
+                reason = None if why is None else _array(why[place])
+                vote.add(start, probabilities[place, :size], expressions[place], reason)
+                start += size
+            yield from vote.final()
+        yield from vote.final(ended=True)
+
+    def _batches(self, chunks: Iterable[Frames]) -> Iterator[tuple[Frames, list[int]]]:
+        """Windows (B, T, S, S, 3) in order, and how many frames of each are real: T but for the last."""
+        size, full = self.preprocessing.image_size, self.batch * self.frames
+        waiting = np.empty((0, size, size, 3), np.uint8)
+        for chunk in chunks:
+            for first in range(0, len(chunk), full):
+                waiting = np.concatenate([waiting, center(chunk[first : first + full], self.preprocessing)])
+                while len(waiting) >= full:
+                    yield waiting[:full].reshape(self.batch, self.frames, size, size, 3), [self.frames] * self.batch
+                    waiting = waiting[full:]
+        if len(waiting):
+            windows = -(-len(waiting) // self.frames)
+            missing = windows * self.frames - len(waiting)
+            padded = np.concatenate([waiting, np.repeat(waiting[-1:], missing, axis=0)])
+            sizes = [self.frames] * (windows - 1) + [self.frames - missing]
+            yield padded.reshape(windows, self.frames, size, size, 3), sizes
+
+    def _read(self, clips: NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """AU probabilities (B T A), expression probabilities (B E), reasons (B E A) and frame features (B T D)."""
+        size = self.preprocessing.image_size
+        if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[1:] != (self.frames, size, size, 3):
+            raise ValueError(
+                f"clips are {clips.dtype} {list(clips.shape)}: must be uint8 [B, {self.frames}, {size}, {size}, 3]"
+            )
+        pixels = torch.from_numpy(np.ascontiguousarray(clips)).to(self.device, non_blocking=True)
+        inputs = normalise(pixels, self.preprocessing)
+        features = self.model.encode_frames(inputs.flatten(0, 1)).view(*inputs.shape[:2], -1)
+        aus, _ = self.model.read_aus(features, self.model.prototypes())
+        expression, why = self._expression(features)
+        return aus.float().sigmoid(), expression, why, features
+
+    def _expression(self, features_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Probabilities (B E) and reasons (B E A) of clips given by their frames' features."""
+        clip_BD = self.model.expression_time(features_BTD)
+        prototypes = self.model.prototypes()
+        logits, _ = self.model.fe_head(clip_BD, None if prototypes is None else prototypes.expressions)
+        why = None if self._explainer is None else self._explainer(clip_BD).by_au
+        return logits.float().softmax(-1), why
+
+
+class _Vote:
+    """Holds windows back until the rule has seen every frame that their presence depends on."""
+
+    def __init__(self, rule: DecisionRule) -> None:
+        self._rule = rule
+        self._before: Floats | None = None  # frames already answered that later votes look at
+        self._held: list[tuple[int, Floats, Floats, Floats | None]] = []
+
+    def add(self, start: int, probabilities: Floats, expression: Floats, why: Floats | None) -> None:
+        """The next window."""
+        self._held.append((start, probabilities, expression, why))
+
+    def final(self, ended: bool = False) -> Iterator[WindowAnswer]:
+        """Windows whose presence cannot change any more; all of them once the sequence has ended."""
+        ahead = 0
+        ready = len(self._held)
+        while not ended and ready > 0 and ahead < self._rule.reach:
+            ready -= 1
+            ahead += len(self._held[ready][1])
+        if ready == 0 or (not ended and ahead < self._rule.reach):
+            return
+        known = [probabilities for _, probabilities, _, _ in self._held]
+        if self._before is not None:
+            known.insert(0, self._before)
+        together = np.concatenate(known)
+        present = self._rule.apply(together)
+        offset = 0 if self._before is None else len(self._before)
+        for start, probabilities, expression, why in self._held[:ready]:
+            yield WindowAnswer(start, probabilities, present[offset : offset + len(probabilities)], expression, why)
+            offset += len(probabilities)
+        self._held = self._held[ready:]
+        self._before = together[max(0, offset - self._rule.reach) : offset]
+
+
+def _array(tensor: Tensor) -> Floats:
+    return np.asarray(tensor.float().cpu().numpy(), np.float32)

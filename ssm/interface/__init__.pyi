@@ -1,0 +1,11 @@
+from .preprocessing import CLIP_MEAN as CLIP_MEAN
+from .preprocessing import CLIP_STD as CLIP_STD
+from .preprocessing import Preprocessing as Preprocessing
+from .preprocessing import center as center
+from .preprocessing import normalise as normalise
+from .rules import THRESHOLDS as THRESHOLDS
+from .rules import AURule as AURule
+from .rules import DecisionRule as DecisionRule
+from .rules import fit_rule as fit_rule
+from .segments import segment_centres as segment_centres
+from .segments import segment_edges as segment_edges

@@ -1,0 +1,9 @@
+from .priors import PRIOR_OFF as PRIOR_OFF
+from .priors import links as links
+from .vocabulary import ACTION_UNITS as ACTION_UNITS
+from .vocabulary import BASIC_EXPRESSIONS as BASIC_EXPRESSIONS
+from .vocabulary import BP4D_AUS as BP4D_AUS
+from .vocabulary import DISFA_AUS as DISFA_AUS
+from .vocabulary import EXPRESSIONS as EXPRESSIONS
+from .vocabulary import NEUTRAL as NEUTRAL
+from .vocabulary import Vocabulary as Vocabulary

@@ -1,0 +1,17 @@
+from .figures import au_figures as au_figures
+from .figures import confusion_by_subject as confusion_by_subject
+from .figures import expression_figures as expression_figures
+from .figures import f1_score as f1_score
+from .figures import hits_by_subject as hits_by_subject
+from .figures import macro as macro
+from .figures import roc_auc as roc_auc
+from .figures import unweighted_recall as unweighted_recall
+from .intervals import Estimate as Estimate
+from .intervals import bootstrap as bootstrap
+from .intervals import bootstrap_difference as bootstrap_difference
+from .predictions import AUPredictions as AUPredictions
+from .predictions import AUTable as AUTable
+from .predictions import ExpressionPredictions as ExpressionPredictions
+from .predictions import ExpressionTable as ExpressionTable
+from .ranking import ranked_area as ranked_area
+from .ranking import scores_by_subject as scores_by_subject

@@ -1,0 +1,166 @@
+"""The model's configuration: every choice the model has, typed, checked and documented.
+
+A variant replaces fields; no code branches on the name of a corpus. The ablations of the paper are settings:
+no TSP (`text.tower=None`), no DPM (`mapping.enabled=False`), a fixed prior (`mapping.learn="none"`), one-way
+mapping (`mapping.learn="au_to_fe"`). Defaults are the constants of the method (sections 2 to 5).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ssm.labels import ACTION_UNITS, EXPRESSIONS, PRIOR_OFF, Vocabulary
+
+PriorName = Literal["authors_bp4d", "authors_disfa", "emfacs", "uniform", "scrambled", "explicit"]
+Directions = Literal["both", "au_to_fe", "fe_to_au", "none"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ExpertsConfig(_Frozen):
+    """Shared/private experts in the last feed-forward blocks of the backbone (section 2)."""
+
+    blocks: int = Field(default=6, ge=1, description="how many of the last blocks get private experts")
+    count: int = Field(default=4, ge=1, description="private experts per block")
+    top: int = Field(default=2, ge=1, description="experts that each token visits")
+    hidden: int = Field(default=512, ge=1, description="width between the two linear maps of an expert")
+    scale: float = Field(default=0.1, description="start of the learnable factor alpha on the experts' sum")
+    noise: float = Field(default=0.01, ge=0, description="standard deviation of the gate noise in training")
+    shared_activation: Literal["gelu"] | None = Field(
+        default=None,
+        description='"gelu" replaces the backbone\'s own activation in the shared expert, as released models have it; '
+        "None: as the backbone was pretrained",
+    )
+    gate_gain: float = Field(default=0.1, gt=0, description="Xavier gain of the gate's weight")
+
+    @model_validator(mode="after")
+    def _top_fits(self) -> Self:
+        if self.top > self.count:
+            raise ValueError(f"experts.top is {self.top}; it may be at most experts.count, {self.count}")
+        return self
+
+
+class BackboneConfig(_Frozen):
+    """The visual backbone: a timm model applied to every frame."""
+
+    name: str = Field(default="vit_base_patch16_clip_224.openai", description="timm model name")
+    pretrained: bool = Field(default=False, description="start from timm's weights (needs the hub or its cache)")
+    image_size: int = Field(default=224, ge=8, description="height and width of a frame in pixels")
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
+    experts: ExpertsConfig | None = Field(default_factory=ExpertsConfig, description="None: the plain backbone")
+
+
+class TextConfig(_Frozen):
+    """Textual semantic prototypes: tower, prompt style and learnable contexts (section 3)."""
+
+    tower: str | None = Field(
+        default="minilm",
+        description='"minilm" (embedded, offline), a transformers hub id or local folder; None: no TSP',
+    )
+    style: str = Field(default="facs", description="name of the prompt style: a shipped one, or that of `style_file`")
+    style_file: str | None = Field(default=None, description="JSON file of a style of your own")
+    scramble: int | None = Field(
+        default=None, description="seed of a permutation that gives each label another one's text; None: as written"
+    )
+    contexts: int = Field(default=8, ge=0, description="learnable context vectors per prompt (K)")
+    shared_contexts: bool = Field(default=False, description="one set of contexts for all labels of a task")
+    position: Literal["end", "middle", "front"] = Field(
+        default="end", description="where the description stands among the contexts"
+    )
+    context_std: float = Field(default=0.02, gt=0, description="standard deviation of the contexts at the start")
+
+
+class MappingConfig(_Frozen):
+    """Dynamic prior mapping between AUs and expressions (section 4)."""
+
+    enabled: bool = Field(default=True, description="False: prototypes are not fused (no DPM)")
+    prior: PriorName = Field(default="emfacs", description='table of linked pairs; "explicit" takes `matrix`')
+    matrix: tuple[tuple[float, ...], ...] | None = Field(
+        default=None, description="prior of your own, one row per expression, one column per AU"
+    )
+    on: float = Field(default=1.0, gt=0, description="prior where the table links expression and AU")
+    off: float = Field(default=PRIOR_OFF, ge=0, description="prior elsewhere")
+    seed: int = Field(default=0, ge=0, description='seed of the column permutation of the "scrambled" prior')
+    gate: float = Field(default=0.1, gt=0, lt=1, description="start of both fusion gates")
+    learn: Directions = Field(
+        default="both",
+        description='"both": two learned maps; one name: only this direction is learned and fused; '
+        '"none": both directions fused with the fixed prior',
+    )
+
+    @model_validator(mode="after")
+    def _matrix_iff_explicit(self) -> Self:
+        if (self.prior == "explicit") != (self.matrix is not None):
+            raise ValueError(f'mapping.matrix is for prior="explicit" and only for it; prior is {self.prior!r}')
+        if self.off >= self.on:
+            raise ValueError(f"mapping.off is {self.off}; it must lie below mapping.on, {self.on}")
+        return self
+
+
+class ExpressionTimeConfig(_Frozen):
+    """The transformer layer over `[cls; frames]` (section 5)."""
+
+    heads: int = Field(default=8, ge=1, description="attention heads")
+    head_width: int = Field(default=64, ge=1, description="width of one head")
+    hidden: int = Field(default=1024, ge=1, description="width inside its feed-forward part")
+
+
+class AUTimeConfig(_Frozen):
+    """Local frame attention and smoothing on the AU side (section 5)."""
+
+    heads: int = Field(default=8, ge=1, description="attention heads; must divide the width")
+    radius: int = Field(default=1, ge=1, description="a frame sees |i-j| <= radius")
+    strength: float = Field(default=0.25, gt=0, description="largest share of the context in the result")
+    smoothing: int = Field(default=5, ge=1, description="width of the depthwise convolution over time; odd")
+
+    @model_validator(mode="after")
+    def _odd_smoothing(self) -> Self:
+        if self.smoothing % 2 == 0:
+            raise ValueError(f"au_time.smoothing is {self.smoothing}; it must be odd")
+        return self
+
+
+class ModelConfig(_Frozen):
+    """Everything that fixes the architecture of an `ssm.model.network.SSM`."""
+
+    vocabulary: Vocabulary = Field(
+        default=Vocabulary(aus=tuple(ACTION_UNITS), expressions=EXPRESSIONS),
+        description="global AU and expression labels: the columns of the two heads",
+    )
+    backbone: BackboneConfig = Field(default_factory=BackboneConfig, description="visual backbone")
+    width: int = Field(default=512, ge=8, description="embedding width D shared by frames and texts")
+    frames: int = Field(default=16, ge=2, description="frames T of an FE clip, at most")
+    text: TextConfig = Field(default_factory=TextConfig, description="textual prototypes (TSP)")
+    mapping: MappingConfig = Field(default_factory=MappingConfig, description="dynamic prior mapping (DPM)")
+    expression_time: ExpressionTimeConfig = Field(default_factory=ExpressionTimeConfig, description="FE over time")
+    au_time: AUTimeConfig = Field(default_factory=AUTimeConfig, description="AUs over time")
+    semantic_weight: float = Field(default=0.1, ge=0, description="weight w of the semantic logits")
+    temperature: float = Field(default=0.01, gt=0, description="divisor of the cosines")
+    released_behaviour: bool = Field(
+        default=False,
+        description="reproduce the released forward: pair smoothing and routing that depends on the batch (section 8)",
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if not self.vocabulary.aus or not self.vocabulary.expressions:
+            raise ValueError(f"the vocabulary needs at least one AU and one expression; it is {self.vocabulary}")
+        if self.width % self.au_time.heads:
+            raise ValueError(f"width is {self.width}; au_time.heads, {self.au_time.heads}, must divide it")
+        if self.mapping.matrix is not None:
+            check_prior_shape(self.mapping.matrix, self.vocabulary)
+        return self
+
+
+def check_prior_shape(matrix: tuple[tuple[float, ...], ...], vocabulary: Vocabulary) -> None:
+    """ValueError unless `matrix` has one row per expression, one column per AU and no negative cell."""
+    rows, columns = len(vocabulary.expressions), len(vocabulary.aus)
+    if len(matrix) != rows or any(len(row) != columns for row in matrix):
+        got = f"{len(matrix)} rows of {sorted({len(row) for row in matrix})} cells"
+        raise ValueError(f"mapping.matrix has {got}; the vocabulary asks for {rows} rows of {columns}")
+    if not all(0 <= cell < float("inf") for row in matrix for cell in row):
+        raise ValueError("mapping.matrix has a negative or non-finite cell; every cell must be >= 0")

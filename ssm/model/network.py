@@ -1,0 +1,246 @@
+"""SSM: shared backbone, textual prototypes, prior mapping, temporal parts and two heads (arXiv 2604.10541).
+
+Takes an FE side, an AU side or both and pays for what it is given. Knows no device, rank, file or Ray.
+Letters: B clips, T frames, S image size, D width, A action units, E expressions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from ssm.labels import Vocabulary
+from ssm.model import noise
+from ssm.model.backbone import Backbone
+from ssm.model.config import ModelConfig
+from ssm.model.heads import SemanticHead
+from ssm.model.mapping import InUse, PriorMapping
+from ssm.model.temporal import AUSmoothing, ExpressionTime, LocalFrameAttention
+from ssm.model.text import Prototypes, TextShape, TextualPrototypes, descriptions
+from ssm.model.towers import load_tower
+
+
+@dataclass(frozen=True)
+class SSMOutput:
+    """What a forward pass gives; a side that was not asked for is None, as is whatever its configuration lacks."""
+
+    fe_logits: Tensor | None = None  # B E
+    fe_semantic_logits: Tensor | None = None  # B E, already times w
+    au_logits: Tensor | None = None  # B T A, smoothed
+    au_semantic_logits: Tensor | None = None  # B T A, already times w, before smoothing
+    map_au_to_fe: Tensor | None = None  # E A, without gradient, as is the next
+    map_fe_to_au: Tensor | None = None  # A E
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Fused prototypes kept for inference, and the state of the weights they were made of."""
+
+    prototypes: Prototypes
+    versions: tuple[int, ...]
+
+
+class SSMNetwork(nn.Module):
+    """The network, from scratch or with timm's weights; `ssm.SSM` is the same with files to load and save."""
+
+    def __init__(self, config: ModelConfig, *, text_shape: TextShape | None = None) -> None:
+        """`text_shape` stands for the tower when a saved model is rebuilt: no tower is loaded then."""
+        super().__init__()
+        self.config = config
+        released, labels = config.released_behaviour, config.vocabulary
+        self.backbone = Backbone(config.backbone, config.width, released=released)
+        self.text = _prototypes(config, text_shape)
+        mapped = self.text is not None and config.mapping.enabled
+        self.mapping = PriorMapping(config.mapping, labels) if mapped else None
+        self.expression_time = ExpressionTime(config.width, config.frames, config.expression_time)
+        self.au_time = LocalFrameAttention(config.width, config.au_time)
+        self.smoothing = AUSmoothing(len(labels.aus), config.au_time, released=released)
+        self.fe_head = SemanticHead(config.width, len(labels.expressions), config.semantic_weight, config.temperature)
+        self.au_head = SemanticHead(config.width, len(labels.aus), config.semantic_weight, config.temperature)
+        self._folded: Folded | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The labels, in the order of the heads' columns."""
+        return self.config.vocabulary
+
+    def forward(
+        self,
+        fe_clips: Tensor | None = None,
+        au_clips: Tensor | None = None,
+        *,
+        fe_row_ids: Tensor | None = None,
+        au_row_ids: Tensor | None = None,
+        noise_key: int | Tensor | None = None,
+        in_use: InUse | None = None,
+    ) -> SSMOutput:
+        """Clips float (B, T, 3, S, S), normalised, to logits and maps.
+
+        Row ids (int64 B) with `noise_key` make the gate noise of training a pure function of the rows;
+        `in_use` restricts the maps to some labels. ValueError for clips that do not fit the model.
+        """
+        if fe_clips is None and au_clips is None:
+            raise ValueError("neither fe_clips nor au_clips was given")
+        self._check("fe_clips", fe_clips, self.config.frames)
+        self._check("au_clips", au_clips, None)
+        fe_frames, au_frames = self._encode_sides(
+            fe_clips, au_clips, _seeds(fe_clips, fe_row_ids, noise_key, 0), _seeds(au_clips, au_row_ids, noise_key, 1)
+        )
+        prototypes = self.prototypes(in_use)
+        fe = self.read_expression(fe_frames, prototypes) if fe_frames is not None else (None, None)
+        au = self.read_aus(au_frames, prototypes) if au_frames is not None else (None, None)
+        # Losses reach the maps through the prototypes; by way of the output DDP would wait for gradients that a step of
+        # one side does not have.
+        to_fe, to_au = (None if each is None else each.detach() for each in self.maps(in_use))
+        return SSMOutput(fe[0], fe[1], au[0], au[1], to_fe, to_au)
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Backbone features (N, D) of single frames (N, 3, S, S): long videos pass through here in pieces."""
+        return cast(Tensor, self.backbone(frames))
+
+    def read_expression(self, x_BTD: Tensor, prototypes: Prototypes | None) -> tuple[Tensor, Tensor | None]:
+        """Expression logits (B, E) of the frames' features, and their semantic part."""
+        rows = None if prototypes is None else prototypes.expressions
+        return cast(tuple[Tensor, Tensor | None], self.fe_head(self.expression_time(x_BTD), rows))
+
+    def read_aus(self, x_BTD: Tensor, prototypes: Prototypes | None) -> tuple[Tensor, Tensor | None]:
+        """AU logits (B, T, A) of the frames' features, smoothed, and their semantic part before smoothing."""
+        rows = None if prototypes is None else prototypes.aus
+        logits, semantic = self.au_head(self.au_time(x_BTD), rows)
+        return self.smoothing(logits), semantic
+
+    def maps(self, in_use: InUse | None = None) -> tuple[Tensor | None, Tensor | None]:
+        """The maps AU->FE (E, A) and FE->AU (A, E); None without a mapping."""
+        if self.mapping is None:
+            return None, None
+        return self.mapping.au_to_fe(in_use), self.mapping.fe_to_au(in_use)
+
+    def prototypes(self, in_use: InUse | None = None) -> Prototypes | None:
+        """Fused prototypes: the folded ones where there are any, else through the text tower."""
+        folded = self._valid_fold()
+        if folded is not None and in_use is None and not self.training:
+            return folded
+        if self.text is None:
+            return None
+        raw = cast(Prototypes, self.text())
+        if self.mapping is None:
+            return raw
+        return Prototypes(*self.mapping.fuse(raw.expressions, raw.aus, in_use), unfused=raw)
+
+    @torch.no_grad()
+    def fold(self) -> Self:
+        """Puts the model into evaluation mode and computes the fused prototypes once, where they are not yet."""
+        self.eval()
+        prototypes = self.prototypes()
+        if prototypes is not None:
+            self.take_folded(prototypes)
+        return self
+
+    def take_folded(self, prototypes: Prototypes) -> None:
+        """Serves with these fused prototypes (E D and A D) until the model trains or gets other weights."""
+        want = (len(self.vocabulary.expressions), self.config.width), (len(self.vocabulary.aus), self.config.width)
+        got = tuple(prototypes.expressions.shape), tuple(prototypes.aus.shape)
+        if got != want:
+            raise ValueError(f"folded prototypes are {got}; the configuration asks for {want}")
+        self._folded = Folded(prototypes, self._text_versions())
+
+    @torch.no_grad()
+    def folded_copy(self) -> Prototypes | None:
+        """The fused prototypes of the present weights, whatever mode the model is in; None without a text side."""
+        return self._valid_fold() or self.prototypes()
+
+    def _valid_fold(self) -> Prototypes | None:
+        """The folded prototypes, unless a weight they were made of has changed since (an average swapped in)."""
+        if self._folded is None:
+            return None
+        if not torch.compiler.is_compiling() and self._folded.versions != self._text_versions():
+            return None
+        return self._folded.prototypes
+
+    def _text_versions(self) -> tuple[int, ...]:
+        """In-place changes so far of every tensor that the prototypes depend on."""
+        parts = [part for part in (self.text, self.mapping) if part is not None]
+        return tuple(0 if p.is_inference() else p._version for part in parts for p in part.parameters())
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module; going to training forgets the folded prototypes."""
+        if mode:
+            self._folded = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: tensors' change counters start anew there, so the fold travels without them."""
+        return {**self.__dict__, "_folded": self._valid_fold()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        rows = state["_folded"]
+        super().__setstate__({**state, "_folded": None})  # type: ignore[no-untyped-call]
+        if rows is not None:
+            self.take_folded(rows)
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        rows = self._valid_fold()
+        result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if rows is not None:
+            self.take_folded(rows.apply(fn))
+        return result
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """As any module; new weights make folded prototypes stale, so they are forgotten."""
+        self._folded = None
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def _encode_sides(
+        self, fe_clips: Tensor | None, au_clips: Tensor | None, fe_seeds: Tensor | None, au_seeds: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Features (B, T, D) of each side; one backbone call for both, because routing is per token."""
+        if fe_clips is None or au_clips is None or self.config.released_behaviour:
+            return self._encode(fe_clips, fe_seeds), self._encode(au_clips, au_seeds)
+        frames = torch.cat([fe_clips.flatten(0, 1), au_clips.flatten(0, 1)])
+        seeds = None if fe_seeds is None or au_seeds is None else torch.cat([fe_seeds, au_seeds])
+        features = self.backbone(frames, seeds)
+        fe, au = features.split([fe_clips.shape[0] * fe_clips.shape[1], au_clips.shape[0] * au_clips.shape[1]])
+        return fe.view(*fe_clips.shape[:2], -1), au.view(*au_clips.shape[:2], -1)
+
+    def _encode(self, clips: Tensor | None, seeds: Tensor | None) -> Tensor | None:
+        if clips is None:
+            return None
+        return cast(Tensor, self.backbone(clips.flatten(0, 1), seeds)).view(*clips.shape[:2], -1)
+
+    def _check(self, name: str, clips: Tensor | None, most_frames: int | None) -> None:
+        """ValueError for a wrong shape or type; values are looked at where that costs no device sync."""
+        if clips is None:
+            return
+        size = self.config.backbone.image_size
+        if clips.ndim != 5 or clips.shape[2:] != (3, size, size) or 0 in clips.shape:
+            raise ValueError(f"{name} must be (B, T, 3, {size}, {size}); got {tuple(clips.shape)}")
+        if not clips.is_floating_point():
+            raise ValueError(f"{name} must be floating point and normalised; got {clips.dtype}")
+        if most_frames is not None and clips.shape[1] > most_frames:
+            raise ValueError(f"{name} has {clips.shape[1]} frames; this model takes at most {most_frames}")
+        # A sum is finite only where every value is: one pass, no mask in memory. On a GPU it would wait for the
+        # device, so a training step there leaves it to the loss.
+        look = not torch.compiler.is_compiling() and (clips.device.type == "cpu" or not self.training)
+        if look and not bool(torch.isfinite(clips.sum(dtype=torch.float32))):
+            raise ValueError(f"{name} holds NaN or infinite values")
+
+
+def _prototypes(config: ModelConfig, shape: TextShape | None) -> TextualPrototypes | None:
+    if config.text.tower is None:
+        return None
+    if shape is not None:
+        return TextualPrototypes(config.text, config.width, shape)
+    texts = descriptions(config.text, config.vocabulary)
+    tower = load_tower(config.text.tower)
+    return TextualPrototypes.from_texts(config.text, config.width, texts.expressions, texts.aus, tower)
+
+
+def _seeds(clips: Tensor | None, row_ids: Tensor | None, key: int | Tensor | None, side: int) -> Tensor | None:
+    if clips is None or row_ids is None or key is None:
+        return None
+    if row_ids.shape != clips.shape[:1]:
+        raise ValueError(f"expected one row id per clip, {clips.shape[0]}; got {tuple(row_ids.shape)}")
+    return noise.frame_seeds(row_ids, clips.shape[1], key, side)

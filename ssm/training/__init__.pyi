@@ -1,0 +1,14 @@
+from .augmentation import AU_AUGMENTATION as AU_AUGMENTATION
+from .augmentation import FE_AUGMENTATION as FE_AUGMENTATION
+from .augmentation import Augmentation as Augmentation
+from .augmentation import augment as augment
+from .batch import AUBatch as AUBatch
+from .batch import FEBatch as FEBatch
+from .collective import Collective as Collective
+from .collective import ProcessGroup as ProcessGroup
+from .collective import SingleProcess as SingleProcess
+from .optim import OptimConfig as OptimConfig
+from .step import StepResult as StepResult
+from .step import TrainConfig as TrainConfig
+from .step import TrainStep as TrainStep
+from .transfer import take_over as take_over

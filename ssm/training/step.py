@@ -1,0 +1,273 @@
+"""One training step of the method (section 6), the same alone, accumulated and spread over workers.
+
+Every random draw is a pure function of (seed, step, row ids); each loss is a global masked sum over a global count.
+So any cut of a global batch over micro-batches and workers gives the same step up to rounding, and a step taken after
+`load_state_dict` is bit-equal to the one that would have followed `state_dict`. Knows no Ray, no file and no plan:
+DDP comes in as `wrap`, its group as `collective`. Letters: B clips, T frames, A AUs, E expressions, L the four losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from ssm.interface import Preprocessing
+from ssm.model import SSMNetwork
+from ssm.training.batch import AUBatch, FEBatch
+from ssm.training.collective import Collective, SingleProcess
+from ssm.training.losses import LOSSES, LossConfig, RunningMeans
+from ssm.training.mal import MALConfig, SampleWeighting, WeightingScope
+from ssm.training.microbatch import MicroBatch, au_part, fe_part
+from ssm.training.optim import (
+    MovingAverage,
+    OptimConfig,
+    check_names,
+    check_shapes,
+    learned_state,
+    make_optimizer,
+    set_progress,
+    trainable,
+)
+from ssm.training.watch import Watch
+
+_NOISE_STREAM = 2  # keeps the key of the gates' noise apart from other draws of the same (seed, step)
+
+
+class TrainConfig(BaseModel):
+    """Everything a training step decides; the defaults are the method's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    optim: OptimConfig = Field(default=OptimConfig(), description="learning rates, schedule, clipping, averaging")
+    loss: LossConfig = Field(default=LossConfig(), description="weights of the four losses, ramp, running means")
+    mixup_alpha: float = Field(default=0.4, ge=0, description="mixup of AU clips: share ~ Beta(alpha, alpha); 0: none")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="bfloat16: autocast in the forward pass; weights and losses stay float32"
+    )
+    compile: bool = Field(default=False, description="compile the model with torch.compile")
+    accumulation: int = Field(
+        default=1, ge=1, le=1024, description="micro-batches per step: less memory, the same result up to rounding"
+    )
+    seed: int = Field(default=1, ge=0, description="seed of mixup and of the gates' noise")
+    sample_weighting: Literal["none", "mal"] = Field(
+        default="none", description="mal: weights of FE clips learned to help the AU side (meta auxiliary learning)"
+    )
+    mal: MALConfig = Field(default=MALConfig(), description="settings of sample_weighting = mal")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step found. Tensors are scalars on the device: reading them as floats waits for the device."""
+
+    total: Tensor
+    losses: dict[str, Tensor]  # of the global batch, before division by running means; names of `LOSSES`
+    grad_norm: Tensor  # before clipping
+    lr: dict[str, float]  # by parameter group
+
+    def floats(self) -> dict[str, float]:
+        """`total`, `grad_norm`, `loss/NAME`, `lr/GROUP` as plain numbers, for a log."""
+        losses = {f"loss/{name}": float(value) for name, value in self.losses.items()}
+        rates = {f"lr/{name}": value for name, value in self.lr.items()}
+        return {"total": float(self.total), "grad_norm": float(self.grad_norm), **losses, **rates}
+
+
+class TrainStep:
+    """Owns model, optimiser, averaged weights and running means; calling it takes one step.
+
+    `wrap` is applied once to the model on its device (DDP); `collective` must then span the same workers. On a GPU a
+    nan is reported one step late, so that the host need not wait; `check` and `state_dict` report it at once.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        *,
+        device: torch.device | str,
+        wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+        collective: Collective | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        self.config, self.device = config, torch.device(device)
+        self.model = model.to(self.device)
+        self.collective = collective or SingleProcess()
+        self.preprocessing = preprocessing or Preprocessing()
+        self.optimizer = make_optimizer(self.model, config.optim)
+        self.average = MovingAverage(self.model, config.optim.ema)
+        self.means = RunningMeans(config.loss.momentum, self.device)
+        self._wrapped = wrap(self.model)
+        # Shapes are the same at every step; left dynamic, blocks of several widths share a graph that inductor refuses.
+        self._forward = torch.compile(self._wrapped, dynamic=False) if config.compile else self._wrapped
+        self._parameters = list(trainable(self.model).values())
+        self._weighting = self._make_weighting()
+        self._started: set[tuple[bool, bool]] = set()
+        self._watch = Watch()
+
+    def __call__(self, fe: FEBatch | None, au: AUBatch | None, step: int, total_steps: int) -> StepResult:
+        """Take step `step` (from 0) of `total_steps` on this worker's slice of the global batch; both may be on CPU.
+
+        All workers must bring the same sides. Raises ValueError for a batch that cannot be cut into `accumulation`
+        slices, and `TrainingDiverged`.
+        """
+        self._check_batch(fe, au)
+        self.model.train()
+        progress = step / total_steps
+        batch = self._prepare(fe, au, step)
+        slices, key = batch.split(self.config.accumulation), noise_key(self.config.seed, step)
+        counts_L = self._global_counts(batch)
+        self._start_means(slices, counts_L, key)
+        coefficients_L = torch.tensor(self.config.loss.coefficients(progress), device=self.device)
+        coefficients_L = coefficients_L / self.means.divisors()
+        losses_L, produced = self._backward(slices, coefficients_L, counts_L, key)
+        rates = set_progress(self.optimizer, self.config.optim, progress)
+        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.optim.clip_norm)
+        losses = {name: loss for name, loss, there in zip(LOSSES, losses_L, produced, strict=True) if there}
+        self._watch.look(step, {**losses, "grad_norm": grad_norm})
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.update()
+        self.means.update(losses_L, self._seen(counts_L, produced))
+        return StepResult((losses_L * coefficients_L).sum(), losses, grad_norm, rates)
+
+    def check(self) -> None:
+        """Wait for the last step and raise `TrainingDiverged` if it found a nan."""
+        self._watch.flush()
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The model in evaluation mode with averaged weights; afterwards in training mode with its own, bit for bit."""
+        with self.average.applied():
+            self.model.eval()
+            try:
+                yield self.model
+            finally:
+                self.model.train()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next step depends on. Tensors are the live ones: write or copy them before stepping on."""
+        self.check()
+        return {
+            "model": learned_state(self.model),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "means": self.means.values,
+            "weighting": self._weighting.state_dict() if self._weighting else {},
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state; ValueError, before anything changes, where names or shapes do not fit."""
+        own = {"model": learned_state(self.model), "average": self.average.state_dict()}
+        check_names("parts of the training state", state, {**own, "optimizer": 0, "means": 0, "weighting": 0})
+        for part, tensors in own.items():
+            check_names(f"{part} tensors", state[part], tensors)
+            check_shapes(f"{part} tensors", state[part], tensors)
+        if self._weighting:
+            self._weighting.load_state_dict(state["weighting"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for part, tensors in own.items():
+            for name, tensor in tensors.items():
+                tensor.copy_(state[part][name])
+        self.means.values = state["means"].to(self.device, copy=True)
+        self._started.clear()
+
+    def _check_batch(self, fe: FEBatch | None, au: AUBatch | None) -> None:
+        sizes = {name: len(side.clips) for name, side in (("FE", fe), ("AU", au)) if side is not None}
+        if not sizes:
+            raise ValueError("a training step needs an FE batch, an AU batch or both; got neither")
+        for name, size in sizes.items():
+            if size < self.config.accumulation:
+                raise ValueError(
+                    f"{name} batch of {size} clips on this worker cannot be cut into "
+                    f"accumulation = {self.config.accumulation} micro-batches: lower it or raise the batch"
+                )
+
+    def _make_weighting(self) -> SampleWeighting | None:
+        if self.config.sample_weighting == "none":
+            return None
+        if not isinstance(self.model, SSMNetwork):
+            raise ValueError(f"sample_weighting = mal needs an SSM model, got {type(self.model).__name__}")
+        scope = WeightingScope(self.config.seed, self.device, self.collective, self.preprocessing)
+        return SampleWeighting(self.model, self.config.mal, scope)
+
+    def _prepare(self, fe: FEBatch | None, au: AUBatch | None, step: int) -> MicroBatch:
+        config = self.config
+        fe_side = None if fe is None else fe_part(fe.to(self.device))
+        au_side = None
+        if au is not None:
+            au_side = au_part(au.to(self.device), config.mixup_alpha, config.seed, step, self.collective)
+        if self._weighting and fe_side and au_side:
+            with self._autocast():
+                key = noise_key(config.seed, step)
+                weights = self._weighting(fe_side, au_side, key=key, slices=config.accumulation)
+            fe_side = replace(fe_side, weights=weights)
+        return MicroBatch(fe_side, au_side)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+    def _global_counts(self, batch: MicroBatch) -> Tensor:
+        """L: what the global sum of each loss is divided by."""
+        zero = torch.zeros((), device=self.device)
+        fe, au = (part.count if part else zero for part in (batch.fe, batch.au))
+        return self.collective.sum(torch.stack([fe, au, fe, au]))
+
+    @torch.no_grad()
+    def _start_means(self, slices: list[MicroBatch], counts_L: Tensor, key: int) -> None:
+        """Where a loss has no running mean yet, one pass without gradient finds the value it starts at."""
+        sides = (slices[0].fe is not None, slices[0].au is not None)
+        if sides in self._started:
+            return
+        sums, produced = zip(*(self._sums(self.model, part, key) for part in slices), strict=True)
+        losses_L = self.collective.sum(torch.stack(sums).sum(0)) / _safe(counts_L)
+        self.means.start(losses_L, self._seen(counts_L, produced[0]))
+        if all(known or not there for known, there in zip(self.means.known, produced[0], strict=True)):
+            self._started.add(sides)
+
+    def _backward(
+        self, slices: list[MicroBatch], coefficients_L: Tensor, counts_L: Tensor, key: int
+    ) -> tuple[Tensor, list[bool]]:
+        """Gradients of the total into the parameters; the global losses (L) and which of them the model produced."""
+        factors_L = coefficients_L * self.collective.world / _safe(counts_L)  # DDP takes the mean over workers
+        sums = torch.zeros_like(counts_L)
+        for number, part in enumerate(slices, start=1):
+            with self._sync(last=number == len(slices)):
+                sums_L, produced = self._sums(self._forward, part, key)
+                torch.autograd.backward((sums_L * factors_L).sum())
+            sums += sums_L.detach()
+        return self.collective.sum(sums) / _safe(counts_L), produced
+
+    def _sums(self, model: Callable[..., Any], part: MicroBatch, key: int) -> tuple[Tensor, list[bool]]:
+        """The four weighted sums over one micro-batch (L), zero where the model does not produce a loss."""
+        inputs = part.inputs(self.preprocessing)
+        with self._autocast():
+            # as a tensor: a compiled model would otherwise be compiled again for another number
+            output = model(**inputs, noise_key=torch.tensor(key, device=self.device))
+        sums = part.loss_sums(output)
+        zero = torch.zeros((), device=self.device)
+        return torch.stack([zero if value is None else value for value in sums]), [v is not None for v in sums]
+
+    def _seen(self, counts_L: Tensor, produced: list[bool]) -> Tensor:
+        return (counts_L > 0) & torch.tensor(produced, device=self.device)
+
+    def _sync(self, last: bool) -> AbstractContextManager[None]:
+        """DDP reduces gradients with the last micro-batch only."""
+        no_sync: Callable[[], AbstractContextManager[None]] | None = getattr(self._wrapped, "no_sync", None)
+        return nullcontext() if last or no_sync is None else no_sync()
+
+
+def noise_key(seed: int, step: int) -> int:
+    """The key of the gates' noise at `step`: below 2**31, so that it fits any integer type."""
+    return int(np.random.SeedSequence((seed, step, _NOISE_STREAM)).generate_state(1)[0] >> 1)
+
+
+def _safe(counts_L: Tensor) -> Tensor:
+    """Counts to divide by: where nothing is labelled the sum is 0 and so is the loss."""
+    return torch.where(counts_L > 0, counts_L, 1.0)

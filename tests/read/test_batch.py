@@ -1,0 +1,147 @@
+"""Batch prediction: tables on disk equal the library's rows, resume skips what is done, one bad input fails alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from ssm_platform.media.frames import probe
+from ssm_platform.read.batch import Job, PredictSettings, find_jobs, predict_all, predict_one
+from ssm_platform.read.model_reader import ModelReader
+from ssm_platform.read.rows import analyse
+from ssm_platform.read.tables import read_table, to_frame
+from ssm_platform.read.windows import Row
+
+
+@pytest.fixture(scope="module")
+def reader(model_folder: Path) -> ModelReader:
+    return ModelReader(model_folder, "cpu", threads=1)
+
+
+def expected(video: Path, reader: ModelReader) -> pd.DataFrame:
+    vocabulary = reader.description.vocabulary
+    return to_frame((result for result in analyse([video], reader) if isinstance(result, Row)), vocabulary)
+
+
+@pytest.mark.parametrize("table", ["csv", "parquet"])
+def test_one_input_gives_its_table_pictures_overlay_and_sidecar(
+    table: str, face_video: Path, reader: ModelReader, model_folder: Path, tmp_path: Path
+) -> None:
+    settings = PredictSettings(model=str(model_folder), table=table, plots=True, overlay=True)
+    job = Job(str(face_video), "in/face.mp4")
+    outcome = predict_one(job, tmp_path, reader, settings)
+    assert outcome.status == "done"
+    assert outcome.frames == outcome.rows == 60
+    found = read_table(tmp_path / f"in/face.mp4.{table}")
+    pd.testing.assert_frame_equal(found.astype(float), expected(face_video, reader).astype(float))
+    sidecar = json.loads((tmp_path / "in/face.mp4.json").read_text())
+    assert sidecar["model"]["version"] == reader.description.version
+    assert sidecar["video"]["rate"] == pytest.approx(25)
+    assert sidecar["files"] == [f"in/face.mp4.{table}", "in/face.mp4.face0.png", "in/face.mp4.overlay.mp4"]
+    overlay = probe(tmp_path / "in/face.mp4.overlay.mp4")
+    assert (overlay.frames, overlay.width, overlay.height) == (60, 320, 180)
+    assert not list(tmp_path.rglob(".*.part*"))
+    assert predict_one(job, tmp_path, reader, settings).status == "skipped"
+
+
+def test_a_change_of_input_settings_or_model_is_done_again(
+    face_video: Path, reader: ModelReader, model_folder: Path, other_model_folder: Path, tmp_path: Path
+) -> None:
+    video = tmp_path / "v.mp4"
+    video.write_bytes(face_video.read_bytes())
+    settings, job, out = PredictSettings(model=str(model_folder)), Job(str(video), "v.mp4"), tmp_path / "out"
+    assert predict_one(job, out, reader, settings).status == "done"
+    assert predict_one(job, out, reader, settings).status == "skipped"
+    main = settings.model_copy(update={"analysis": settings.analysis.model_copy(update={"faces": "main"})})
+    assert predict_one(job, out, reader, main).status == "done"
+    os.utime(video, ns=(1, 1))
+    assert predict_one(job, out, reader, main).status == "done"
+    assert predict_one(job, out, ModelReader(other_model_folder, "cpu", threads=1), main).status == "done"
+    (out / "v.mp4.json").write_text("{ cut off")
+    assert predict_one(job, out, reader, main).status == "done"
+
+
+def test_an_input_that_cannot_be_read_fails_alone_and_leaves_no_table(
+    reader: ModelReader, model_folder: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"not a video")
+    outcome = predict_one(Job(str(bad), "bad.mp4"), tmp_path / "out", reader, PredictSettings(model=str(model_folder)))
+    assert outcome.status == "failed"
+    assert "bad.mp4" in outcome.reason
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_inputs_are_found_and_twins_are_refused(tmp_path: Path) -> None:
+    for name in ("a/x.mp4", "a/deep/y.MOV", "a/z.txt", "b/x.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [job.name for job in find_jobs([str(tmp_path / "a")])] == ["deep/y.MOV", "x.mp4"]
+    assert [job.name for job in find_jobs([str(tmp_path)])] == ["a/deep/y.MOV", "a/x.mp4", "b/x.mp4"]
+    with pytest.raises(ValueError, match=r"a/x\.mp4 and .*b/x\.mp4"):
+        find_jobs([str(tmp_path / "a"), str(tmp_path / "b")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no video"):
+        find_jobs([str(tmp_path / "empty")])
+    with pytest.raises(ValueError, match="no such file"):
+        find_jobs([str(tmp_path / "nothing")])
+
+
+def test_objects_of_a_bucket_are_read(
+    face_video: Path, reader: ModelReader, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moto = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="videos")
+        client.put_object(Bucket="videos", Key="in/face.mp4", Body=face_video.read_bytes())
+        (job,) = find_jobs(["s3://videos/in"])
+        outcome = predict_one(job, tmp_path, reader, PredictSettings(model=str(model_folder)))
+    finally:
+        server.stop()
+    assert (outcome.status, outcome.rows) == ("done", 60)
+    pd.testing.assert_frame_equal(
+        read_table(tmp_path / "face.mp4.csv").astype(float), expected(face_video, reader).astype(float)
+    )
+
+
+@pytest.mark.ray
+def test_ray_data_writes_the_same_tables_and_resumes(
+    ray_cluster: None,
+    face_video: Path,
+    face_frames: list[NDArray[np.uint8]],
+    reader: ModelReader,
+    model_folder: Path,
+    tmp_path: Path,
+    write_video: Callable[..., Path],
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "one.mp4").write_bytes(face_video.read_bytes())
+    write_video(folder / "two.mp4", face_frames[:20])
+    (folder / "bad.mp4").write_bytes(b"not a video")
+    settings = PredictSettings(model=str(model_folder), workers=2, cpus=0.5)
+    jobs, out = find_jobs([str(folder)]), tmp_path / "out"
+    first = {outcome.source: outcome.status for outcome in predict_all(jobs, out, settings)}
+    assert sorted(first.values()) == ["done", "done", "failed"]
+    (out / "two.mp4.json").unlink()
+    second = {Path(outcome.source).name: outcome.status for outcome in predict_all(jobs, out, settings)}
+    assert second == {"one.mp4": "skipped", "two.mp4": "done", "bad.mp4": "failed"}
+    pd.testing.assert_frame_equal(
+        read_table(out / "one.mp4.csv").astype(float), expected(face_video, reader).astype(float)
+    )

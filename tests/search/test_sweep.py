@@ -1,0 +1,118 @@
+"""Sweeps: what is refused before Ray starts, how many trials fit a budget, and a Bayesian search for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssm_platform.base.overrides import override
+from ssm_platform.cluster.joining import ClusterSize, Node
+from ssm_platform.runs.config import RunConfig
+from ssm_platform.runs.preflight import PreflightError
+from ssm_platform.runs.recipes import tiny
+from ssm_platform.search import tuning
+from ssm_platform.search.space import SpaceError, parse_space
+from ssm_platform.search.sweep import Sweep, SweepConfig
+from ssm_platform.search.trials import Budget, Ground, Trial
+
+STYLE = "model.text.style"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> RunConfig:
+    roots = {f"data.corpora.{name}.root": str(tmp_path / name) for name in ("bp4d", "dfew")}
+    return override(tiny(), {"storage": str(tmp_path), "steps": 2, "validate_every": 1, "checkpoint.every": 2, **roots})
+
+
+def sweep_of(base: RunConfig, *words: str, **settings: Any) -> Sweep:
+    return Sweep(base, parse_space(words or (f"{STYLE}=facs,label",), base), SweepConfig(**settings))
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "message"),
+    [
+        ((), {"cpus": 1.5}, "cpus is 1.5: one trial needs 2.01"),
+        (("seed=1,2",), {"repeats": 2}, "repeats are seeds"),
+        (("scale.workers=1,4",), {"method": "grid"}, "4 workers cannot share"),
+        (("model.mapping.off=0.02..0.9", "model.mapping.on=0.5..1.0"), {"trials": 60}, "the recipe refuses"),
+        (("model.mapping.off=0.01..0.1",), {"method": "grid"}, "is a range: a grid needs choices"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    base: RunConfig, tmp_path: Path, words: tuple[str, ...], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((SpaceError, PreflightError), match=message):
+        sweep_of(base, *words, **settings).run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_are_compared_between_finished_runs_only() -> None:
+    for change in ({"method": "bayes"}, {"early_stopping": True}):
+        with pytest.raises(ValueError, match="repeats is 3"):
+            SweepConfig.model_validate({"repeats": 3, **change})
+
+
+def test_as_many_trials_at_once_as_the_budget_holds(base: RunConfig) -> None:
+    two = ClusterSize((Node(4, 0),))
+    assert sweep_of(base).concurrent(two) == 1
+    assert sweep_of(base, cpus=8).concurrent(ClusterSize((Node(64, 0),))) == 3
+    assert sweep_of(base).concurrent(ClusterSize((Node(64, 0),))) == 31
+    assert sweep_of(base, "scale.workers=1,2", method="grid").needed() == pytest.approx(2.51), "the greediest setting"
+    on_gpus = override(base, {"scale.gpu": True})
+    assert sweep_of(on_gpus).concurrent(ClusterSize((Node(64, 2),))) == 2
+
+
+def test_a_joined_cluster_that_is_too_small_for_one_trial_is_refused_by_setting(base: RunConfig) -> None:
+    for cpus in (1.0, 2.0):
+        refusals = sweep_of(base)._refusals(ClusterSize((Node(cpus, 0),)))
+        assert len(refusals) == 1
+        assert "data.decode_workers" in refusals[0].setting
+        assert f"{cpus:g}" in refusals[0].why
+
+
+def test_early_stopping_knows_the_curves_before_a_restart(base: RunConfig, tmp_path: Path) -> None:
+    past = [
+        Trial.of({STYLE: style}, 1).scored([{"step": 1, "score": score}, {"step": 3, "score": score}])
+        for style, score in (("facs", 0.5), ("label", 0.4), ("anatomy", 0.45))
+    ]
+    asha = tuning._asha(Ground(base, tmp_path, 1, tmp_path), Budget(1, 9), past)
+
+    def decision(name: str, step: int, score: float) -> str:
+        trial: Any = type("Trial", (), {"trial_id": name})()
+        asha.on_trial_add(None, trial)
+        return asha.on_trial_result(None, trial, {"step": step, "score": score})
+
+    assert decision("bad", 1, 0.1) == "STOP"
+    assert decision("good", 1, 0.6) == "CONTINUE"
+
+
+def test_a_resumed_bayesian_search_begins_with_what_was_cut_off(base: RunConfig) -> None:
+    space = parse_space([f"{STYLE}=facs,label", "model.mapping.off=log:0.005..0.1", "model.text.contexts=0..8"], base)
+    fresh = tuning._searcher(space, 1, [], {})
+    done, cut_off = (Trial.of(fresh.suggest(name), 1) for name in ("first", "second"))
+    resumed = tuning._searcher(space, 1, [done.model_copy(update={"state": "finished"}), cut_off], {done.name: 0.5})
+    assert resumed.suggest("third") == cut_off.setting
+    assert resumed.suggest("fourth") not in (done.setting, cut_off.setting)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_bayesian_search_with_early_stopping_goes_on_with_what_it_knows(ray_cluster: None, base: RunConfig) -> None:
+    words = (f"{STYLE}=facs,label", "model.mapping.off=log:0.005..0.1")
+    settings = {"method": "bayes", "early_stopping": True}
+    first = sweep_of(base, *words, **settings, trials=1)
+    (one,) = first.run()
+    assert one.state == "finished"
+    assert [step for step, _ in one.curve] == [1, 2]
+    assert one.score == max(score for _, score in one.curve)
+    assert {"uar/dfew", "macro_f1/bp4d"} == set(one.metrics)
+
+    trials = sweep_of(base, *words, **settings, trials=2).run()
+    assert trials[0] == one
+    assert len(trials) == 2
+    assert trials[1].state in ("finished", "stopped")
+    assert trials[1].setting != one.setting
+    with pytest.raises(SpaceError, match="another space"):
+        sweep_of(base, trials=2, method="bayes").run()

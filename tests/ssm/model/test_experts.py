@@ -1,0 +1,161 @@
+"""Experts: equal to a slow loop over tokens, independent of the batch, noise a function of rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import tiny_model as tiny
+import torch
+from torch import Tensor, nn
+
+from ssm.model import noise
+from ssm.model.backbone import Backbone
+from ssm.model.config import BackboneConfig, ExpertsConfig
+from ssm.model.expert_kernels import ExpertWeights, Routes, grouped, segments
+from ssm.model.experts import ExpertMlp, Routing, mlp_width
+
+
+def _layer(top: int = 2, seed: int = 0) -> ExpertMlp:
+    torch.manual_seed(seed)
+    config = ExpertsConfig(blocks=1, count=4, top=top, hidden=8, gate_gain=3.0, noise=0.5, scale=0.7)
+    shared = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))
+    layer = ExpertMlp(shared, 8, config, block=0, routing=Routing(), released=False)
+    with torch.no_grad():
+        layer.b1.normal_()
+        layer.b2.normal_()
+    return layer
+
+
+def _slow(layer: ExpertMlp, x: Tensor) -> Tensor:
+    out = layer.shared(x).clone()
+    weights = layer.gate(x).softmax(-1)
+    for index in torch.cartesian_prod(*(torch.arange(n) for n in x.shape[:-1])):
+        at = tuple(index.tolist())
+        for expert in weights[at].topk(layer.config.top).indices:
+            hidden = nn.functional.gelu(x[at] @ layer.w1[expert] + layer.b1[expert])
+            out[at] = out[at] + layer.alpha * weights[at][expert] * (hidden @ layer.w2[expert] + layer.b2[expert])
+    return out
+
+
+@pytest.mark.parametrize("top", [1, 2, 4])
+def test_equal_to_a_loop_over_tokens_forwards_and_backwards(top: int) -> None:
+    layer = _layer(top).eval()
+    x = torch.randn(3, 5, 8, requires_grad=True)
+    torch.testing.assert_close(layer(x), _slow(layer, x), atol=1e-5, rtol=1e-5)
+    wanted = [x, *layer.parameters()]
+    fast = torch.autograd.grad(layer(x).pow(2).sum(), wanted)
+    slow = torch.autograd.grad(_slow(layer, x).pow(2).sum(), wanted)
+    for mine, theirs in zip(fast, slow, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_the_grouped_kernels_of_the_gpu_path_compute_the_same() -> None:
+    layer = _layer().eval()
+    x = torch.randn(48, 8, requires_grad=True)
+    gates, experts = (table.detach() for table in layer.route(x[None]))
+    gates.requires_grad_()
+    weights, routes = ExpertWeights(layer.w1, layer.b1, layer.w2, layer.b2), Routes.of(experts, 4)
+    upstream = torch.randn(48, 8)
+
+    def results(kernel: Callable[..., Tensor], kind: torch.dtype) -> list[Tensor]:
+        out = kernel(x.to(kind), gates.to(kind), routes, weights.to(kind))
+        wanted = (x, gates, layer.w1, layer.b1, layer.w2, layer.b2)
+        return [out, *torch.autograd.grad(out, wanted, upstream.to(kind))]
+
+    for mine, by_segment in zip(results(grouped, torch.float32), results(segments, torch.float32), strict=True):
+        torch.testing.assert_close(mine, by_segment, atol=1e-5, rtol=1e-5)
+    # In the type a GPU trains in: before torch 2.15 the compiler knows grouped products of no other.
+    whole_graph = torch.compile(grouped, backend="aot_eager", fullgraph=True)
+    for compiled, plain in zip(results(whole_graph, torch.bfloat16), results(grouped, torch.bfloat16), strict=True):
+        torch.testing.assert_close(compiled, plain, atol=2e-2, rtol=2e-2)
+
+
+def test_an_expert_that_no_token_visits_still_has_a_gradient() -> None:
+    layer = _layer(top=1)
+    with torch.no_grad():
+        layer.gate.weight.zero_()
+        layer.gate.bias.copy_(torch.tensor([9.0, 0.0, 0.0, 0.0]))
+    layer.eval()(torch.randn(2, 3, 8)).sum().backward()
+    assert layer.w1.grad is not None
+    assert layer.w1.grad[0].any()
+    assert not layer.w1.grad[1:].any()
+
+
+@pytest.mark.parametrize("config", [tiny.VIT, tiny.CONVNEXT, tiny.CONVNEXT_LINEAR], ids=lambda c: c.name)
+def test_one_frame_alone_is_as_within_a_batch(config: BackboneConfig) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(config, 16).eval()
+    frames = tiny.clips(2).flatten(0, 1)
+    together = backbone(frames)
+    assert together.shape == (8, 16)
+    for index in range(8):
+        torch.testing.assert_close(backbone(frames[index : index + 1])[0], together[index], atol=1e-5, rtol=1e-5)
+    assert sum(isinstance(module, ExpertMlp) for module in backbone.modules()) == 2
+
+
+def test_experts_go_into_the_last_blocks_with_the_start_of_the_method() -> None:
+    backbone = Backbone(tiny.VIT, 16)
+    blocks = list(backbone.net.blocks)  # type: ignore[arg-type]
+    assert [isinstance(block.mlp, ExpertMlp) for block in blocks] == [False, True, True]
+    layer = blocks[-1].mlp
+    assert layer.alpha.item() == pytest.approx(tiny.EXPERTS.scale)
+    assert not layer.b1.any()
+    assert not layer.gate.bias.any()
+    bound = (6 / (32 + 16)) ** 0.5
+    assert layer.w1.abs().max() <= bound
+    assert layer.w1.abs().max() > 0.9 * bound
+    assert layer.gate.weight.abs().max() <= 0.1 * (6 / (32 + 4)) ** 0.5
+    assert ExpertsConfig().scale == 0.1
+
+
+def test_noise_is_for_training_only_and_a_function_of_the_rows() -> None:
+    layer = _layer()
+    x = torch.randn(4, 5, 8)
+    layer.train()
+    layer.routing.seeds = noise.frame_seeds(torch.tensor([7, 9]), 2, key=3, side=0)
+    whole = layer(x)
+    assert torch.equal(layer(x), whole)
+    layer.routing.seeds = noise.frame_seeds(torch.tensor([9]), 2, key=3, side=0)
+    torch.testing.assert_close(layer(x[2:]), whole[2:], atol=1e-6, rtol=1e-6)
+    layer.routing.seeds = noise.frame_seeds(torch.tensor([7, 9]), 2, key=4, side=0)
+    assert not torch.equal(layer(x), whole)
+    layer.eval()
+    torch.testing.assert_close(layer(x), _slow(layer, x), atol=1e-5, rtol=1e-5)
+
+
+def test_hashed_noise_is_normal_and_uncorrelated() -> None:
+    seeds = noise.frame_seeds(torch.arange(500), 4, key=1, side=0)
+    draws = noise.normal(seeds, block=2, tokens=10, experts=4)
+    assert draws.shape == (2000, 10, 4)
+    assert abs(draws.mean().item()) < 0.01
+    assert abs(draws.std().item() - 1) < 0.01
+    assert abs((draws**4).mean().item() - 3) < 0.1
+    flat = draws.flatten(1)
+    correlation = torch.corrcoef(flat.T) - torch.eye(40)
+    assert correlation.abs().max() < 0.12
+    assert abs(torch.corrcoef(torch.stack([flat[:-1].flatten(), flat[1:].flatten()]))[0, 1].item()) < 0.02
+    for other in (
+        noise.normal(seeds, block=3, tokens=10, experts=4),
+        noise.normal(noise.frame_seeds(torch.arange(500), 4, key=2, side=0), 2, 10, 4),
+        noise.normal(noise.frame_seeds(torch.arange(500), 4, key=1, side=1), 2, 10, 4),
+    ):
+        assert abs(torch.corrcoef(torch.stack([other.flatten(), draws.flatten()]))[0, 1].item()) < 0.02
+
+
+def test_rows_beyond_32_bits_get_noise_of_their_own() -> None:
+    seeds = noise.frame_seeds(torch.tensor([5, 5 + 2**32, 5 + 2**40]), 1, key=0, side=0)
+    assert seeds.unique().numel() == 3
+
+
+def test_what_cannot_hold_experts_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"has 3 blocks with an `.mlp`; backbone.experts.blocks asks for 4"):
+        Backbone(tiny.VIT.model_copy(update={"experts": ExpertsConfig(blocks=4)}), 16)
+    with pytest.raises(ValueError, match="holds no linear map"):
+        mlp_width(nn.Identity())
+    with pytest.raises(ValueError, match="top is 5"):
+        ExpertsConfig(top=5)
+    with pytest.raises(ValueError, match="not a timm model"):
+        Backbone(BackboneConfig(name="no_such_net"), 16)
+    with pytest.raises(ValueError, match=r"could not build backbone 'vit_tiny_patch16_224'.*nonsense"):
+        Backbone(tiny.VIT.model_copy(update={"options": {"nonsense": 1}}), 16)
