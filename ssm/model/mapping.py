@@ -4,8 +4,7 @@
     M2[a] = (colsum(P)[a] - P[neutral, a]) * softmax_nonneutral(log(P[:, a] + 1e-8) + D2[a])         FE -> AU
     t_E' = norm(t_E + sigmoid(g1) M1 t_A),  t_A' = norm(t_A + sigmoid(g2) M2 t_E)
 
-Neutral is never learned: its row of M1 and its column of M2 stay P. With a mask of labels in use, sums and
-softmaxes run over those; all other cells are zero. Letters: E expressions, A action units, D width.
+Neutral is never learned: its row of M1 and its column of M2 stay P. Letters: E expressions, A action units, D width.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ _LOG_FLOOR = 1e-8
 
 
 @dataclass(frozen=True)
-class InUse:
-    """Which labels take part in the maps: bool (A) and bool (E), on the model's device."""
+class Maps:
+    """Both maps as they stand, without their gates."""
 
-    aus: Tensor
-    expressions: Tensor
+    au_to_fe: Tensor  # E A
+    fe_to_au: Tensor  # A E
 
 
 class PriorMapping(nn.Module):
@@ -58,36 +57,31 @@ class PriorMapping(nn.Module):
         self.gate_au_to_fe.requires_grad_(self.learn != "fe_to_au")
         self.gate_fe_to_au.requires_grad_(self.learn != "au_to_fe")
 
-    def au_to_fe(self, in_use: InUse | None = None) -> Tensor:
+    def forward(self) -> Maps:
+        """M1 and M2."""
+        return Maps(self.au_to_fe(), self.fe_to_au())
+
+    def au_to_fe(self) -> Tensor:
         """M1 (E A)."""
-        used = self._pairs(in_use)
-        prior = self.prior.masked_fill(~used, 0.0)
         scores = (self.prior + _LOG_FLOOR).log() + self.delta_au_to_fe
-        learned = prior.sum(1, keepdim=True) * _masked_softmax(scores, used)
-        return torch.where(self.neutral[:, None], prior, learned)
+        learned = self.prior.sum(1, keepdim=True) * scores.softmax(-1)
+        return torch.where(self.neutral[:, None], self.prior, learned)
 
-    def fe_to_au(self, in_use: InUse | None = None) -> Tensor:
+    def fe_to_au(self) -> Tensor:
         """M2 (A E)."""
-        used = self._pairs(in_use).T
-        prior = self.prior.T.masked_fill(~used, 0.0)
-        free = used & ~self.neutral
-        scores = (self.prior.T + _LOG_FLOOR).log() + self.delta_fe_to_au
+        prior = self.prior.T
+        scores = (prior + _LOG_FLOOR).log() + self.delta_fe_to_au
         mass = prior.masked_fill(self.neutral, 0.0).sum(1, keepdim=True)
-        return torch.where(self.neutral, prior, mass * _masked_softmax(scores, free))
+        return torch.where(self.neutral, prior, mass * _masked_softmax(scores, ~self.neutral))
 
-    def fuse(self, t_E: Tensor, t_A: Tensor, in_use: InUse | None = None) -> tuple[Tensor, Tensor]:
+    def fuse(self, t_E: Tensor, t_A: Tensor, maps: Maps) -> tuple[Tensor, Tensor]:
         """Fused, normalised prototypes (E D) and (A D)."""
         fused_E, fused_A = t_E, t_A
         if self.learn != "fe_to_au":
-            fused_E = _normalise(t_E + self.gate_au_to_fe.sigmoid() * (self.au_to_fe(in_use) @ t_A))
+            fused_E = _normalise(t_E + self.gate_au_to_fe.sigmoid() * (maps.au_to_fe @ t_A))
         if self.learn != "au_to_fe":
-            fused_A = _normalise(t_A + self.gate_fe_to_au.sigmoid() * (self.fe_to_au(in_use) @ t_E))
+            fused_A = _normalise(t_A + self.gate_fe_to_au.sigmoid() * (maps.fe_to_au @ t_E))
         return fused_E, fused_A
-
-    def _pairs(self, in_use: InUse | None) -> Tensor:
-        if in_use is None:
-            return torch.ones_like(self.prior, dtype=torch.bool)
-        return in_use.expressions[:, None] & in_use.aus[None, :]
 
 
 def prior_matrix(config: MappingConfig, vocabulary: Vocabulary) -> Tensor:

@@ -17,7 +17,7 @@ from ssm.model import noise
 from ssm.model.backbone import Backbone
 from ssm.model.config import ModelConfig
 from ssm.model.heads import SemanticHead
-from ssm.model.mapping import InUse, PriorMapping
+from ssm.model.mapping import Maps, PriorMapping
 from ssm.model.temporal import AUSmoothing, ExpressionTime, LocalFrameAttention
 from ssm.model.text import Prototypes, TextShape, TextualPrototypes, descriptions
 from ssm.model.towers import load_tower
@@ -35,12 +35,33 @@ class SSMOutput:
     map_fe_to_au: Tensor | None = None  # A E
 
 
-@dataclass(frozen=True)
-class Folded:
-    """Fused prototypes kept for inference, and the state of the weights they were made of."""
+class Folded(nn.Module):
+    """Fused prototypes kept for inference. Buffers, so they move and are copied with the model; never in its state."""
 
-    prototypes: Prototypes
-    versions: tuple[int, ...]
+    expressions: Tensor | None
+    aus: Tensor | None
+    unfused_expressions: Tensor | None
+    unfused_aus: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("expressions", "aus", "unfused_expressions", "unfused_aus"):
+            self.register_buffer(name, None, persistent=False)
+
+    def take(self, rows: Prototypes | None) -> None:
+        """Keeps these; None forgets."""
+        unfused = None if rows is None else rows.unfused
+        self.expressions, self.aus = (None, None) if rows is None else (rows.expressions, rows.aus)
+        self.unfused_expressions = None if unfused is None else unfused.expressions
+        self.unfused_aus = None if unfused is None else unfused.aus
+
+    def rows(self) -> Prototypes | None:
+        """What is kept; None where nothing is."""
+        if self.expressions is None or self.aus is None:
+            return None
+        if self.unfused_expressions is None or self.unfused_aus is None:
+            return Prototypes(self.expressions, self.aus)
+        return Prototypes(self.expressions, self.aus, Prototypes(self.unfused_expressions, self.unfused_aus))
 
 
 class SSMNetwork(nn.Module):
@@ -60,7 +81,7 @@ class SSMNetwork(nn.Module):
         self.smoothing = AUSmoothing(len(labels.aus), config.au_time, released=released)
         self.fe_head = SemanticHead(config.width, len(labels.expressions), config.semantic_weight, config.temperature)
         self.au_head = SemanticHead(config.width, len(labels.aus), config.semantic_weight, config.temperature)
-        self._folded: Folded | None = None
+        self.folded = Folded()
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -75,12 +96,11 @@ class SSMNetwork(nn.Module):
         fe_row_ids: Tensor | None = None,
         au_row_ids: Tensor | None = None,
         noise_key: int | Tensor | None = None,
-        in_use: InUse | None = None,
     ) -> SSMOutput:
         """Clips float (B, T, 3, S, S), normalised, to logits and maps.
 
-        Row ids (int64 B) with `noise_key` make the gate noise of training a pure function of the rows;
-        `in_use` restricts the maps to some labels. ValueError for clips that do not fit the model.
+        Row ids (int64 B) with `noise_key` make the gate noise of training a pure function of the rows. ValueError for
+        clips that do not fit the model.
         """
         if fe_clips is None and au_clips is None:
             raise ValueError("neither fe_clips nor au_clips was given")
@@ -89,12 +109,13 @@ class SSMNetwork(nn.Module):
         fe_frames, au_frames = self._encode_sides(
             fe_clips, au_clips, _seeds(fe_clips, fe_row_ids, noise_key, 0), _seeds(au_clips, au_row_ids, noise_key, 1)
         )
-        prototypes = self.prototypes(in_use)
+        maps = self.maps()
+        prototypes = self.prototypes(maps)
         fe = self.read_expression(fe_frames, prototypes) if fe_frames is not None else (None, None)
         au = self.read_aus(au_frames, prototypes) if au_frames is not None else (None, None)
         # Losses reach the maps through the prototypes; by way of the output DDP would wait for gradients that a step of
         # one side does not have.
-        to_fe, to_au = (None if each is None else each.detach() for each in self.maps(in_use))
+        to_fe, to_au = (None, None) if maps is None else (maps.au_to_fe.detach(), maps.fe_to_au.detach())
         return SSMOutput(fe[0], fe[1], au[0], au[1], to_fe, to_au)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
@@ -112,85 +133,47 @@ class SSMNetwork(nn.Module):
         logits, semantic = self.au_head(self.au_time(x_BTD), rows)
         return self.smoothing(logits), semantic
 
-    def maps(self, in_use: InUse | None = None) -> tuple[Tensor | None, Tensor | None]:
+    def maps(self) -> Maps | None:
         """The maps AU->FE (E, A) and FE->AU (A, E); None without a mapping."""
-        if self.mapping is None:
-            return None, None
-        return self.mapping.au_to_fe(in_use), self.mapping.fe_to_au(in_use)
+        return None if self.mapping is None else cast(Maps, self.mapping())
 
-    def prototypes(self, in_use: InUse | None = None) -> Prototypes | None:
-        """Fused prototypes: the folded ones where there are any, else through the text tower."""
-        folded = self._valid_fold()
-        if folded is not None and in_use is None and not self.training:
+    def prototypes(self, maps: Maps | None = None) -> Prototypes | None:
+        """Fused prototypes: in evaluation the folded ones where there are any, else through the text tower.
+
+        `maps` are the present ones, where the caller has them already. None without a text side.
+        """
+        folded = None if self.training else self.folded.rows()
+        if folded is not None or self.text is None:
             return folded
-        if self.text is None:
-            return None
         raw = cast(Prototypes, self.text())
         if self.mapping is None:
             return raw
-        return Prototypes(*self.mapping.fuse(raw.expressions, raw.aus, in_use), unfused=raw)
+        return Prototypes(*self.mapping.fuse(raw.expressions, raw.aus, maps or self.mapping()), unfused=raw)
 
     @torch.no_grad()
     def fold(self) -> Self:
-        """Puts the model into evaluation mode and computes the fused prototypes once, where they are not yet."""
+        """Puts the model into evaluation mode and computes the fused prototypes once, where they are not yet.
+
+        They are kept until `train()` or `load_state_dict()`: whoever writes into a folded model's weights by another
+        way calls one of the two first.
+        """
         self.eval()
-        prototypes = self.prototypes()
-        if prototypes is not None:
-            self.take_folded(prototypes)
+        self.take_folded(self.prototypes())
         return self
 
-    def take_folded(self, prototypes: Prototypes) -> None:
+    def take_folded(self, prototypes: Prototypes | None) -> None:
         """Serves with these fused prototypes (E D and A D) until the model trains or gets other weights."""
-        want = (len(self.vocabulary.expressions), self.config.width), (len(self.vocabulary.aus), self.config.width)
-        got = tuple(prototypes.expressions.shape), tuple(prototypes.aus.shape)
-        if got != want:
-            raise ValueError(f"folded prototypes are {got}; the configuration asks for {want}")
-        self._folded = Folded(prototypes, self._text_versions())
-
-    @torch.no_grad()
-    def folded_copy(self) -> Prototypes | None:
-        """The fused prototypes of the present weights, whatever mode the model is in; None without a text side."""
-        return self._valid_fold() or self.prototypes()
-
-    def _valid_fold(self) -> Prototypes | None:
-        """The folded prototypes, unless a weight they were made of has changed since (an average swapped in)."""
-        if self._folded is None:
-            return None
-        if not torch.compiler.is_compiling() and self._folded.versions != self._text_versions():
-            return None
-        return self._folded.prototypes
-
-    def _text_versions(self) -> tuple[int, ...]:
-        """In-place changes so far of every tensor that the prototypes depend on."""
-        parts = [part for part in (self.text, self.mapping) if part is not None]
-        return tuple(0 if p.is_inference() else p._version for part in parts for p in part.parameters())
+        self.folded.take(prototypes)
 
     def train(self, mode: bool = True) -> Self:
         """As any module; going to training forgets the folded prototypes."""
         if mode:
-            self._folded = None
+            self.folded.take(None)
         return super().train(mode)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: tensors' change counters start anew there, so the fold travels without them."""
-        return {**self.__dict__, "_folded": self._valid_fold()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        rows = state["_folded"]
-        super().__setstate__({**state, "_folded": None})  # type: ignore[no-untyped-call]
-        if rows is not None:
-            self.take_folded(rows)
-
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
-        rows = self._valid_fold()
-        result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if rows is not None:
-            self.take_folded(rows.apply(fn))
-        return result
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """As any module; new weights make folded prototypes stale, so they are forgotten."""
-        self._folded = None
+        self.folded.take(None)
         return super().load_state_dict(state_dict, strict, assign)
 
     def _encode_sides(

@@ -7,7 +7,7 @@ to train or to fold and never to serve. Letters: L labels, K contexts, S longest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, pairwise
 from pathlib import Path
@@ -51,11 +51,6 @@ class Prototypes:
     expressions: Tensor
     aus: Tensor
     unfused: Prototypes | None = None  # of fused rows: what they were made of, which explanations need
-
-    def apply(self, function: Callable[[Tensor], Tensor]) -> Prototypes:
-        """The same with every tensor replaced by `function` of it."""
-        unfused = None if self.unfused is None else self.unfused.apply(function)
-        return Prototypes(function(self.expressions), function(self.aus), unfused)
 
 
 class TextualPrototypes(nn.Module):

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -104,24 +105,32 @@ def load(folder: Path, *, released_behaviour: bool | None = None) -> SSM:
     build = config.model_copy(update={"backbone": config.backbone.model_copy(update={"pretrained": False})})
     tensors = read_tensors(folder / WEIGHTS)
     model = SSM(build, text_shape=saved.text_shape)
+    check_fit(model.state_dict() | _folds(model), tensors, folder / WEIGHTS)
     folded = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_FOLDED)}
-    check_fit(model.state_dict(), tensors, folder / WEIGHTS)
     model.load_state_dict(tensors)
     model.config, model.facts = config, saved.facts
     model.eval()
     _check_fingerprints(model, saved, folder / CONFIG)
-    rows = _unpack(folded)
-    if rows is not None:
-        model.take_folded(rows)
+    model.take_folded(_unpack(folded))
     return model
 
 
 def _tensors(model: SSM) -> dict[str, Tensor]:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    folded = model.folded_copy()
+    with torch.no_grad():
+        folded = model.prototypes()
     if folded is not None:
-        tensors |= _pack(folded.apply(lambda rows: rows.detach().cpu().clone()))
+        tensors |= {name: rows.cpu().clone() for name, rows in _pack(folded).items()}
     return tensors
+
+
+def _folds(model: SSM) -> dict[str, Tensor]:
+    """Names and shapes of the folded prototypes that a saved `model` comes with."""
+    if model.text is None:
+        return {}
+    labels, width = model.vocabulary, model.config.width
+    rows = Prototypes(torch.empty(len(labels.expressions), width), torch.empty(len(labels.aus), width))
+    return _pack(rows if model.mapping is None else Prototypes(rows.expressions, rows.aus, unfused=rows))
 
 
 def _pack(rows: Prototypes, prefix: str = _FOLDED) -> dict[str, Tensor]:

@@ -1,15 +1,24 @@
-"""Typed batches: what one training or evaluation step receives, one class per task.
+"""Batches: what a step receives, one class per task, and the slices of it that go through the model.
 
-Letters: B clips, T frames, H W pixels, A action units, E expressions. Clips travel as uint8 and are
-normalised on the device (`ssm.interface.preprocessing.normalise`); labels are dense arrays beside a mask, never ragged.
+A step's gradient is a sum over slices of a sum over clips, so cutting changes nothing but rounding. Clips travel as
+uint8 and are normalised on the device (`ssm.interface.preprocessing.normalise`); labels are dense arrays beside a mask,
+never ragged. Letters: B clips, T frames, H W pixels, A action units, E expressions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import zip_longest
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from ssm.interface import Preprocessing, normalise
+from ssm.training.collective import Collective
+from ssm.training.losses import au_loss, expression_loss
+from ssm.training.mixup import draw_mix, known, mix_clips, mix_targets
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,119 @@ class AUBatch:
     def to(self, device: torch.device) -> AUBatch:
         """The same batch on `device` (copies do not block the host where the source is pinned)."""
         return AUBatch(*_move((self.clips, self.targets, self.mask, self.row_ids), device))
+
+
+@dataclass(frozen=True)
+class _Part:
+    def split(self, slices: int) -> Iterator[Self]:
+        """Cut every tensor along its rows into `slices` of nearly equal size."""
+        cut = {f.name: _cut(getattr(self, f.name), slices) for f in fields(self)}
+        for index in range(slices):
+            yield type(self)(**{name: pieces[index] for name, pieces in cut.items()})
+
+
+@dataclass(frozen=True)
+class FEPart(_Part):
+    """Expression clips with a weight each (None: all 1)."""
+
+    clips: Tensor  # uint8 B T H W 3
+    labels: Tensor  # int64 B
+    class_mask: Tensor  # bool B E, all False where the clip's pixels could not be read
+    row_ids: Tensor  # int64 B
+    weights: Tensor | None = None  # float32 B
+
+    @property
+    def count(self) -> Tensor:
+        """What the sum of losses is to be divided by, before summing over workers: clips without a class count 0."""
+        known_B = self.class_mask.any(1)
+        return known_B.sum().float() if self.weights is None else (self.weights * known_B).sum()
+
+    def inputs(self, preprocessing: Preprocessing) -> Tensor:
+        """float32 B T 3 H W."""
+        return normalise(self.clips, preprocessing)
+
+
+@dataclass(frozen=True)
+class AUPart(_Part):
+    """AU clips with the clips they are mixed with; `weights` is 0 where a target is unknown."""
+
+    clips: Tensor  # uint8 B T H W 3
+    targets: Tensor  # float32 B T A
+    weights: Tensor  # float32 B T A
+    row_ids: Tensor  # int64 B
+    partners: Tensor | None = None  # uint8 B T H W 3
+    share: float = 1.0
+
+    @property
+    def count(self) -> Tensor:
+        """What the sum of losses is to be divided by, before summing over workers."""
+        return self.weights.sum()
+
+    def inputs(self, preprocessing: Preprocessing) -> Tensor:
+        """float32 B T 3 H W, mixed."""
+        clips = normalise(self.clips, preprocessing)
+        if self.partners is None:
+            return clips
+        return mix_clips(clips, normalise(self.partners, preprocessing), self.share)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward pass; a side may be absent."""
+
+    fe: FEPart | None
+    au: AUPart | None
+
+    def inputs(self, preprocessing: Preprocessing) -> dict[str, Tensor]:
+        """The keyword arguments of the model's forward pass."""
+        inputs: dict[str, Tensor] = {}
+        for name, part in (("fe", self.fe), ("au", self.au)):
+            if part is not None:
+                inputs |= {f"{name}_clips": part.inputs(preprocessing), f"{name}_row_ids": part.row_ids}
+        return inputs
+
+    def loss_sums(self, output: Any) -> list[Tensor | None]:
+        """Weighted sums of the four losses of the model's `output`, in the order of `LOSSES`; None: not produced."""
+        fe_logits = (output.fe_logits, output.fe_semantic_logits) if self.fe else (None, None)
+        au_logits = (output.au_logits, output.au_semantic_logits) if self.au else (None, None)
+        fe_sums = [None if logits is None else self._fe_sum(logits) for logits in fe_logits]
+        au_sums = [None if logits is None else self._au_sum(logits) for logits in au_logits]
+        return [fe_sums[0], au_sums[0], fe_sums[1], au_sums[1]]
+
+    def _fe_sum(self, logits_BE: Tensor) -> Tensor:
+        assert self.fe is not None
+        return expression_loss(logits_BE, self.fe.labels, self.fe.class_mask, self.fe.weights)
+
+    def _au_sum(self, logits_BTA: Tensor) -> Tensor:
+        assert self.au is not None
+        return au_loss(logits_BTA, self.au.targets, self.au.weights)
+
+    def split(self, slices: int) -> list[MicroBatch]:
+        """`slices` micro-batches of nearly equal size."""
+        fe = self.fe.split(slices) if self.fe else ()
+        au = self.au.split(slices) if self.au else ()
+        return [MicroBatch(*pair) for pair in zip_longest(fe, au)]
+
+
+def fe_part(batch: FEBatch, weights: Tensor | None = None) -> FEPart:
+    """The expression side of a step."""
+    return FEPart(batch.clips, batch.labels, batch.class_mask, batch.row_ids, weights)
+
+
+def au_part(batch: AUBatch, alpha: float, seed: int, step: int, collective: Collective) -> AUPart:
+    """The AU side of a step; with `alpha` > 0 mixed with partners drawn from the global batch."""
+    if alpha == 0:
+        return AUPart(batch.clips, known(batch.targets, batch.mask), batch.mask.float(), batch.row_ids)
+    clips, targets, mask = (collective.gather(tensor) for tensor in (batch.clips, batch.targets, batch.mask))
+    local = len(batch.clips)
+    mix = draw_mix(local * collective.world, alpha, seed, step)
+    rows = mix.partners[collective.rank * local : (collective.rank + 1) * local].to(clips.device)
+    mixed, weights = mix_targets(batch.targets, batch.mask, targets[rows], mask[rows], mix.share)
+    return AUPart(batch.clips, mixed, weights, batch.row_ids, clips[rows], mix.share)
+
+
+def _cut(value: Tensor | float | None, slices: int) -> list[Tensor | float | None]:
+    return list(value.tensor_split(slices)) if isinstance(value, Tensor) else [value] * slices
 
 
 def _move(tensors: tuple[Tensor, ...], device: torch.device) -> list[Tensor]:

@@ -31,9 +31,9 @@ from torch.nn.utils import skip_init
 
 from ssm.interface import Preprocessing
 from ssm.model import Prototypes, SSMNetwork, frame_seeds
+from ssm.training.batch import AUPart, FEPart
 from ssm.training.collective import Collective
 from ssm.training.losses import au_loss, expression_losses
-from ssm.training.microbatch import AUPart, FEPart
 from ssm.training.optim import check_names
 
 

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 
 from ssm.interface import Preprocessing
 from ssm.model import SSMNetwork
-from ssm.training.batch import AUBatch, FEBatch
+from ssm.training.batch import AUBatch, FEBatch, MicroBatch, au_part, fe_part
 from ssm.training.collective import Collective, SingleProcess
 from ssm.training.losses import LOSSES, LossConfig, RunningMeans
 from ssm.training.mal import MALConfig, SampleWeighting, WeightingScope
-from ssm.training.microbatch import MicroBatch, au_part, fe_part
 from ssm.training.optim import (
     MovingAverage,
     OptimConfig,

@@ -168,10 +168,11 @@ def map_report(model: SSM, true: Mapping[tuple[str, int], float] | None = None) 
 
     Correlations are of the AU->FE map.
     """
-    if model.mapping is None:
+    maps = model.maps()
+    if model.mapping is None or maps is None:
         return None
     labels = model.vocabulary
-    learned, back = (np.asarray(each.detach().cpu()) for each in model.maps() if each is not None)
+    learned, back = (np.asarray(each.detach().cpu()) for each in (maps.au_to_fe, maps.fe_to_au))
     prior = np.asarray(model.mapping.prior.detach().cpu())
     report: dict[str, Any] = {
         "expressions": labels.expressions,

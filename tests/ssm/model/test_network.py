@@ -12,7 +12,7 @@ import torch
 from ssm import SSM
 from ssm.model.config import MappingConfig, ModelConfig
 from ssm.model.expert_kernels import grouped
-from ssm.model.mapping import InUse
+from ssm.training import TrainConfig, TrainStep
 
 E, A, T = len(tiny.LABELS.expressions), len(tiny.LABELS.aus), tiny.FRAMES
 
@@ -123,23 +123,28 @@ def test_folding_changes_nothing_and_needs_no_tower(monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(after.au_logits, before.au_logits)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.to(torch.float64).to(torch.float32)):
         torch.testing.assert_close(twin(clips).fe_logits, before.fe_logits)
+    assert not any("folded" in name for name in model.state_dict())
 
 
-def test_a_fold_is_forgotten_when_the_weights_change() -> None:
+@pytest.mark.parametrize("change", ["train", "load", "average"])
+def test_a_fold_is_forgotten_when_the_weights_change(change: str) -> None:
+    """By training, by loading, and by the moving average that validation swaps in."""
     clips = tiny.clips(1)
-    for change in ("train", "load", "in place"):
-        model = tiny.small_model(tiny.with_text()).fold()
-        before = model(clips).fe_logits
-        other = tiny.small_model(tiny.with_text(), seed=1)
-        if change == "train":
-            model.train()
-        if change == "load":
-            model.load_state_dict(model.state_dict() | {"text.contexts": other.text.contexts})  # type: ignore[union-attr]
-        else:
-            with torch.no_grad():
-                model.text.contexts.copy_(other.text.contexts)  # type: ignore[union-attr]
-        model.eval().to(torch.float32)
-        assert not torch.equal(model(clips).fe_logits, before)
+    model = tiny.small_model(tiny.with_text()).fold()
+    before = model(clips).fe_logits
+    other = tiny.small_model(tiny.with_text(), seed=1).text.contexts  # type: ignore[union-attr]
+    if change == "load":
+        model.load_state_dict(model.state_dict() | {"text.contexts": other})
+    else:
+        step = TrainStep(model.train(), TrainConfig(), device="cpu")
+        weights = model.text.contexts if change == "train" else step.average.state_dict()["text.contexts"]  # type: ignore[union-attr]
+        weights.data.copy_(other)
+        if change == "average":
+            with step.averaged() as averaged:
+                assert not torch.equal(averaged.fold()(clips).fe_logits, before)  # type: ignore[operator]
+            assert torch.equal(model.fold()(clips).fe_logits, before)
+            return
+    assert not torch.equal(model.eval()(clips).fe_logits, before)
 
 
 def test_the_logits_are_the_equations_of_the_method() -> None:
@@ -158,18 +163,6 @@ def test_the_logits_are_the_equations_of_the_method() -> None:
     torch.testing.assert_close(output.au_semantic_logits, 0.1 * s_A, atol=1e-4, rtol=1e-4)
     total = model.au_head.linear(local) + 0.1 * s_A
     torch.testing.assert_close(output.au_logits, model.smoothing(total), atol=1e-4, rtol=1e-4)
-
-
-def test_labels_out_of_use_do_not_reach_the_others(shared_model: SSM) -> None:
-    in_use = InUse(torch.tensor([True, True, False, True]), torch.tensor([True, False, True]))
-    part = shared_model(au_clips=tiny.clips(1), in_use=in_use)
-    assert not part.map_au_to_fe[1].any()
-    assert not part.map_fe_to_au[2].any()
-    changed = copy.deepcopy(shared_model)
-    with torch.no_grad():
-        changed.text.contexts[1] += 1  # type: ignore[union-attr, index]
-    again = changed(au_clips=tiny.clips(1), in_use=in_use)
-    torch.testing.assert_close(again.au_logits, part.au_logits)
 
 
 def test_ablations_are_configuration() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -230,9 +231,21 @@ def test_broken_and_absent_files_are_refused(folder: Path) -> None:
         SSM.from_pretrained("someone/nothing", local_files_only=True)
 
 
-def test_weights_with_nan_are_refused(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("au_head.linear.bias", lambda rows: rows * torch.nan, r"au_head\.linear\.bias holds NaN"),
+        ("folded.aus", lambda rows: rows * torch.inf, r"folded\.aus holds NaN or infinite"),
+        ("folded.unfused.aus", lambda rows: rows[:, 1:], r"folded\.unfused\.aus is \(4, \d+\); the configuration asks"),
+        ("folded.expressions", None, r"lacks folded\.expressions"),
+        ("folded.third", lambda _: torch.zeros(1), r"has folded\.third"),
+    ],
+)
+def test_weights_and_folds_that_do_not_fit_are_refused(
+    folder: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor] | None, message: str
+) -> None:
     tensors = load_file(folder / WEIGHTS)
-    tensors["au_head.linear.bias"][0] = float("nan")
-    save_file(tensors, folder / WEIGHTS)
-    with pytest.raises(ValueError, match=r"au_head\.linear\.bias holds NaN"):
+    found = tensors.pop(name, torch.zeros(0))
+    save_file(tensors if change is None else {**tensors, name: change(found).contiguous()}, folder / WEIGHTS)
+    with pytest.raises(ValueError, match=message):
         SSM.from_pretrained(folder)

@@ -9,9 +9,9 @@ import tiny_training as tiny
 import torch
 from torch import nn
 
+from ssm.training.batch import au_part, fe_part
 from ssm.training.collective import SingleProcess
 from ssm.training.mal import GlobalFeatures, MALConfig, SampleWeighting, WeightingScope, projection
-from ssm.training.microbatch import au_part, fe_part
 from ssm.training.step import TrainStep
 
 MAL = tiny.fast_with(sample_weighting="mal", mal=MALConfig(rate=1e-2))
