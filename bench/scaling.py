@@ -34,7 +34,7 @@ from ssm_platform.data.plan import Plan
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preparation import prepare, training_plan
 from ssm_platform.runs.recipes import recipe
-from ssm_platform.train.worker import initial_model, make_step, training_reader
+from ssm_platform.train.building import initial_model, make_step, training_reader
 
 Pair = tuple[FEBatch | None, AUBatch | None]
 TRAIN = Path(__file__).resolve().parents[1] / "jobs" / "train.py"

@@ -44,7 +44,7 @@ from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preflight import cpus_needed
 from ssm_platform.runs.preparation import plan_config, prepare
 from ssm_platform.runs.recipes import recipe
-from ssm_platform.train.worker import make_step, training_reader
+from ssm_platform.train.building import make_step, training_reader
 
 TARGET = 0.95
 GROWTH = 1.1  # at most, of step time and of memory, over a corpus a hundred times as large
@@ -86,7 +86,7 @@ def bare(config: RunConfig, steps: int) -> Speed:
 
 
 def on_ray(config: RunConfig, manifests: list[Manifest], steps: int) -> Speed:
-    """The loop on one Ray Train worker, fed by Ray Data as `trainer` feeds it. Needs a joined cluster."""
+    """The loop on one Ray Train worker, fed by Ray Data as `running` feeds it. Needs a joined cluster."""
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import LoggingConfig, ScalingConfig
     from ray.train.v2.api.config import RunConfig as RayRunConfig

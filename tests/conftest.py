@@ -64,7 +64,7 @@ def tiny_run(ray_cluster: None, tiny_corpora: Path, tmp_path_factory: pytest.Tem
     from ssm_platform.base.overrides import override
     from ssm_platform.evaluate.assessment import assess
     from ssm_platform.runs.recipes import tiny
-    from ssm_platform.train.trainer import train
+    from ssm_platform.train.running import train
 
     places = {f"data.corpora.{name}.root": str(tiny_corpora / name) for name in ("bp4d", "dfew")}
     config = override(tiny(), {"storage": str(tmp_path_factory.mktemp("runs")), **places})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ssm.labels.vocabulary import BP4D_AUS
 from ssm_platform.corpora import corpora, settings_of, survey
-from ssm_platform.records.manifest import Reading
+from ssm_platform.records.issues import Reading
 
 CELL = st.sampled_from(
     ["0", "1", "9", "-1", "", "x", "1.0", "7", "1e300", "nan", "inf", '"', "99999999999999999999", "½", "²"]

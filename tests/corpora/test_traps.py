@@ -9,7 +9,7 @@ import pytest
 
 from ssm.labels.vocabulary import BP4D_AUS
 from ssm_platform.corpora import CorpusRefused, read_corpus
-from ssm_platform.records.manifest import Issue, Reading
+from ssm_platform.records.issues import Issue, Reading
 
 if TYPE_CHECKING:
     Tree = Any

@@ -15,8 +15,8 @@ from ssm_platform.base.storage import open_storage
 from ssm_platform.data.order import OrderHash
 from ssm_platform.runs.preparation import prepare, training_plan
 from ssm_platform.runs.recipes import tiny
+from ssm_platform.train.building import training_reader
 from ssm_platform.train.checkpoints import Checkpoints
-from ssm_platform.train.worker import training_reader
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ import sys
 
 from ssm_platform.base.overrides import override
 from ssm_platform.runs.recipes import tiny
-from ssm_platform.train.trainer import train
+from ssm_platform.train.running import train
 
 if __name__ == "__main__":
     print(train(override(tiny(), json.loads(sys.argv[1]))))

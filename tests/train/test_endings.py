@@ -20,7 +20,8 @@ from ssm_platform.runs.recipes import tiny
 from ssm_platform.train import worker
 from ssm_platform.train.checkpoints import CheckpointError, Checkpoints
 from ssm_platform.train.endings import EndAtOnce, RunEnded, may_pass
-from ssm_platform.train.worker import Job, work
+from ssm_platform.train.place import Job
+from ssm_platform.train.worker import work
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FULL = OSError(errno.ENOSPC, "No space left on device")

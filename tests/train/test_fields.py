@@ -34,11 +34,14 @@ from ssm_platform.runs.preparation import load, prepare, total_steps, training_p
 from ssm_platform.runs.recipes import tiny
 from ssm_platform.synthetic import PRESETS, write_corpus
 from ssm_platform.train import checkpoints
+from ssm_platform.train.building import evaluation_reader, make_step, step_config, training_reader
 from ssm_platform.train.checkpoints import CheckpointError, Checkpoints
+from ssm_platform.train.opening import open_run
+from ssm_platform.train.place import Job, RunPlace
+from ssm_platform.train.running import ray_trainer, scaling
 from ssm_platform.train.tracking import Origin, Trackers
-from ssm_platform.train.trainer import open_run, ray_trainer, run_folder, scaling
 from ssm_platform.train.validation import spread
-from ssm_platform.train.worker import Job, evaluation_reader, make_step, schedule, step_config, training_reader, work
+from ssm_platform.train.worker import schedule, work
 
 Observe = Callable[[RunConfig], Any]
 
@@ -205,9 +208,9 @@ def tracked(config: RunConfig) -> Any:
 
 CORPUS = "data.corpora.bp4d"
 FIELDS: dict[str, tuple[str, Any, Observe]] = {
-    "name": ("name", "other", run_folder),
+    "name": ("name", "other", RunPlace.of),
     "seed": ("seed", 2, first_loss),
-    "storage": ("storage", "/elsewhere", run_folder),
+    "storage": ("storage", "/elsewhere", RunPlace.of),
     "protocol": ("protocol", "published", sides),
     "init_from": ("init_from", "model", first_loss),
     "epochs": ("epochs", 3, lambda config: order(override(config, {"steps": None}))),

@@ -16,7 +16,7 @@ from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preflight import PreflightError
 from ssm_platform.runs.preparation import load, prepare
 from ssm_platform.runs.recipes import tiny
-from ssm_platform.train.trainer import open_run
+from ssm_platform.train.opening import open_run
 
 
 @pytest.fixture

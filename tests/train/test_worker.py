@@ -14,15 +14,16 @@ from ssm_platform.base.overrides import override
 from ssm_platform.runs.preparation import prepare
 from ssm_platform.runs.recipes import tiny
 from ssm_platform.train import worker
-from ssm_platform.train.worker import Job, make_step
+from ssm_platform.train.building import make_step
+from ssm_platform.train.place import Job, RunPlace
 
 
 def test_scratch_is_no_other_runs() -> None:
     runs = [("s3://a/tiny", "f1"), ("s3://b/tiny", "f1"), ("s3://a/tiny", "f2")]
-    folders = [worker._local_folder(Job(tiny(), folder, mark, 1, [])) for folder, mark in [*runs, runs[0]]]
+    folders = [RunPlace.at(folder, tiny()).events(mark) for folder, mark in [*runs, runs[0]]]
     assert len(set(folders)) == 3
     assert folders[0] == folders[3], "a restart finds what it wrote"
-    assert worker._local_folder(Job(tiny(), "/runs/tiny", "f1", 1, [])) == Path("/runs/tiny")
+    assert RunPlace.at("/runs/tiny", tiny()).events("f1") == Path("/runs/tiny")
 
 
 def test_validation_clips_without_pixels_are_told_once(

@@ -8,6 +8,7 @@ Units: seconds, bytes, clips, US dollars.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,12 +82,25 @@ def supply_s(costs: Costs, fleet: Fleet) -> dict[str, float]:
     }
 
 
+class Clock:
+    """The time of a run, and what each part of it went to."""
+
+    def __init__(self, parts: Iterable[str]) -> None:
+        self.now = 0.0
+        self.spent = dict.fromkeys(parts, 0.0)
+
+    def spend(self, part: str, seconds: float) -> None:
+        """Lets `seconds` pass for `part`."""
+        self.now += seconds
+        self.spent[part] += seconds
+
+
 def simulate(costs: Costs, fleet: Fleet, steps: int = 2000, seed: int = 0) -> Prediction:
     """Play `steps` steps and say what came of it; a pure function of its arguments."""
     generator = np.random.default_rng(seed)
     batch = fleet.workers * fleet.clips_per_worker
     supply = supply_s(costs, fleet)
-    slowest_supply = max(supply, key=lambda part: supply[part])
+    narrowest = max(supply, key=lambda part: supply[part])
     work = costs.step_s + fleet.clips_per_worker * costs.compute_s
     exchange = exchange_s(costs, fleet) * (1 - fleet.overlap)
     # The slowest of n log-normal step times, drawn once per step.
@@ -94,34 +108,31 @@ def simulate(costs: Costs, fleet: Fleet, steps: int = 2000, seed: int = 0) -> Pr
     snapshot = costs.checkpoint_bytes / 5e9  # the copy to host memory; the upload runs beside the training
     hazard = fleet.lost_per_hour * fleet.workers / 3600
 
-    spent = dict.fromkeys(("compute", "stragglers", slowest_supply, "exchange", "checkpoint", "lost machines"), 0.0)
-    supplied_at = 0.0  # when the supply line has delivered the batch of this step
-    now, since_checkpoint = 0.0, 0.0
+    clock = Clock(("compute", "stragglers", narrowest, "exchange", "checkpoint", "lost machines"))
+    supplied, kept = 0.0, 0.0  # when the supply line has delivered the batch of this step; when the last checkpoint was
     for step in range(steps):
-        supplied_at = max(supplied_at, now - 2 * batch * supply[slowest_supply]) + batch * supply[slowest_supply]
-        wait = max(0.0, supplied_at - now)
-        length = wait + float(slowest[step]) + exchange
-        spent[slowest_supply] += wait
-        spent["compute"] += work
-        spent["stragglers"] += float(slowest[step]) - work
-        spent["exchange"] += exchange
+        begun = clock.now
+        supplied = max(supplied, begun - 2 * batch * supply[narrowest]) + batch * supply[narrowest]
+        clock.spend(narrowest, max(0.0, supplied - begun))
+        clock.spend("compute", work)
+        clock.spend("stragglers", float(slowest[step]) - work)
+        clock.spend("exchange", exchange)
         if (step + 1) % fleet.checkpoint_every == 0:
-            length += snapshot
-            spent["checkpoint"] += snapshot
-            since_checkpoint = 0.0
-        since_checkpoint += length
-        if generator.random() < -np.expm1(-hazard * length):
-            lost = since_checkpoint + fleet.restart_s
-            spent["lost machines"] += lost
-            length += lost
-            since_checkpoint = 0.0
-        now += length
-    shares = {part: seconds / now for part, seconds in spent.items()}
-    dollars = (fleet.workers * fleet.worker_price + fleet.decode_cores * fleet.core_price) * now / 3600
+            clock.spend("checkpoint", snapshot)
+            kept = clock.now
+        if generator.random() < -np.expm1(-hazard * (clock.now - begun)):
+            clock.spend("lost machines", clock.now - kept + fleet.restart_s)
+            kept = clock.now
+    return _prediction(clock, fleet, steps * batch)
+
+
+def _prediction(clock: Clock, fleet: Fleet, clips: int) -> Prediction:
+    shares = {part: seconds / clock.now for part, seconds in clock.spent.items()}
+    dollars = (fleet.workers * fleet.worker_price + fleet.decode_cores * fleet.core_price) * clock.now / 3600
     waits = {part: share for part, share in shares.items() if part != "compute"}
     return Prediction(
-        clips_per_s=steps * batch / now,
-        dollars_per_million_clips=dollars / (steps * batch) * 1e6,
+        clips_per_s=clips / clock.now,
+        dollars_per_million_clips=dollars / clips * 1e6,
         efficiency=shares["compute"],
         shares=shares,
         bottleneck="compute" if shares["compute"] >= 0.5 else max(waits, key=lambda part: waits[part]),

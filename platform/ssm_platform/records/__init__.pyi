@@ -1,10 +1,10 @@
 from .clip_names import part_name as part_name
 from .clip_names import sequence_of as sequence_of
+from .issues import Issue as Issue
+from .issues import Reading as Reading
+from .issues import Severity as Severity
 from .manifest import UNKNOWN as UNKNOWN
-from .manifest import Issue as Issue
 from .manifest import Kind as Kind
 from .manifest import Manifest as Manifest
-from .manifest import Reading as Reading
 from .manifest import Record as Record
-from .manifest import Severity as Severity
 from .manifest import Task as Task

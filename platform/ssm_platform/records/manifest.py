@@ -2,8 +2,7 @@
 
 A `Record` is one contiguous run of frames of one clip with its labels; a `Manifest` is all records of one corpus, held
 as Arrow columns (a million records are a few buffers, not a million objects), stored as one Parquet file whose schema
-metadata names corpus, task, root and label columns. An `Issue` is one line of a reader's report; a `Reading` is a
-manifest with its issues. Knows nothing of owners' layouts, pixels, Ray or training.
+metadata names corpus, task, root and label columns. Knows nothing of owners' layouts, pixels, Ray or training.
 
     manifest = Manifest.build(root, "bp4d", "au", Vocabulary(aus=BP4D_AUS), records)   # any iterable of Record, checked
     manifest.write(path); manifest = Manifest.read(path, root=None)                  # root=... where the data moved
@@ -21,9 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -41,9 +39,7 @@ from ssm_platform.records.columns import flat_list, logical_bytes, view
 
 Task = Literal["au", "fe"]
 Kind = Literal["video", "frames", "shard"]
-Severity = Literal["note", "problem", "leak"]
 TASKS: tuple[Task, ...] = ("au", "fe")
-SEVERITIES: tuple[Severity, ...] = ("leak", "problem", "note")
 KINDS: tuple[Kind, ...] = ("video", "frames", "shard")
 
 UNKNOWN = -1
@@ -87,62 +83,6 @@ class Record:
     expression: str | None = None  # the clip's class, by name
     au_labels: npt.NDArray[np.int8] | None = None  # (L, A): 1 active, 0 not, -1 unknown; columns are the manifest's AUs
     aus: tuple[int, ...] = ()  # AU numbers of the columns; filled in by the manifest
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """One line of a report: where (path below the root, line counted from 1), what was found, which rule it breaks.
-
-    ``count`` is how many label rows the line stands for. A "problem" loses rows and counts towards the ceiling, a
-    "leak" refuses the corpus unless allowed, a "note" (a missing code, a class outside our vocabulary) costs nothing.
-    """
-
-    path: str
-    line: int | None
-    value: str
-    rule: str
-    count: int = 1
-    severity: Severity = "problem"
-
-    @property
-    def where(self) -> str:
-        """``path:line``, or the path alone."""
-        return self.path if self.line is None else f"{self.path}:{self.line}"
-
-    def __str__(self) -> str:
-        times = f" (x{self.count})" if self.count > 1 else ""
-        return f"{self.where}: {self.value!r}: {self.rule}{times}"
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What reading a corpus gave: the usable records, every issue, and how many label rows were seen in all."""
-
-    manifest: Manifest
-    issues: list[Issue] = field(default_factory=list)
-    rows: int = 0  # label rows in the owner's files: frames of AU corpora, clips of FE corpora
-
-    @property
-    def lost(self) -> int:
-        """Label rows that problems made unusable."""
-        return sum(issue.count for issue in self.issues if issue.severity == "problem")
-
-    def summary(self) -> list[str]:
-        """One line per severity and rule, worst first: how often, and where it was met first."""
-        totals: Counter[tuple[Severity, str]] = Counter()
-        firsts: dict[tuple[Severity, str], Issue] = {}
-        for issue in self.issues:
-            totals[issue.severity, issue.rule] += issue.count
-            firsts.setdefault((issue.severity, issue.rule), issue)
-        ranked = sorted(totals, key=lambda key: (SEVERITIES.index(key[0]), -totals[key]))
-        return [
-            f"{key[0]} x{totals[key]}: {key[1]} (first: {firsts[key].where}: {firsts[key].value!r})" for key in ranked
-        ]
-
-    @property
-    def leaks(self) -> list[Issue]:
-        """Issues that say the same subject or clip is on both sides of a split."""
-        return [issue for issue in self.issues if issue.severity == "leak"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 from .checkpoints import Checkpoints as Checkpoints
-from .trainer import TrainingFailed as TrainingFailed
-from .trainer import TrainingResult as TrainingResult
-from .trainer import complete as complete
-from .trainer import open_run as open_run
-from .trainer import upload_model as upload_model
+from .finishing import TrainingFailed as TrainingFailed
+from .finishing import TrainingResult as TrainingResult
+from .finishing import upload_model as upload_model
+from .opening import open_run as open_run
+from .running import complete as complete
+from .running import train as train

@@ -6,56 +6,26 @@ ties them to Ray Train's context (rank, device, stream, report) and to `torch.di
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from ssm import SSM
-from ssm.training import Collective, ProcessGroup, SingleProcess, TrainConfig, TrainStep, take_over
-from ssm_platform.base import Storage, StorageSettings, open_storage, text_key
-from ssm_platform.data import STREAM, ClipConfig, ClipReader, Quarantine, Rows, batches, evaluation_rows, to_batches
-from ssm_platform.records import Manifest
-from ssm_platform.runs import RunConfig
+from ssm.training import Collective, ProcessGroup, SingleProcess, TrainStep
+from ssm_platform.data import STREAM, Quarantine, Rows, batches, evaluation_rows, to_batches
+from ssm_platform.train.building import evaluation_reader, make_step
 from ssm_platform.train.checkpoints import CheckpointError, Checkpoints, Writer
 from ssm_platform.train.endings import RunEnded, may_pass
 from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
+from ssm_platform.train.place import Job
 from ssm_platform.train.progress import Reporter
 from ssm_platform.train.tracking import Origin, Trackers
 from ssm_platform.train.validation import Validation, spread
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the driver hands to every worker."""
-
-    config: RunConfig
-    folder: str  # of the run, absolute or an s3:// prefix
-    fingerprint: str  # of mathematics and data together
-    total: int  # steps
-    validation: Sequence[Manifest]
-    board: Any = None  # the progress bar's actor
-
-
-def run_storage(config: RunConfig, folder: str) -> Storage:
-    """The storage of the run in `folder`, as patient as the run is to be."""
-    return open_storage(folder, StorageSettings(deadline_s=config.checkpoint.deadline))
-
-
-def run_checkpoints(config: RunConfig, folder: str) -> Checkpoints:
-    """The checkpoints of the run in `folder`."""
-    return Checkpoints(run_storage(config, folder), config.checkpoint.keep, config.checkpoint.deadline)
 
 
 def work(job: Job) -> None:
@@ -78,7 +48,7 @@ def _work(job: Job) -> None:
     context = ray.train.get_context()
     collective: Collective = ProcessGroup() if context.get_world_size() > 1 else SingleProcess()
     step = make_step(config, get_device(), collective)
-    checkpoints = run_checkpoints(config, job.folder)
+    checkpoints = job.place.checkpoints
     loop = Loop(step, schedule(job), Position(), validation(job, step), Outlets())
     _resume(loop, checkpoints, job.fingerprint)
     stream = batches(
@@ -87,65 +57,6 @@ def _work(job: Job) -> None:
         config.data.prefetch_batches,
     )
     _run(loop, job, checkpoints, _typed(stream))
-
-
-def make_step(config: RunConfig, device: torch.device, collective: Collective) -> TrainStep:
-    """Model and training step of a run; wrapped in DDP where there are peers."""
-    return TrainStep(
-        initial_model(config),
-        step_config(config),
-        device=device,
-        wrap=_distributed if collective.world > 1 else lambda module: module,
-        collective=collective,
-        preprocessing=config.preprocessing,
-    )
-
-
-def initial_model(config: RunConfig) -> SSM:
-    """The model a run starts with: drawn from its seed, then overlaid with the weights of `init_from`."""
-    torch.manual_seed(config.seed)
-    model = SSM(config.model)
-    if config.init_from is not None:
-        taken = take_over(model, Path(config.init_from))
-        LOG.info("%d tensors taken over from %s", len(taken), config.init_from)
-    return model
-
-
-def step_config(config: RunConfig) -> TrainConfig:
-    """`config.train` with its seed mixed with the run's."""
-    seed = text_key(f"{config.seed}/{config.train.seed}") % 2**31
-    return config.train.model_copy(update={"seed": seed})
-
-
-def training_reader(config: RunConfig, manifests: Sequence[Manifest]) -> ClipReader:
-    """Reads training rows: random frames, one random warp per clip."""
-    augmentations = tuple(config.corpus(manifest.corpus).augmentation for manifest in manifests)
-    return ClipReader(manifests, config.model.vocabulary, _clip_config(config, augmentation=augmentations))
-
-
-def evaluation_reader(config: RunConfig, manifests: Sequence[Manifest]) -> ClipReader:
-    """Reads evaluation rows: nothing random."""
-    return ClipReader(manifests, config.model.vocabulary, _clip_config(config, augmentation=None))
-
-
-def _clip_config(config: RunConfig, augmentation: Any) -> ClipConfig:
-    return ClipConfig(
-        frames=config.model.frames,
-        preprocessing=config.preprocessing,
-        augmentation=augmentation,
-        decoder=config.data.decoder,
-    )
-
-
-def _distributed(model: nn.Module) -> nn.Module:
-    """DDP that looks for unused parameters: a step may leave a head out, and then DDP keeps its buckets as they are.
-
-    Rebuilt after the first step, as is its habit, they would sum in another order, and a resumed run round differently.
-    """
-    device = next(model.parameters()).device
-    return nn.parallel.DistributedDataParallel(
-        model, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=True
-    )
 
 
 def schedule(job: Job) -> Schedule:
@@ -220,7 +131,9 @@ def _run(loop: Loop, job: Job, checkpoints: Checkpoints, stream: Iterator[Batch]
         loop.outlets = Outlets(report=ray.train.report)
         loop.run(stream)
         return
-    trackers = Trackers.of(job.config, _local_folder(job), loop.position.done, Origin(job.folder, job.fingerprint))
+    trackers = Trackers.of(
+        job.config, job.place.events(job.fingerprint), loop.position.done, Origin(job.folder, job.fingerprint)
+    )
     writer = Writer(checkpoints, job.fingerprint)
     loop.outlets = Outlets(trackers.log, writer.submit, Reporter(job.board), ray.train.report)
     with ExitStack() as ending:  # the last one first
@@ -230,20 +143,9 @@ def _run(loop: Loop, job: Job, checkpoints: Checkpoints, stream: Iterator[Batch]
         loop.run(stream)
 
 
-def _local_folder(job: Job) -> Path:
-    """Where this process may write event files: the run's folder, or a local one where that is an object store.
-
-    The same one after a restart on this machine, and no other run's or user's: what lies there is uploaded whole.
-    """
-    if "://" not in job.folder:
-        return Path(job.folder)
-    digest = hashlib.sha256(f"{job.folder}/{job.fingerprint}".encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"ssm-{os.getuid()}" / digest
-
-
 def _upload_events(job: Job) -> None:
     """TensorBoard writes to local folders only: event files of a run in an object store are copied there at the end."""
-    if "://" in job.folder:
-        folder, storage = _local_folder(job), run_storage(job.config, job.folder)
+    if job.place.remote:
+        folder, storage = job.place.events(job.fingerprint), job.place.storage
         for file in sorted(folder.glob("tensorboard/*")):
             storage.write(f"tensorboard/{file.name}", file.read_bytes())

@@ -1,0 +1,14 @@
+from .budget import check_batches as check_batches
+from .budget import check_cluster as check_cluster
+from .budget import cpus_needed as cpus_needed
+from .checks import check_config as check_config
+from .checks import check_opened as check_opened
+from .checks import check_unopened as check_unopened
+from .data import check_data as check_data
+from .data import check_sources as check_sources
+from .places import check_shadowing as check_shadowing
+from .places import check_storage as check_storage
+from .places import check_tracking as check_tracking
+from .refusals import PreflightError as PreflightError
+from .refusals import Refusal as Refusal
+from .refusals import require as require

@@ -1,0 +1,112 @@
+"""Workers, CPUs and GPUs: what a run declares to Ray, and whether batches and the cluster hold it."""
+
+from __future__ import annotations
+
+import math
+
+from ssm_platform.cluster import ClusterSize
+from ssm_platform.runs.config import RunConfig
+from ssm_platform.runs.preflight.refusals import Refusal
+
+
+def cpus_needed(config: RunConfig) -> float:
+    """CPUs the run declares to Ray at most: all its workers, the decode processes and one for Ray Data's reading.
+
+    Ray Train takes as many workers as fit, up to the maximum, and asks before Ray Data does.
+    """
+    return _cpus_with(config, config.scale.bounds[1])
+
+
+def _cpus_with(config: RunConfig, workers: int) -> float:
+    data = config.data
+    return workers * config.scale.cpus_per_worker + data.decode_workers * data.decode_cpus + 1
+
+
+def check_batches(config: RunConfig) -> list[Refusal]:
+    """Batches that the workers cannot share, or cut into as many micro-batches as they are to accumulate."""
+    return [*_check_shares(config), *_check_accumulation(config)]
+
+
+def check_cluster(config: RunConfig, size: ClusterSize) -> list[Refusal]:
+    """Whether the cluster can hold the workers beside Ray Data; an impossible budget would wait for ever.
+
+    Ray Train grows to every worker that fits, whatever that leaves: so what counts is how many it would take here.
+    """
+    low, high = config.scale.bounds
+    fitting = size.room(config.scale.cpus_per_worker, float(config.scale.gpu))
+    budget = _check_budget(config, size, workers=max(low, min(high, fitting)))
+    return [*budget, *_check_gpus(config, size), *(_check_nodes(config, size, fitting) if not budget else [])]
+
+
+def _check_shares(config: RunConfig) -> list[Refusal]:
+    low, high = config.scale.bounds
+    data = config.data
+    unit = math.gcd(data.fe_batch, data.au_batch)
+    wrong = [count for count in range(low, high + 1) if unit % count]
+    if not wrong:
+        return []
+    fitting = [count for count in range(1, unit + 1) if unit % count == 0]
+    why = (
+        f"{', '.join(map(str, wrong))} workers cannot share data.fe_batch={data.fe_batch} and "
+        f"data.au_batch={data.au_batch} evenly; possible counts: {', '.join(map(str, fitting))}"
+    )
+    return [Refusal("scale.workers", why)]
+
+
+def _check_accumulation(config: RunConfig) -> list[Refusal]:
+    """Each worker cuts its share of either batch into that many micro-batches of at least a clip."""
+    workers, wanted = config.scale.bounds[1], config.train.accumulation
+    shares = {
+        setting: batch // workers
+        for setting, batch in (("data.fe_batch", config.data.fe_batch), ("data.au_batch", config.data.au_batch))
+        if batch
+    }
+    return [
+        Refusal(
+            "train.accumulation",
+            f"is {wanted}, but a worker's share of {setting} is {share} clips ({workers} workers): lower it, or raise "
+            f"the batch",
+        )
+        for setting, share in shares.items()
+        if share < wanted
+    ]
+
+
+def _check_budget(config: RunConfig, size: ClusterSize, workers: int) -> list[Refusal]:
+    scale, data = config.scale, config.data
+    if (needed := _cpus_with(config, workers)) <= size.cpus:
+        return []
+    why = (
+        f"{workers} x {scale.cpus_per_worker:g} CPUs for workers + {data.decode_workers} x {data.decode_cpus:g} for "
+        f"decoding + 1 for reading = {needed:g}, but the cluster declares {size.cpus:g}; Ray Data would get no CPU "
+        f"and the run would hang"
+    )
+    possible = int((size.cpus - _cpus_with(config, 0)) // scale.cpus_per_worker)
+    if workers > scale.bounds[0] <= possible:
+        why += f": at most {possible} workers leave it enough"
+    return [Refusal("scale.workers, scale.cpus_per_worker, data.decode_workers or data.decode_cpus", why)]
+
+
+def _check_gpus(config: RunConfig, size: ClusterSize) -> list[Refusal]:
+    low = config.scale.bounds[0]
+    if not config.scale.gpu or low <= size.gpus:
+        return []
+    return [Refusal("scale.gpu", f"{low} workers want a GPU each, the cluster has {size.gpus:g}")]
+
+
+def _check_nodes(config: RunConfig, size: ClusterSize, fitting: int) -> list[Refusal]:
+    """What fits into the cluster as a whole may still fit on no node."""
+    scale = config.scale
+    refusals = [
+        Refusal(setting, f"is {cpus:g}, but no node declares more than {size.largest:g} CPUs")
+        for setting, cpus in (
+            ("scale.cpus_per_worker", scale.cpus_per_worker),
+            ("data.decode_cpus", config.data.decode_cpus),
+        )
+        if cpus > size.largest
+    ]
+    if not refusals and fitting < scale.bounds[0] and (not scale.gpu or scale.bounds[0] <= size.gpus):
+        what = f"{scale.cpus_per_worker:g} CPUs{' and a GPU' if scale.gpu else ''}"
+        why = f"{scale.bounds[0]} workers of {what} each, but only {fitting} fit, each on one node"
+        refusals.append(Refusal("scale.workers or scale.cpus_per_worker", why))
+    return refusals

@@ -1,0 +1,92 @@
+"""From a run's config to what trains: its model, its training step and the readers of its clips. The one place that
+builds them, for the driver's checks, for workers and for benches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssm import SSM
+from ssm.training import Collective, TrainConfig, TrainStep, take_over
+from ssm_platform.base import text_key
+from ssm_platform.data import ClipConfig, ClipReader
+from ssm_platform.records import Manifest
+from ssm_platform.runs import RunConfig, preflight
+
+LOG = logging.getLogger(__name__)
+
+
+def initial_model(config: RunConfig) -> SSM:
+    """The model a run starts with: drawn from its seed, then overlaid with the weights of `init_from`."""
+    torch.manual_seed(config.seed)
+    model = SSM(config.model)
+    if config.init_from is not None:
+        taken = take_over(model, Path(config.init_from))
+        LOG.info("%d tensors taken over from %s", len(taken), config.init_from)
+    return model
+
+
+def trained_weights(config: RunConfig) -> int:
+    """Trained weights of the model; building it shows missing weights and impossible settings before Ray starts."""
+    try:
+        model = initial_model(config)
+    except (ValueError, OSError) as error:
+        raise preflight.PreflightError(
+            [preflight.Refusal("model or init_from", f"cannot be built: {error}")]
+        ) from error
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def make_step(config: RunConfig, device: torch.device, collective: Collective) -> TrainStep:
+    """Model and training step of a run; wrapped in DDP where there are peers."""
+    return TrainStep(
+        initial_model(config),
+        step_config(config),
+        device=device,
+        wrap=_distributed if collective.world > 1 else lambda module: module,
+        collective=collective,
+        preprocessing=config.preprocessing,
+    )
+
+
+def step_config(config: RunConfig) -> TrainConfig:
+    """`config.train` with its seed mixed with the run's."""
+    seed = text_key(f"{config.seed}/{config.train.seed}") % 2**31
+    return config.train.model_copy(update={"seed": seed})
+
+
+def training_reader(config: RunConfig, manifests: Sequence[Manifest]) -> ClipReader:
+    """Reads training rows: random frames, one random warp per clip."""
+    augmentations = tuple(config.corpus(manifest.corpus).augmentation for manifest in manifests)
+    return ClipReader(manifests, config.model.vocabulary, _clip_config(config, augmentation=augmentations))
+
+
+def evaluation_reader(config: RunConfig, manifests: Sequence[Manifest]) -> ClipReader:
+    """Reads evaluation rows: nothing random."""
+    return ClipReader(manifests, config.model.vocabulary, _clip_config(config, augmentation=None))
+
+
+def _clip_config(config: RunConfig, augmentation: Any) -> ClipConfig:
+    return ClipConfig(
+        frames=config.model.frames,
+        preprocessing=config.preprocessing,
+        augmentation=augmentation,
+        decoder=config.data.decoder,
+    )
+
+
+def _distributed(model: nn.Module) -> nn.Module:
+    """DDP that looks for unused parameters: a step may leave a head out, and then DDP keeps its buckets as they are.
+
+    Rebuilt after the first step, as is its habit, they would sum in another order, and a resumed run round differently.
+    """
+    device = next(model.parameters()).device
+    return nn.parallel.DistributedDataParallel(
+        model, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=True
+    )

@@ -1,0 +1,88 @@
+"""Opening a run: everything that can be known before Ray starts, and the claim on the run's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssm.saved import WEIGHTS
+from ssm_platform.data import Plan
+from ssm_platform.runs import Prepared, RunConfig, preflight, prepare, total_steps, training_plan
+from ssm_platform.train.building import trained_weights
+from ssm_platform.train.checkpoints import CheckpointError
+from ssm_platform.train.place import Job, RunPlace
+
+RUN_FILE = "run.json"
+"""What a run is: its config, mathematics and data fingerprints."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that may start: its data, its plan, its place."""
+
+    job: Job
+    prepared: Prepared
+    plan: Plan
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step's checkpoint is complete."""
+        newest = self.job.place.checkpoints.newest()
+        return newest is not None and newest.step >= self.job.total
+
+
+def open_run(config: RunConfig) -> Run:
+    """Everything that can be known before Ray starts; writes synthetic corpora and claims the run's folder."""
+    config = config.anchored(Path.cwd())
+    preflight.require(preflight.check_unopened(config))
+    prepared = prepare(config)
+    preflight.require(preflight.check_opened(config, prepared.splits, trained_weights(config)))
+    plan = training_plan(config, prepared)
+    folder = RunPlace.of(config).folder
+    job = Job(config, folder, _fingerprint(config, plan), total_steps(config, plan), prepared.validation)
+    run = Run(job, prepared, plan)
+    _claim(run)
+    return run
+
+
+def _fingerprint(config: RunConfig, plan: Plan) -> str:
+    """What decides the numbers of a run: mathematics, data, and the weights it starts from."""
+    start = "".join(_start(config).values())
+    return hashlib.sha256(f"{config.fingerprint()}/{plan.fingerprint}{start}".encode()).hexdigest()
+
+
+def _start(config: RunConfig) -> dict[str, str]:
+    """The digest of the weights of `init_from`; nothing where the run starts from its seed."""
+    if config.init_from is None:
+        return {}
+    return {"init_from": hashlib.sha256((Path(config.init_from) / WEIGHTS).read_bytes()).hexdigest()}
+
+
+def _claim(run: Run) -> None:
+    """Writes the run's `run.json`; refuses the folder of a run with other mathematics or data, naming what differs."""
+    job, storage = run.job, run.job.place.storage
+    mine: dict[str, Any] = {
+        "fingerprint": job.fingerprint,
+        "steps": job.total,
+        "mathematics": job.config.mathematics(),
+        "data": {**run.prepared.fingerprints, **_start(job.config)},
+        "config": job.config.model_dump(mode="json"),
+    }
+    newest = job.place.checkpoints.newest()
+    if newest is not None and newest.fingerprint != job.fingerprint:
+        theirs = json.loads(storage.read(RUN_FILE))
+        differing = _differences({**theirs["mathematics"], **theirs["data"]}, {**mine["mathematics"], **mine["data"]})
+        raise CheckpointError(
+            f"{job.folder} holds a run with other settings or data ({'; '.join(differing) or 'another plan'}): "
+            f"choose another name, or delete the folder"
+        )
+    storage.write(RUN_FILE, json.dumps(mine, indent=1).encode())
+
+
+def _differences(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
+    names = sorted({*theirs, *mine})
+    changed = [name for name in names if theirs.get(name) != mine.get(name)]
+    return [f"{name}: {theirs.get(name)} there, {mine.get(name)} here" for name in changed]
