@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from ssm import SSM
 from ssm.interface.rules import DecisionRule, fit_rule
 from ssm.metrics import AUPredictions, AUTable, ExpressionPredictions, ExpressionTable
+from ssm_platform.evaluate.maps import map_report
+from ssm_platform.evaluate.noise import noise_floor
 from ssm_platform.evaluate.prediction_files import from_parquet, to_parquet
-from ssm_platform.evaluate.scores import Provenance
-from ssm_platform.evaluate.scoring import describe, evaluate, fit, map_report, noise_floor
+from ssm_platform.evaluate.results import Provenance
+from ssm_platform.evaluate.rules import describe, fit
+from ssm_platform.evaluate.scoring import evaluate
 from ssm_platform.runs.recipes import tiny
 
 PROVENANCE = Provenance(

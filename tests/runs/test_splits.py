@@ -9,7 +9,7 @@ import pytest
 
 from ssm.labels.vocabulary import Vocabulary
 from ssm_platform.base.overrides import override
-from ssm_platform.evaluate.scores import Protocol
+from ssm_platform.evaluate.results import Protocol
 from ssm_platform.records.manifest import Manifest, Record
 from ssm_platform.runs.config import CorpusConfig
 from ssm_platform.runs.preparation import prepare

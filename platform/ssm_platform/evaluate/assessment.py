@@ -27,11 +27,13 @@ from ssm.metrics import AUTable, ExpressionTable
 from ssm_platform.base import Storage, describe_machine, open_storage, override
 from ssm_platform.cluster import joined
 from ssm_platform.data import ClipConfig, keep_pace, segment_indices
+from ssm_platform.evaluate.maps import map_report
 from ssm_platform.evaluate.page import Thumbnail, render
 from ssm_platform.evaluate.prediction_files import to_parquet
-from ssm_platform.evaluate.predictions import Pool, predict
-from ssm_platform.evaluate.scores import Evaluation, Provenance
-from ssm_platform.evaluate.scoring import Tables, describe, evaluate, map_report
+from ssm_platform.evaluate.predictions import Pool, Tables, predict
+from ssm_platform.evaluate.results import Evaluation, Provenance
+from ssm_platform.evaluate.rules import describe
+from ssm_platform.evaluate.scoring import evaluate
 from ssm_platform.media import open_frames
 from ssm_platform.models import Registry
 from ssm_platform.records import Manifest, Record

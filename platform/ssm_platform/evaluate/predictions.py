@@ -8,7 +8,7 @@ without pixels is left out and named; past a ceiling the job refuses. Letters: T
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +35,8 @@ from ssm_platform.records import Manifest, sequence_of
 LOG = logging.getLogger(__name__)
 
 Table = AUTable | ExpressionTable
+Tables = Mapping[str, Table]
+"""Predictions of one side by corpus."""
 Floats = NDArray[np.float32]
 
 _SHARE = 8  # clips decoded and scored together
