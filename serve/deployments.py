@@ -9,15 +9,11 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from serve.backend import HandleBackend, ModelCalls
-from serve.exporter import node_metrics
 from serve.http import create_app
-from serve.metrics import IngressMetrics
-from serve.model import Inference, Served
+from serve.intake import Spool
+from serve.observe import IngressMetrics, node_metrics
+from serve.replicas import HandleBackend, Inference, ModelCalls, Said, Served, Upload, VideoAnalysis, at_hand
 from serve.settings import Settings
-from serve.spool import Spool
-from serve.transfer import Upload, at_hand
-from serve.video import Said, VideoAnalysis
 from ssm_platform.read import Faces
 
 _DRAIN_LOOP_S = 0.5

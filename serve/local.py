@@ -14,11 +14,10 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from serve.http import create_app
-from serve.metrics import IngressMetrics
-from serve.model import Inference, Reading, Served
+from serve.intake import Spool
+from serve.observe import IngressMetrics
+from serve.replicas import Inference, Reading, Said, Served, VideoAnalysis
 from serve.settings import Settings
-from serve.spool import Spool
-from serve.video import Said, VideoAnalysis
 from ssm_platform.read import Faces
 
 

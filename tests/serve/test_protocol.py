@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from serve.protocol import DATATYPES, InferenceRequest, ProtocolError, decode, encode
+from serve.protocol.codec import decode, encode
+from serve.protocol.messages import DATATYPES, InferenceRequest, ProtocolError
 from ssm_platform.read.model_reader import ModelReader
 
 FRAMES, SIZE = 8, 32  # of the tiny model

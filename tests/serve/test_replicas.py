@@ -19,15 +19,15 @@ from ray.serve.exceptions import BackPressureError
 from starlette.testclient import TestClient
 
 from serve.app import build
-from serve.backend import HandleBackend
-from serve.batching import Batcher
 from serve.errors import Refusal
-from serve.http import create_app
-from serve.metrics import IngressMetrics
-from serve.model import Inference
+from serve.http.app import create_app
+from serve.intake.spool import Spool
+from serve.observe.metrics import IngressMetrics
+from serve.replicas.backend import HandleBackend
+from serve.replicas.batching import Batcher
+from serve.replicas.model import Inference
+from serve.replicas.video import Start, VideoAnalysis
 from serve.settings import Scaling, Settings
-from serve.spool import Spool
-from serve.video import Start, VideoAnalysis
 from ssm_platform.models.registry import Registry
 from ssm_platform.read.windows import ClipAnswers, Row, Window
 
@@ -255,7 +255,7 @@ def analysed(run: Run, model_folder: Path, video: Path, troubles: list[Exception
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "serve.transfer.Upload.here", classmethod(lambda cls, paths: cls("here", tuple(map(str, paths))))
+        "serve.replicas.transfer.Upload.here", classmethod(lambda cls, paths: cls("here", tuple(map(str, paths))))
     )
 
 

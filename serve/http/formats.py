@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from serve.errors import Refusal
-from serve.video import Start
+from serve.replicas import Start
 from ssm.labels import ACTION_UNITS
 from ssm_platform.models import ModelDescription
 from ssm_platform.read import Row, Window, columns, csv_lines, record

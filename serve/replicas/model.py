@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.batching import Batcher
 from serve.errors import Refusal
-from serve.metrics import ModelMetrics
+from serve.observe import ModelMetrics
+from serve.replicas.batching import Batcher
 from serve.settings import Settings
 from ssm_platform.models import ModelDescription, locate
 from ssm_platform.read import ClipAnswers

@@ -18,9 +18,9 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from serve.errors import Refusal, busy
-from serve.model import Reading, Served
-from serve.transfer import Upload
-from serve.video import Said, Start
+from serve.replicas.model import Reading, Served
+from serve.replicas.transfer import Upload
+from serve.replicas.video import Said, Start
 from ssm_platform.read import Faces, Row, Window
 
 Result = TypeVar("Result")

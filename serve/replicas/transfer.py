@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from serve.spool import Spool
+from serve.intake import Spool
 
 _PIECE = 4 * 2**20
 _PIECES_AHEAD = 4

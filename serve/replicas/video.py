@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.errors import Refusal
-from serve.metrics import VideoMetrics
-from serve.model import Reading, Served
+from serve.observe import VideoMetrics
+from serve.replicas.model import Reading, Served
 from serve.settings import Settings
 from ssm_platform.media import InputInfo, InputLimits, TooLarge, inspect
 from ssm_platform.read import (

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from serve.formats import CSV, JSON, LINES
+from serve.http.formats import CSV, JSON, LINES
 from serve.protocol import InferenceRequest
 
 

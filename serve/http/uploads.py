@@ -1,0 +1,127 @@
+"""Routes of uploads: a video or pictures in, and the answer as it is formed, whole or as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from serve.errors import Refusal
+from serve.http import formats, schemas
+from serve.http.deadline import until
+from serve.intake import Spool, read_files
+from serve.observe import IngressMetrics
+from serve.replicas import Backend, Said, Start
+from serve.settings import Settings
+from ssm_platform.read import Faces, Row, Window, csv_header
+
+
+def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool: Spool) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["video"])
+
+    @router.get("/model", response_model=schemas.Model, responses=schemas.problems(503))
+    async def model() -> dict[str, Any]:
+        """The model that is served: its labels and its rule."""
+        return formats.model_facts(settings.name, (await backend.describe()).description)
+
+    @router.post(
+        "/predict",
+        responses={200: schemas.ANSWER, **schemas.problems(400, 406, 408, 413, 415, 422, 503, 504)},
+        openapi_extra=schemas.UPLOAD,
+    )
+    async def predict(
+        request: Request,
+        faces: Annotated[Faces, Query(description="all faces, or the main person")] = settings.faces,
+    ) -> Response:
+        """Read a video, or pictures: AUs and expressions per face and frame, as JSON, lines of JSON or CSV."""
+        kind = formats.negotiate(request.headers.get("accept"))
+        deadline = asyncio.get_running_loop().time() + settings.limits.request_s
+        async with AsyncExitStack() as stack:
+            folder = stack.enter_context(spool.request())
+            with metrics.stage("upload"):
+                async with until(deadline):
+                    files = await read_files(request, folder, settings.limits)
+            answer = _Answer(settings, backend.analyse([file.path for file in files], faces), kind, deadline)
+            stack.push_async_callback(answer.close)
+            await answer.begin()
+            if kind == formats.JSON:
+                return Response(await answer.document(), media_type=kind)
+            return _Streamed(answer.body(), media_type=kind, stack=stack.pop_all())
+
+    return router
+
+
+class _Answer:
+    """The answer to one upload, from what the backend says."""
+
+    def __init__(self, settings: Settings, said: AsyncIterator[Said], kind: str, deadline: float) -> None:
+        self._settings, self._said, self._kind, self._deadline = settings, said, kind, deadline
+
+    async def begin(self) -> None:
+        """Wait for the start, so that a refusal still becomes a status."""
+        start = await self._next()
+        assert isinstance(start, Start)
+        self._start, self._model = start, start.served.description
+        most = self._settings.limits.json_frames
+        if self._kind == formats.JSON and start.info.frames > most:
+            hint = f"ask for {formats.LINES} or {formats.CSV}"
+            raise Refusal(
+                413, f"{start.info.frames} frames are too many for one JSON document (at most {most}); {hint}"
+            )
+
+    async def document(self) -> bytes:
+        """Everything, as one JSON document."""
+        results: list[Row | Window] = []
+        while (more := await self._next()) is not None:
+            assert isinstance(more, list)
+            results += more
+        return formats.document(self._settings.name, self._start, results)
+
+    async def body(self) -> AsyncIterator[str]:
+        """The answer as it comes. A late error is the last line; CSV has no place for one, so its stream breaks."""
+        if self._kind == formats.LINES:
+            yield formats.line("start", formats.start_facts(self._settings.name, self._start))
+        else:
+            yield csv_header(self._model.vocabulary)
+        encode_results = formats.lines if self._kind == formats.LINES else formats.csv
+        rows = 0
+        try:
+            while (more := await self._next()) is not None:
+                assert isinstance(more, list)
+                rows += sum(isinstance(result, Row) for result in more)
+                yield encode_results(more, self._model)
+        except Refusal as refusal:
+            if self._kind != formats.LINES:
+                raise
+            yield formats.line("error", {"error": refusal.message})
+            return
+        if self._kind == formats.LINES:
+            yield formats.line("end", {"rows": rows})
+
+    async def close(self) -> None:
+        """Stop the analysis, finished or not."""
+        await self._said.aclose()  # type: ignore[attr-defined]
+
+    async def _next(self) -> Start | list[Row | Window] | None:
+        async with until(self._deadline):
+            said = await anext(self._said, None)
+        if isinstance(said, Refusal):
+            raise said
+        return said
+
+
+class _Streamed(StreamingResponse):
+    """A stream that lets go of what it stands on, whether it was read to the end, broken off or never begun."""
+
+    def __init__(self, body: AsyncIterator[str], media_type: str, stack: AsyncExitStack) -> None:
+        super().__init__(body, media_type=media_type)
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._stack:
+            await super().__call__(scope, receive, send)

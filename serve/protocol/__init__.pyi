@@ -1,0 +1,4 @@
+from .codec import decode as decode
+from .codec import encode as encode
+from .messages import InferenceRequest as InferenceRequest
+from .messages import ProtocolError as ProtocolError
