@@ -21,7 +21,7 @@ from serve.errors import Refusal
 from serve.observe import VideoMetrics
 from serve.replicas.model import Reading, Served
 from serve.settings import Settings
-from ssm_platform.media import InputInfo, InputLimits, TooLarge, inspect
+from ssm_platform.media import InputInfo, InputLimits, TooLarge, open_input
 from ssm_platform.read import (
     AnalysisOptions,
     Assembler,
@@ -75,10 +75,10 @@ class VideoAnalysis:
         options = options_for(self._settings, faces)
         try:
             with self._metrics.stage("inspect"):
-                info = await asyncio.to_thread(inspect, paths, options.decoder, options.limits)
+                source = await asyncio.to_thread(open_input, paths, options.decoder, options.limits)
             served = served or await self._describe()
-            yield Start(info, served)
-            frames = face_stream(paths, info, served.description.preprocessing, options)
+            yield Start(source.facts, served)
+            frames = face_stream(source, served.description.preprocessing, options)
             async for results in self._results(frames, served):
                 yield results
         except TooLarge as error:

@@ -2,8 +2,8 @@
 
 All return the frames of `video_index` exactly, upright. decord and torchcodec seek by rules that fail on files that
 are not CLOSED (measured: wrong frames or errors in open groups of pictures, in AVI and in MPEG-TS); such files are
-decoded by av instead, which here goes by time stamps or by counting. The choice is logged once per file and
-`decoder_in_use` tells it; a frame number never depends on the decoder.
+decoded by av instead, which here goes by time stamps or by counting. `choose_decoder` decides, once per file, and logs
+why; a frame number never depends on the decoder.
 """
 
 from __future__ import annotations
@@ -35,28 +35,32 @@ class VideoReader(Protocol):
         """Let go of the file and its buffers."""
 
 
-def open_reader(index: VideoIndex, decoder: str) -> VideoReader:
-    """A reader by name; ValueError for an unknown name or one that is not installed."""
-    try:
-        return _DECODERS[decoder_in_use(index, decoder)](index)
-    except _Unsuitable as error:
-        _log_once(logging.WARNING, index.info.path, str(error))
-        return _AvReader(index)
+@lru_cache(maxsize=2048)
+def choose_decoder(index: VideoIndex, decoder: str) -> str:
+    """The decoder that reads this file: the one asked for, or av where that one would not be exact or cannot open it.
 
-
-def decoder_in_use(index: VideoIndex, decoder: str) -> str:
-    """The decoder that will really read this file: the one asked for, or av where that one would not be exact."""
+    ValueError for an unknown name or one that is not installed.
+    """
     if decoder not in _DECODERS:
         raise ValueError(f"decoder {decoder!r} is not one of {', '.join(DECODERS)}")
-    if decoder != "av" and index.info.access is not Access.CLOSED:
-        _log_once(logging.INFO, index.info.path, f"access is {index.info.access.value}, {decoder} would not be exact")
+    if decoder == "av":
+        return decoder
+    info = index.info
+    if info.access is not Access.CLOSED:
+        reason = f"access is {info.access.value} ({info.reason}), {decoder} would not be exact"
+        _log.info("%s: %s; decoded by av instead", info.path, reason)
+        return "av"
+    try:
+        _DECODERS[decoder](index).close()
+    except _Unsuitable as error:
+        _log.warning("%s: %s; decoded by av instead", info.path, error)
         return "av"
     return decoder
 
 
-@lru_cache(maxsize=4096)
-def _log_once(level: int, path: str, reason: str) -> None:
-    _log.log(level, "%s: %s; decoded by av instead", path, reason)
+def open_reader(index: VideoIndex, decoder: str) -> VideoReader:
+    """A reader by the name that `choose_decoder` gave."""
+    return _DECODERS[decoder](index)
 
 
 class _Unsuitable(Exception):
