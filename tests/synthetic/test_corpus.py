@@ -15,7 +15,7 @@ from ssm_platform.corpora.registry import read_corpus
 from ssm_platform.synthetic import CORPORA, LabSpec, SyntheticSpec, WildSpec, corpus_jobs, read_truth, run_job
 from ssm_platform.synthetic.behaviour import ACTIVE
 from ssm_platform.synthetic.corpus import write_corpus
-from ssm_platform.synthetic.muscles import AU_ORDER
+from ssm_platform.synthetic.face.muscles import AU_ORDER
 
 SPEC = SyntheticSpec(
     size=64,

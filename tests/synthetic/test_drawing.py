@@ -11,9 +11,9 @@ import pytest
 from ssm.labels.vocabulary import ACTION_UNITS, EXPRESSIONS
 from ssm_platform.synthetic import dynamics
 from ssm_platform.synthetic.behaviour import ACTIVE, association, co_occurrence, prevalence
-from ssm_platform.synthetic.identity import draw_identity
+from ssm_platform.synthetic.face.identity import draw_identity
+from ssm_platform.synthetic.face.muscles import AU_ORDER
 from ssm_platform.synthetic.lab import LAB_CORPORA
-from ssm_platform.synthetic.muscles import AU_ORDER
 from ssm_platform.synthetic.performance import FACE_SCALE, person, stream, wild_performance
 from ssm_platform.synthetic.sample import SCRIPT, sample_course, write_sample
 from ssm_platform.synthetic.sheets import au_sheet, model_face, people_sheet, still_frames

@@ -13,7 +13,7 @@ from ssm_platform.corpora.readers.disfa import PARTS as DISFA_PARTS
 from ssm_platform.media.frames import open_frames
 from ssm_platform.synthetic import SyntheticSpec, write_corpus
 from ssm_platform.synthetic.behaviour import ACTIVE
-from ssm_platform.synthetic.muscles import AU_ORDER
+from ssm_platform.synthetic.face.muscles import AU_ORDER
 from ssm_platform.synthetic.spec import LabSpec, WildSpec
 from ssm_platform.synthetic.truth import read_truth
 

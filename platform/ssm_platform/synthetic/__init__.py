@@ -1,7 +1,7 @@
 """Synthetic faces: a parametric renderer driven by AU intensities, and corpora written in their owners' grammars.
 
-Read order: `identity` (who), `muscles` (what an AU moves), `drawing` and `relief` (curves, folds), `painter`, `camera`,
-`render` (frames); `behaviour` (tables), `dynamics` (time), `performance` (a clip), `lab` and `wild` (files), `corpus`.
+Read order: `face` (the drawing), `behaviour` (tables), `dynamics` (time), `performance` (a clip), `lab` and `wild`
+(files), `corpus`. Does not know readers' code paths, plans or models.
 """
 
 import lazy_loader

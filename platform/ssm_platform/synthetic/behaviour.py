@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm.labels import EXPRESSIONS, NEUTRAL
-from ssm_platform.synthetic.muscles import AU_ORDER
+from ssm_platform.synthetic.face.muscles import AU_ORDER
 
 Table = NDArray[np.float64]
 

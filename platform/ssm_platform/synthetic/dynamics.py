@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm_platform.synthetic.behaviour import ACTIVE
-from ssm_platform.synthetic.muscles import AU_ORDER
+from ssm_platform.synthetic.face.muscles import AU_ORDER
 
 Array = NDArray[np.float64]
 Intensity = NDArray[np.float32]

@@ -21,8 +21,8 @@ from ssm_platform.corpora.readers.disfa import CORPUS as DISFA
 from ssm_platform.corpora.readers.disfa import PARTS as DISFA_PARTS
 from ssm_platform.synthetic.behaviour import ACTIVE, co_occurrence, prevalence
 from ssm_platform.synthetic.dynamics import Drive, coded
+from ssm_platform.synthetic.face.muscles import AU_ORDER
 from ssm_platform.synthetic.media import write_images, write_video
-from ssm_platform.synthetic.muscles import AU_ORDER
 from ssm_platform.synthetic.performance import Performance, lab_performance, person, stream
 from ssm_platform.synthetic.spec import SyntheticSpec
 from ssm_platform.synthetic.truth import ClipTruth, write_clips

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm_platform.synthetic import dynamics
-from ssm_platform.synthetic.camera import Occluder, Scene, backdrop
 from ssm_platform.synthetic.dynamics import Drive, Intensity
-from ssm_platform.synthetic.identity import Colour, Identity, draw_identity
-from ssm_platform.synthetic.muscles import AU_ORDER, Motion
-from ssm_platform.synthetic.pose import Pose
-from ssm_platform.synthetic.render import render
+from ssm_platform.synthetic.face.camera import Occluder, Scene, backdrop
+from ssm_platform.synthetic.face.identity import Colour, Identity, draw_identity
+from ssm_platform.synthetic.face.muscles import AU_ORDER, Motion
+from ssm_platform.synthetic.face.pose import Pose
+from ssm_platform.synthetic.face.render import render
 
 FACE_SCALE = 0.335  # frame sides per face unit: a face crop as the owners cut it
 _UNILATERAL = 0.25  # share of dimplers (14) that show on one side

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ssm_platform.synthetic import dynamics
-from ssm_platform.synthetic.camera import Scene, backdrop
 from ssm_platform.synthetic.dynamics import TOP, Intensity
+from ssm_platform.synthetic.face.camera import Scene, backdrop
+from ssm_platform.synthetic.face.muscles import AU_ORDER, Motion
+from ssm_platform.synthetic.face.pose import Pose
+from ssm_platform.synthetic.face.render import render
 from ssm_platform.synthetic.media import write_video
-from ssm_platform.synthetic.muscles import AU_ORDER, Motion
 from ssm_platform.synthetic.performance import person, stream
-from ssm_platform.synthetic.pose import Pose
-from ssm_platform.synthetic.render import render
 
 RATE = 25.0
 SCRIPT: Mapping[str, Mapping[int, float]] = {

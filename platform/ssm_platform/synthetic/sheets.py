@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm.labels import ACTION_UNITS, EXPRESSIONS
-from ssm_platform.synthetic.camera import Scene, backdrop
 from ssm_platform.synthetic.dynamics import TOP
-from ssm_platform.synthetic.identity import Identity, draw_identity
-from ssm_platform.synthetic.muscles import AU_ORDER, Motion
+from ssm_platform.synthetic.face.camera import Scene, backdrop
+from ssm_platform.synthetic.face.identity import Identity, draw_identity
+from ssm_platform.synthetic.face.muscles import AU_ORDER, Motion
+from ssm_platform.synthetic.face.pose import Pose
+from ssm_platform.synthetic.face.render import render
 from ssm_platform.synthetic.performance import FACE_SCALE, person, stream, wild_performance
-from ssm_platform.synthetic.pose import Pose
-from ssm_platform.synthetic.render import render
 from ssm_platform.synthetic.spec import WildSpec
 from ssm_platform.synthetic.wild import draw_peaks
 

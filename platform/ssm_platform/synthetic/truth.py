@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm_platform.synthetic.dynamics import Intensity
-from ssm_platform.synthetic.muscles import AU_ORDER
+from ssm_platform.synthetic.face.muscles import AU_ORDER
 
 FOLDER = "truth"
 

@@ -20,8 +20,8 @@ from ssm_platform.corpora.readers.dfew import CORPUS as DFEW
 from ssm_platform.corpora.readers.ferv39k import CLASSES as FERV39K_CLASSES
 from ssm_platform.synthetic.behaviour import BLENDED, ELSEWHERE, blend_partners, prototypes
 from ssm_platform.synthetic.dynamics import Intensity, clip_course, talking
+from ssm_platform.synthetic.face.muscles import AU_ORDER
 from ssm_platform.synthetic.media import write_images, write_video
-from ssm_platform.synthetic.muscles import AU_ORDER
 from ssm_platform.synthetic.performance import person, stream, wild_performance
 from ssm_platform.synthetic.spec import SyntheticSpec, WildSpec
 from ssm_platform.synthetic.truth import ClipTruth, write_clips

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ssm_platform.synthetic.drawing import Anatomy
-from ssm_platform.synthetic.identity import Identity
-from ssm_platform.synthetic.muscles import AU_ORDER, Motion
-from ssm_platform.synthetic.pose import Array, Pose, on_skin
-from ssm_platform.synthetic.relief_table import ANCHORS, FEATURES, Feature
+from ssm_platform.synthetic.face.drawing import Anatomy
+from ssm_platform.synthetic.face.identity import Identity
+from ssm_platform.synthetic.face.muscles import AU_ORDER, Motion
+from ssm_platform.synthetic.face.pose import Array, Pose, on_skin
+from ssm_platform.synthetic.face.relief_table import ANCHORS, FEATURES, Feature
 
 _SIDES = np.array([-1.0, 1.0], np.float32)
 _NO_ADDEND = np.empty((0, 0), np.float32)

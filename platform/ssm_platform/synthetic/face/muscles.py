@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm.labels import ACTION_UNITS
-from ssm_platform.synthetic.identity import Identity
+from ssm_platform.synthetic.face.identity import Identity
 
 Array = NDArray[np.float32]
 AU_ORDER = tuple(ACTION_UNITS)

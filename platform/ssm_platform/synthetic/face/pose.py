@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.synthetic.identity import Identity
+from ssm_platform.synthetic.face.identity import Identity
 
 Array = NDArray[np.float32]
 

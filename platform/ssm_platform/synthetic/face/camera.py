@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.synthetic.identity import Colour
-from ssm_platform.synthetic.pose import Array
+from ssm_platform.synthetic.face.identity import Colour
+from ssm_platform.synthetic.face.pose import Array
 
 Image = NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.synthetic.identity import Colour, Identity
+from ssm_platform.synthetic.face.identity import Colour, Identity
 
 _BITS = 4  # subpixel bits of cv2's fixed-point coordinates
 Fixed = NDArray[np.int32]

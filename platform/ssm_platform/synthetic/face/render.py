@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.synthetic.camera import Camera, Scene
-from ssm_platform.synthetic.drawing import anatomy, curves
-from ssm_platform.synthetic.identity import Identity
-from ssm_platform.synthetic.muscles import Motion
-from ssm_platform.synthetic.painter import Painter, to_fixed
-from ssm_platform.synthetic.pose import Array, Pose
-from ssm_platform.synthetic.relief import spots
+from ssm_platform.synthetic.face.camera import Camera, Scene
+from ssm_platform.synthetic.face.drawing import anatomy, curves
+from ssm_platform.synthetic.face.identity import Identity
+from ssm_platform.synthetic.face.muscles import Motion
+from ssm_platform.synthetic.face.painter import Painter, to_fixed
+from ssm_platform.synthetic.face.pose import Array, Pose
+from ssm_platform.synthetic.face.relief import spots
 
 Image = NDArray[np.uint8]
 _CHUNK = 64  # frames whose geometry is computed at once; bounds the memory of a long sequence

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.synthetic.identity import Identity
-from ssm_platform.synthetic.muscles import Brows, Lids, Lips, Motion, brows, jaw_drop, lids, lips
-from ssm_platform.synthetic.pose import Array, Pose, at_depth, on_skin
+from ssm_platform.synthetic.face.identity import Identity
+from ssm_platform.synthetic.face.muscles import Brows, Lids, Lips, Motion, brows, jaw_drop, lids, lips
+from ssm_platform.synthetic.face.pose import Array, Pose, at_depth, on_skin
 
 _SIDES = np.array([[-1.0, 1.0], [1.0, 1.0]], np.float32)  # mirrors lateral coordinates, left of the picture first
 _OUTLINE = np.array(
