@@ -17,38 +17,42 @@ export RAY_USAGE_STATS_REPORT_URL := http://127.0.0.1:9
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help quickstart test install-quickstart install-test lint types layers unit machine clean
+.PHONY: help quickstart test install-quickstart install-test lint types layers unit machine format lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 quickstart: install-quickstart  ## synthetic corpora -> training on Ray -> evaluation -> report -> a prediction
-	$(RUN)/python jobs/quickstart.py
+	@$(RUN)/python jobs/quickstart.py
 
 test: install-test lint types layers unit  ## lint, types, layer check and every test
 
 lint:  ## ruff: format and rules
-	$(RUN)/ruff format --check .
+	@echo "== format and rules"
+	$(RUN)/ruff format --quiet --check . || { echo "make lint: the files above are not formatted; mend: make format"; $(RUN)/ruff format --check . | head -20; exit 1; }
 	$(RUN)/ruff check .
 
 types:  ## mypy, strict, on ssm and ssm_platform
+	@echo "== types"
 	$(RUN)/mypy
 
 layers:  ## arrows between packages run downwards only
-	$(RUN)/lint-imports
+	@echo "== import contracts"
+	$(RUN)/lint-imports --no-logo
 
 unit:  ## all tests, with the coverage of ssm and ssm_platform
+	@echo "== tests"
 	$(RUN)/python -m pytest --cov --cov-report=term:skip-covered --durations=15
 
 install-quickstart: $(VENV)/.installed-quickstart
 install-test: $(VENV)/.installed-test
 
-# A stamp per set of extras: pip runs again only when pyproject.toml has changed since.
-$(VENV)/.installed-%: pyproject.toml | machine
-	test -x $(RUN)/python || "$(PYTHON)" -m venv $(VENV)
+# A stamp per set of extras: pip runs again only when pyproject.toml or the tested versions have changed since.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | machine
+	@test -x $(RUN)/python || "$(PYTHON)" -m venv $(VENV)
 	case $* in quickstart) extras=$(EXTRAS_QUICKSTART);; test) extras=$(EXTRAS_TEST);; esac
-	echo "installing ssm-platform[$$extras] into $(VENV) (about 6 GB, a few minutes the first time)"
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check -e ".[$$extras]"
+	echo "== installing ssm-platform[$$extras] into $(VENV) (about 6 GB, a few minutes the first time)"
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$$extras]"
 	touch $@
 
 machine:
@@ -61,5 +65,18 @@ machine:
 	  [ "$$free" -ge $(NEEDS_GIB) ] || { echo "make: $(NEEDS_GIB) GiB of disk are needed here, $$free are free; free some or name another place: make VENV=/path"; exit 1; }
 	fi
 
+format:  ## write the format that `lint` checks
+	@$(RUN)/ruff check --quiet --fix .
+	$(RUN)/ruff format --quiet .
+
+lock: machine  ## constraints.txt anew, from what a fresh environment gets today; then run `make test` and commit both
+	@fresh=$$(mktemp -d)
+	trap 'rm -rf "$$fresh"' EXIT
+	"$(PYTHON)" -m venv "$$fresh"
+	"$$fresh/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS_TEST)]"
+	"$$fresh/bin/python" -m pip freeze --exclude-editable --disable-pip-version-check > "$$fresh/constraints"
+	mv "$$fresh/constraints" constraints.txt
+	echo "constraints.txt holds $$(wc -l < constraints.txt) versions"
+
 clean:  ## remove the environment, runs and generated data
-	rm -rf $(VENV) runs data
+	@rm -rf $(VENV) runs data
