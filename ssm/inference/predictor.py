@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssm.inference.explain import Explainer
-from ssm.interface.preprocessing import Frames, Preprocessing, center, normalise
-from ssm.interface.rules import DecisionRule
-from ssm.interface.segments import segment_centres
+from ssm.interface import DecisionRule, Frames, Preprocessing, center, normalise, segment_centres
 from ssm.labels import Vocabulary
 from ssm.saved import SSM
 

@@ -1,7 +1,10 @@
+from .preprocessing import AREA_FROM as AREA_FROM
 from .preprocessing import CLIP_MEAN as CLIP_MEAN
 from .preprocessing import CLIP_STD as CLIP_STD
+from .preprocessing import Frames as Frames
 from .preprocessing import Preprocessing as Preprocessing
 from .preprocessing import center as center
+from .preprocessing import check_frames as check_frames
 from .preprocessing import normalise as normalise
 from .rules import THRESHOLDS as THRESHOLDS
 from .rules import AURule as AURule

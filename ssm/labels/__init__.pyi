@@ -1,5 +1,7 @@
 from .priors import PRIOR_OFF as PRIOR_OFF
 from .priors import links as links
+from .prompts import Descriptions as Descriptions
+from .prompts import load_style as load_style
 from .vocabulary import ACTION_UNITS as ACTION_UNITS
 from .vocabulary import BASIC_EXPRESSIONS as BASIC_EXPRESSIONS
 from .vocabulary import BP4D_AUS as BP4D_AUS

@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssm.labels import Vocabulary
-from ssm.labels.prompts import Descriptions, load_style
+from ssm.labels import Descriptions, Vocabulary, load_style
 from ssm.model.config import TextConfig
 from ssm.model.towers import TextTower, TokenVectors, load_tower
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ssm.interface.preprocessing import AREA_FROM, Frames, check_frames
+from ssm.interface import AREA_FROM, Frames, check_frames
 
 
 class Augmentation(BaseModel):

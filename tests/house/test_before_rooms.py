@@ -1,7 +1,8 @@
 """What was written before the rooms (commit a2060ff) still loads and goes on: a model, a registry, shards, a run.
 
 `fixtures/before_rooms` holds a run of recipe `tiny` made smaller, over shards of a few drawn clips, as that commit
-wrote them; of its checkpoints only the one at step 6 of 12. `answers.npz` is what that commit's model and shard reader gave.
+wrote them; of its checkpoints only the one at step 6 of 12. `answers.npz` is what that commit's model and shard reader
+gave.
 """
 
 from __future__ import annotations

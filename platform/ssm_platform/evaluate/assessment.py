@@ -38,7 +38,7 @@ from ssm_platform.media import open_frames
 from ssm_platform.models import Registry
 from ssm_platform.records import Manifest, Record
 from ssm_platform.runs import Prepared, Protocol, RunConfig, preflight, prepare
-from ssm_platform.synthetic.truth import read_truth
+from ssm_platform.synthetic import read_truth
 from ssm_platform.train import upload_model
 
 _SHOWN = 3  # clips per row of thumbnails
