@@ -2,10 +2,12 @@ from .batch import Outcome as Outcome
 from .batch import PredictSettings as PredictSettings
 from .batch import find_jobs as find_jobs
 from .batch import predict_all as predict_all
+from .batch import predict_one as predict_one
 from .model_reader import ModelReader as ModelReader
 from .rows import AnalysisOptions as AnalysisOptions
 from .rows import FaceFrame as FaceFrame
 from .rows import Faces as Faces
+from .rows import analyse as analyse
 from .rows import assembler_for as assembler_for
 from .rows import face_stream as face_stream
 from .rows import feed as feed
@@ -13,6 +15,7 @@ from .tables import columns as columns
 from .tables import csv_header as csv_header
 from .tables import csv_lines as csv_lines
 from .tables import record as record
+from .tables import to_frame as to_frame
 from .windows import Assembler as Assembler
 from .windows import Clip as Clip
 from .windows import ClipAnswers as ClipAnswers

@@ -1,3 +1,4 @@
+from .findings import setting_table as setting_table
 from .report import conclude as conclude
 from .space import Space as Space
 from .space import SpaceError as SpaceError
