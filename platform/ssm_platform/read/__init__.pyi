@@ -1,3 +1,4 @@
+from .batch import Job as Job
 from .batch import Outcome as Outcome
 from .batch import PredictSettings as PredictSettings
 from .batch import find_jobs as find_jobs
