@@ -77,7 +77,7 @@ def test_disfa_videos_and_intensities(roots: dict[str, Path]) -> None:
 
 def test_names_are_spelt_as_the_owners_copies_spell_them(roots: dict[str, Path]) -> None:
     videos = {path.relative_to(roots["disfa"]).as_posix() for path in roots["disfa"].glob("Video*/*")}
-    assert {"Video_LeftCamera/LeftVideoSN001_Comp.avi", "Videos_LeftCamera/leftvideoSN002_comp.AVI"} <= videos
+    assert {"Video_LeftCamera/LeftVideoSN001_Comp.avi", "Videos_LeftCamera/LeftVideoSN006_comp.avi"} <= videos
     lists = {path.read_text().splitlines()[1][0] for path in roots["dfew"].glob("EmoLabel_DataSplit/*/*.csv")}
     assert '"' in lists
     assert any(first.isdigit() for first in lists)
