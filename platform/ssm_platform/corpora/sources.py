@@ -72,7 +72,7 @@ def video_frames(path: Path, report: Report, cause: Cause, first: int = 0) -> Fr
     """The frames of a video, the first one numbered ``first``. None, and reported, where it cannot be read."""
     source = _below(report.root, path)
     try:
-        info = open_video(path, "av").index.info
+        info = open_video(path).index.info
     except UnreadableVideo as error:
         rule = "a listed video is there and can be read"
         report.problem(cause.path, cause.line, f"{source}: {error.reason}", rule, cause.rows)
