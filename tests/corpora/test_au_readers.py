@@ -107,14 +107,17 @@ def test_disfa_row_n_is_the_nth_frame_and_the_threshold_decides(tree: Tree, thre
     score = np.array([[2 * code(f, au) + code(f, au + 1) for au in DISFA_AUS] for f in range(1, 13)])
     assert np.array_equal(labels_of(record), active(score))
     assert (record.start, record.length, record.rate, record.part) == (0, 12, 20.0, "P1")
-    assert reading.issues == []
+    assert [issue.value for issue in reading.issues] == ["Right"]
 
 
 def test_disfa_camera_is_a_choice(tree: Tree) -> None:
     write_disfa(tree, camera="Left")
     write_disfa(tree, camera="Right")
     assert "LeftVideoSN001" in read_corpus("disfa", tree.root, camera="left").manifest[0].source
-    assert "RightVideoSN001" in read_corpus("disfa", tree.root).manifest[0].source
+    assert "RightVideoSN001" in read_corpus("disfa", tree.root, camera="right").manifest[0].source
+    default = read_corpus("disfa", tree.root)
+    assert "LeftVideoSN001" in default.manifest[0].source
+    assert [(issue.value, issue.severity) for issue in default.issues] == [("Left", "note")]
 
 
 def test_disfaplus_reads_headers_and_comments(tree: Tree) -> None:

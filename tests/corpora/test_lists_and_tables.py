@@ -46,7 +46,7 @@ def test_fe_list_of_eleven_classes_and_odd_lines(tree: Tree) -> None:
 def test_lists_are_named_where_the_choice_is_not_clear(tree: Tree) -> None:
     tree.text("set_1_train.txt", "")
     tree.text("set_2_train.txt", "")
-    with pytest.raises(ValueError, match=r"set_1_train\.txt, set_2_train\.txt.*option 'train'"):
+    with pytest.raises(ValueError, match=r"folds, 1, 2 \(set_1_train\.txt, set_2_train\.txt\).*option 'fold'"):
         read_corpus("list_fe", tree.root)
     with pytest.raises(ValueError, match=r"set_3_train\.txt: no such file; option 'train'"):
         read_corpus("list_fe", tree.root, train="set_3_train.txt")

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from stamp import read_stamp, stamp
 
 from ssm_platform.media.decoders import DECODERS
+from ssm_platform.media.errors import UnreadableVideo
 from ssm_platform.media.frames import open_frames
 from ssm_platform.media.images import read_image
 from ssm_platform.media.video import open_video
-from ssm_platform.media.video_index import Access, UnreadableVideo, VideoInfo, index_video
+from ssm_platform.media.video_index import Access, VideoInfo, index_video
 from ssm_platform.records.manifest import Record
 
 WIDTH, HEIGHT, CLIP = 160, 96, 7
@@ -333,5 +334,5 @@ def test_a_truncated_jpeg_is_refused_not_filled_with_grey(tmp_path: Path) -> Non
     with pytest.raises(UnreadableVideo, match=r"cut\.jpg: truncated JPEG"):
         read_image(cut(tmp_path / "whole.jpg", tmp_path / "cut.jpg"))
     (tmp_path / "text.jpg").write_text("not an image")
-    with pytest.raises(UnreadableVideo, match=r"text\.jpg: not an image"):
+    with pytest.raises(UnreadableVideo, match=r"text\.jpg: it is plain text"):
         read_image(tmp_path / "text.jpg")

@@ -69,10 +69,18 @@ def test_disfa_videos_and_intensities(roots: dict[str, Path]) -> None:
         rows = (folder / f"{folder.name}_au12.txt").read_text().split()
         assert [int(row.split(",")[0]) for row in rows] == list(range(1, 41))
         assert {int(row.split(",")[1]) for row in rows} <= set(range(6))
-        video = roots["disfa"] / "Videos_RightCamera" / f"RightVideo{folder.name}_comp.avi"
+        (video,) = (p for p in roots["disfa"].glob("Video*_LeftCamera/*") if folder.name in p.name.upper())
         with av.open(str(video)) as container:
             assert container.streams.video[0].average_rate == 20
             assert sum(1 for _ in container.decode(video=0)) == 40
+
+
+def test_names_are_spelt_as_the_owners_copies_spell_them(roots: dict[str, Path]) -> None:
+    videos = {path.relative_to(roots["disfa"]).as_posix() for path in roots["disfa"].glob("Video*/*")}
+    assert {"Video_LeftCamera/LeftVideoSN001_Comp.avi", "Videos_LeftCamera/LeftVideoSN006_comp.avi"} <= videos
+    lists = {path.read_text().splitlines()[1][0] for path in roots["dfew"].glob("EmoLabel_DataSplit/*/*.csv")}
+    assert '"' in lists
+    assert any(first.isdigit() for first in lists)
 
 
 def test_labels_agree_with_the_truth_up_to_the_coders_doubt(roots: dict[str, Path]) -> None:
@@ -93,7 +101,7 @@ def test_dfew_lists_are_five_folds_over_all_clips(roots: dict[str, Path]) -> Non
         train, test = (path.read_text().split() for path in lists)
         assert train[0] == test[0] == "video_name,label"
         assert len(train) + len(test) == 33 + 2
-        tested += [line.split(",")[0] for line in test[1:]]
+        tested += [line.split(",")[0].strip('"') for line in test[1:]]
     assert sorted(map(int, tested)) == list(range(1, 34))
     frames = sorted((root / "Clip/clip_224x224/00001").iterdir(), key=lambda path: int(path.stem))
     assert frames[0].name == "1.jpg"

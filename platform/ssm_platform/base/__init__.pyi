@@ -1,8 +1,11 @@
+from .companions import in_companion as in_companion
+from .companions import is_companion as is_companion
 from .hashing import mix as mix
 from .hashing import sample_ids as sample_ids
 from .hashing import text_key as text_key
 from .machine import describe_machine as describe_machine
 from .overrides import OverrideError as OverrideError
+from .overrides import as_items as as_items
 from .overrides import explain as explain
 from .overrides import format_fields as format_fields
 from .overrides import override as override

@@ -59,6 +59,27 @@ def override(config: Config, assignments: Mapping[str, Any]) -> Config:
         raise OverrideError(explain(error)) from None
 
 
+def as_items(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with one word, or words between commas, made the items of those fields that hold several."""
+    fields = model.model_fields
+    return {
+        name: _items(value) if name in fields and _holds_several(fields[name].annotation) else value
+        for name, value in values.items()
+    }
+
+
+def _items(value: Any) -> Any:
+    if isinstance(value, str):
+        return [parse_value(word.strip()) for word in value.split(",")]
+    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _holds_several(annotation: Any) -> bool:
+    """Whether values are a tuple or list, and none of them is text itself."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return any(_is_sequence(option) for option in options) and str not in options
+
+
 def explain(error: ValidationError) -> str:
     """A validation error as one line per field: dotted path, value, rule."""
     lines = []
@@ -117,7 +138,7 @@ def format_fields(model: type[BaseModel]) -> str:
 def _assign(tree: Any, model: type[BaseModel] | None, path: str, value: Any) -> None:
     steps = path.split(".")
     for position, step in enumerate(steps):
-        last = position == len(steps) - 1
+        last, holder = position == len(steps) - 1, model if isinstance(tree, dict) else None
         if isinstance(tree, dict):
             key, model = _dict_step(tree, model, step, path)
         elif isinstance(tree, (list, tuple)):
@@ -125,7 +146,7 @@ def _assign(tree: Any, model: type[BaseModel] | None, path: str, value: Any) -> 
         else:
             raise OverrideError(f"{path}: {'.'.join(steps[:position])} is {tree!r} and has no field {step!r}")
         if last:
-            tree[key] = value
+            tree[key] = as_items(holder, {step: value})[step] if holder is not None else value
             return
         if isinstance(tree[key], tuple):
             tree[key] = list(tree[key])

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from ssm_platform.base import in_companion
 from ssm_platform.corpora.base import AUOptions, Report
 from ssm_platform.corpora.labels import Coding, LabelRows, frame_number
 from ssm_platform.corpora.lists import ListOptions, Resolver, list_files
 from ssm_platform.corpora.sources import Sequence, folder_frames, labelled_records
-from ssm_platform.corpora.text import content, read_lines
+from ssm_platform.corpora.text import data_lines, portable
 from ssm_platform.records import Record
 
 
@@ -45,7 +46,7 @@ class _Folder:
 def read_frame_lists(root: Path, options: FrameListOptions, shape: FrameListFormat, report: Report) -> Iterator[Record]:
     """All listed folders, split where a frame number is not listed or an image is absent."""
     files = list_files(root, options)
-    resolver = Resolver(root, options.images, report)
+    resolver = Resolver(root, options.images, report, keep=2)
     for part, path in sorted(files.items()):
         for name, folder in _folders(path, options.aus, shape, report).items():
             subject = shape.subject(name)
@@ -59,14 +60,17 @@ def read_frame_lists(root: Path, options: FrameListOptions, shape: FrameListForm
 def _folders(path: Path, aus: tuple[int, ...], shape: FrameListFormat, report: Report) -> dict[str, _Folder]:
     """The lines of a list by image folder; a line that cannot be read is reported."""
     folders: dict[str, _Folder] = {}
-    for line, text in content(read_lines(path, report)):
+    for line, text in data_lines(path, lambda text: shape.parse(text, aus), report):
         report.rows += 1
         parsed = shape.parse(text, aus)
-        number = frame_number(Path(parsed[0]).name) if parsed else None
-        if parsed is None or number is None:
+        image = PurePosixPath(portable(parsed[0])) if parsed else PurePosixPath()
+        number = frame_number(image.name) if parsed else None
+        if in_companion(image.parts):
+            report.note(path, line, image, "what a system leaves beside data is none; left out")
+        elif parsed is None or number is None:
             report.problem(path, line, text, shape.line)
         else:
-            folder = folders.setdefault(Path(parsed[0]).parent.as_posix(), _Folder(parsed[0], line))
+            folder = folders.setdefault(image.parent.as_posix(), _Folder(str(image), line))
             folder.rows.append((line, number, parsed[1]))
     return folders
 

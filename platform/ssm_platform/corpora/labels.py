@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ssm_platform.corpora.base import Cause, Report
-from ssm_platform.corpora.text import content, integer, read_lines
+from ssm_platform.corpora.text import cells as cells_of
+from ssm_platform.corpora.text import content, integer, read_csv, read_lines
 from ssm_platform.records import UNKNOWN
 
 _NUMBER = re.compile(r"(\d+)\D*$")
@@ -115,7 +116,8 @@ def read_occurrence_table(path: Path, aus: Sequence[int], coding: Coding, report
     """A csv with AU numbers in its header and the frame number in its first column (BP4D, BP4D+). None where it has
     none.
     """
-    rows = [[cell.strip(' "') for cell in line.split(",")] for line in read_lines(path, report)]
+    numbered = list(read_csv(path, report))
+    rows = [row for _, row in numbered]
     header = [integer(cell.upper().removeprefix("AU")) for cell in rows[0][1:]] if rows else []
     if not any(au in header for au in aus):
         report.problem(path, 1, ",".join(rows[0]) if rows else "empty file", "the header row names AU numbers")
@@ -124,7 +126,7 @@ def read_occurrence_table(path: Path, aus: Sequence[int], coding: Coding, report
     for au in sorted(set(aus) - set(columns)):
         report.note(path, 1, f"AU{au:02d}", "an AU without a column is masked", len(rows) - 1)
     table = LabelRows(path, aus, coding, report)
-    for line, row in enumerate(rows[1:], 2):
+    for line, row in numbered[1:]:
         _add_table_row(table, path, line, row, [columns.get(au) for au in aus], len(header) + 1, report)
     return table.labels()
 
@@ -196,9 +198,11 @@ def read_label_lines(
     columns = [usual.index(au) for au in aus]
     table = LabelRows(path, aus, coding, report)
     for number, (line, text) in enumerate(lines, 1):
-        cells = text.split(",")
+        cells = cells_of(text)
         report.rows += 1
-        if len(cells) == len(usual):
+        if not text:
+            report.note(path, line, "blank line", "row i labels frame i; a blank row leaves its frame unlabelled")
+        elif len(cells) == len(usual):
             table.add(line, number, [cells[column] for column in columns])
         else:
             report.problem(path, line, text, f"a row has {len(usual)} AU cells")

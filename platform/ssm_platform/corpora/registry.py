@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,9 +19,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ssm_platform.base import explain
+from ssm_platform.base import as_items, explain
 from ssm_platform.corpora import readers
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
+from ssm_platform.corpora.tree import saw
 from ssm_platform.records import Manifest, Reading, Record
 
 _SHOWN = 5
@@ -67,7 +69,7 @@ def read_corpus(name: str, root: str | Path, **options: Any) -> Reading:
 def settings_of(corpus: Corpus, options: Mapping[str, Any]) -> ReadOptions:
     """``options`` checked against the corpus's own fields; ValueError has a line per field: name, value, rule."""
     try:
-        return corpus.options(**options)
+        return corpus.options(**as_items(corpus.options, options))
     except ValidationError as error:
         raise ValueError(f"options of corpus {corpus.name!r}:\n{explain(error)}") from None
 
@@ -76,9 +78,11 @@ def survey(
     corpus: Corpus, root: str | Path, options: ReadOptions, on_record: Callable[[], None] | None = None
 ) -> Reading:
     """What is there, good and bad, without judging it. ``on_record`` is called after each record, to show progress."""
-    root = Path(root).absolute()
+    root = Path(root).expanduser().absolute()
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; a corpus root is the folder that holds\n{corpus.layout}")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise ValueError(f"{root}: permission denied; the folder cannot be listed by this user")
     report = Report(root)
     labels, sieve = options.vocabulary(root), _Sieve(report, on_record)
     records = sieve.distinct(corpus.read(root, options, report))
@@ -91,7 +95,8 @@ def refusal(corpus: Corpus, reading: Reading, options: ReadOptions) -> list[str]
     """Why ``reading`` must not be used; empty where it may."""
     reasons = []
     if not len(reading.manifest):
-        reasons.append(f"no usable record; expected\n{corpus.layout}")
+        root = reading.manifest.root
+        reasons.append(f"no usable record; expected\n{corpus.layout}\nsaw in {root}\n{saw(Path(root))}\n")
     if reading.leaks and not options.allow_leaks:
         reasons.append(f"{len(reading.leaks)} leaks between parts (allow_leaks accepts them)")
     fraction = reading.lost / max(reading.rows, reading.lost, 1)

@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ssm_platform.base import is_companion
 from ssm_platform.corpora.base import Cause, Report
 from ssm_platform.corpora.labels import FrameLabels, frame_number
-from ssm_platform.media import UnreadableVideo, open_video
+from ssm_platform.corpora.tree import entries
+from ssm_platform.media import PICTURE_ENDINGS, VIDEO_ENDINGS, UnreadableVideo, open_video
 from ssm_platform.records import Kind, Record, part_name
-
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
-VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".wmv", ".mpg")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +72,7 @@ def video_frames(path: Path, report: Report, cause: Cause, first: int = 0) -> Fr
     """The frames of a video, the first one numbered ``first``. None, and reported, where it cannot be read."""
     source = _below(report.root, path)
     try:
-        info = open_video(path, "av").index.info
+        info = open_video(path).index.info
     except UnreadableVideo as error:
         rule = "a listed video is there and can be read"
         report.problem(cause.path, cause.line, f"{source}: {error.reason}", rule, cause.rows)
@@ -120,38 +119,38 @@ def image_record(clip: str, image: Path, expression: str, report: Report, part: 
     return Record(clip, source, "frames", 0, 1, None, part, (image.name,), None, expression)
 
 
-def first_folder(root: Path, *names: str) -> Path | None:
-    """The first of ``names`` that is a folder below ``root``."""
-    return next((root / name for name in names if (root / name).is_dir()), None)
-
-
 def by_number(folder: Path, accept: Callable[[os.DirEntry[str]], bool]) -> dict[int, Path]:
-    """The entries of ``folder`` whose stem is a whole number, by that number: "00012" and "12.mp4" are both 12."""
-    with os.scandir(folder) as entries:
-        stems = {entry.name: os.path.splitext(entry.name)[0] for entry in entries if accept(entry)}
-    return {int(stem): folder / name for name, stem in sorted(stems.items()) if stem.isdecimal()}
+    """The entries of ``folder`` whose stem is a whole number, by that number: "00012" and "12.mp4" are both 12.
+
+    Where there are none and the folder holds one other folder only, that one's.
+    """
+    with os.scandir(folder) as found:
+        stems = {entry.name: os.path.splitext(entry.name)[0] for entry in found if accept(entry)}
+    numbered = {int(stem): folder / name for name, stem in sorted(stems.items()) if stem.isdecimal()}
+    inside = [] if numbered else entries(folder)
+    return by_number(inside[0], accept) if len(inside) == 1 and inside[0].is_dir() else numbered
 
 
 def is_video(entry: os.DirEntry[str]) -> bool:
     """A file with the suffix of a video."""
-    return entry.name.lower().endswith(VIDEOS) and not entry.name.startswith(".")
+    return entry.name.lower().endswith(VIDEO_ENDINGS) and not is_companion(entry.name)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """A folder, or a link to one."""
-    return entry.is_dir()
+    return entry.is_dir() and not is_companion(entry.name)
 
 
 def _images(folder: Path) -> list[tuple[str, int]]:
-    """Names and sizes of the images in ``folder``, by name; hidden files (macOS writes "._1.jpg") are none.
+    """Names and sizes of the images in ``folder``, by name.
 
     Empty where the folder is absent, is no folder, or has a name that no folder can have.
     """
     try:
-        with os.scandir(folder) as entries:
-            images = [entry for entry in entries if entry.name.lower().endswith(IMAGES) and entry.name[0] != "."]
+        with os.scandir(folder) as found:
+            images = [e for e in found if e.name.lower().endswith(PICTURE_ENDINGS) and not is_companion(e.name)]
             return sorted((entry.name, entry.stat().st_size) for entry in images)
-    except OSError:
+    except (OSError, ValueError):
         return []
 
 

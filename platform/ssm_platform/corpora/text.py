@@ -9,7 +9,8 @@ import codecs
 import csv
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,7 +26,11 @@ SPELLINGS: Mapping[str, str] = MappingProxyType(
 """Lower-case class names met in the wild, and the expression they mean."""
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # how a spreadsheet saves "Unicode text"
+_SEPARATORS = "\t;,|"
+_EXCEL_HINT = re.compile(r'"?sep=(.)"?\s*')  # a first line by which Excel tells itself the separator
+_DRIVE = re.compile(r"^(?:file:/*)?[A-Za-z]:(?=/)|^file:/*(?=/)")
 _ENCODINGS = ("utf-8-sig", "gb18030")  # gb18030 reads every GBK file
+_ENDS = re.compile(r"\r\n|\n|\r")  # `str.splitlines` knows eight more, which shift the lines behind them
 _LARGEST = 2**53  # whole numbers beyond are not exact in a float
 _CLOSE = 0.8  # difflib ratio: one letter dropped or swapped in a class name
 
@@ -37,27 +42,75 @@ def read_lines(path: Path, report: Report) -> list[str]:
     except OSError as error:
         report.problem(path, None, error.strerror, "a label file is there and can be read")
         return []
-    for encoding in ("utf-16",) if data.startswith(_UTF16) else _ENCODINGS:
+    for encoding in _encodings(data):
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
         if "\0" in text:
             break
-        if encoding not in ("utf-16", _ENCODINGS[0]):
+        if encoding == _ENCODINGS[1]:
             report.note(path, None, "not UTF-8", "text is UTF-8 or GBK; read as GBK")
-        return text.splitlines()
+        return _ENDS.split(text.removesuffix("\n").removesuffix("\r"))
     report.problem(path, None, "neither UTF-8 nor GBK", "text is UTF-8 or GBK")
     return []
 
 
+def _encodings(data: bytes) -> tuple[str, ...]:
+    """What the bytes may be: UTF-16 by its mark, or where every second byte of the beginning is zero."""
+    if data.startswith(_UTF16):
+        return ("utf-16",)
+    head = data[:64]
+    if len(head) >= 4 and not any(head[1::2]) and all(head[::2]):
+        return ("utf-16-le",)
+    return _ENCODINGS
+
+
 def read_csv(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
-    """(line, stripped cells) of each row of a csv; where it is not well formed it is reported and ends."""
-    reader = csv.reader(read_lines(path, report))
+    """(line, stripped cells) of each row of a csv with commas, semicolons or tabs; where it is not well formed it is
+    reported and ends.
+    """
+    lines = read_lines(path, report)
+    hint = _EXCEL_HINT.fullmatch(lines[0]) if lines else None
+    separator = hint[1] if hint else _separator(lines[0] if lines else "")
+    reader = csv.reader(lines[1:] if hint else lines, delimiter=separator or ",", skipinitialspace=True)
     try:
-        yield from ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+        yield from ((reader.line_num + bool(hint), [cell.strip() for cell in row]) for row in reader)
     except csv.Error as error:
         report.problem(path, reader.line_num, error, "a csv is well formed; the rest is not read")
+
+
+def cells(text: str) -> list[str]:
+    """The cells of a line, quotes taken off: between tabs, else semicolons, else commas, else blanks."""
+    separator = _separator(text)
+    if not separator:
+        return [cell.strip("\"'") for cell in text.split()] or [""]
+    try:
+        row = next(csv.reader([text.strip()], delimiter=separator, skipinitialspace=True), [""])
+    except csv.Error:
+        row = text.split(separator)
+    return [cell.strip() for cell in row]
+
+
+def _separator(text: str) -> str:
+    """What separates the cells of a line; empty for blanks."""
+    return next((mark for mark in _SEPARATORS if mark in text), "")
+
+
+def data_lines(path: Path, is_row: Callable[[str], object], report: Report) -> Iterator[tuple[int, str]]:
+    """`content` of a list that should have no header; a first line of words alone is noted and passed over."""
+    for position, (line, text) in enumerate(content(read_lines(path, report))):
+        if position == 0 and not is_row(text) and not any(letter.isdigit() for letter in text):
+            report.note(path, line, text, "a header line; passed over")
+        else:
+            yield line, text
+
+
+def portable(text: str) -> str:
+    """A path as it is written here, whatever system wrote it: no drive, no backslash, no `./`, no doubled separator."""
+    path = _DRIVE.sub("", text.strip().strip("\"'").replace("\\", "/"))
+    steps = [step for step in path.split("/") if step not in ("", ".")]
+    return ("/" if path.startswith("/") else "") + "/".join(steps)
 
 
 def content(lines: list[str]) -> Iterator[tuple[int, str]]:
@@ -76,7 +129,8 @@ def expression_of(text: str, usual: Mapping[str, str], path: Path, line: int, re
     known |= {name: expression for name, expression in SPELLINGS.items() if expression in known.values()}
     close = difflib.get_close_matches(key, known, n=1, cutoff=_CLOSE)
     if not close:
-        rule = "a class is one of " + ", ".join(usual)
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+        rule = "a class is one of " + ", ".join(usual) + (f"; did you mean {known[near[0]]}?" if near else "")
         report.problem(path, line, text, rule)
         return None
     expression = known[close[0]]

@@ -68,7 +68,7 @@ class CropSettings(BaseModel):
     min_face_share: float = Field(
         default=0.25, ge=0, le=1, description="share of frames with a face below which a clip is quarantined"
     )
-    decoder: Decoder = Field(default="decord", description="video decoder")
+    decoder: Decoder = Field(default="av", description="video decoder")
 
 
 class CropSource(Protocol):

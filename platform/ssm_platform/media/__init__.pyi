@@ -1,4 +1,5 @@
 from .decoders import Decoder as Decoder
+from .errors import UnreadableVideo as UnreadableVideo
 from .frames import FrameSource as FrameSource
 from .frames import open_frames as open_frames
 from .images import decode_image as decode_image
@@ -17,4 +18,3 @@ from .video import InputInfo as InputInfo
 from .video import Pictures as Pictures
 from .video import Video as Video
 from .video import open_video as open_video
-from .video_index import UnreadableVideo as UnreadableVideo

@@ -16,7 +16,8 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.media.video_index import Access, UnreadableVideo, VideoIndex, video_stream
+from ssm_platform.media.errors import UnreadableVideo
+from ssm_platform.media.video_index import OPENING, Access, VideoIndex, lenient_frames, video_stream
 
 _log = logging.getLogger(__name__)
 _THREADS = 1  # of one reader: its own threads would multiply with those of the worker pool
@@ -76,10 +77,12 @@ class _AvReader:
 
         self._convert = VideoReformatter()  # one for all frames: a new one per frame costs more than decoding
         self._index = index
-        self._container: Any = av.open(index.info.path, metadata_errors="replace")
+        self._container: Any = av.open(index.info.path, metadata_errors="replace", options=OPENING)
         self._stream = video_stream(index.info.path, self._container)
         self._stream.codec_context.thread_count = _THREADS
-        self._decoded: Iterator[Any] = self._container.decode(self._stream)
+        lenient = index.info.damaged
+        decode = lenient_frames(self._container, self._stream) if lenient else self._container.decode(self._stream)
+        self._decoded: Iterator[Any] = decode
         self._next = 0  # number of the frame that `_decoded` yields next; -1 while that is not known
         self._turns = index.info.rotation // 90
 
@@ -100,7 +103,12 @@ class _AvReader:
         self._container.close()
 
     def _image(self, frame: int) -> NDArray[np.uint8]:
-        picture = self._convert.reformat(self._picture(frame), format="rgb24")
+        info, picture = self._index.info, self._picture(frame)
+        if (picture.width, picture.height) != info.coded:
+            size = f"{picture.width} x {picture.height} after {info.coded[0]} x {info.coded[1]} pixels"
+            raise UnreadableVideo(info.path, f"frame {frame} is {size}: two sizes in one stream; cut the file there")
+        width, height = info.flat
+        picture = self._convert.reformat(picture, width, height, "rgb24")
         return np.asarray(picture.to_ndarray(), np.uint8)
 
     def _picture(self, frame: int) -> Any:

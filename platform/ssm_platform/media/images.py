@@ -1,19 +1,26 @@
-"""Still images (JPEG, PNG, ...) to upright RGB uint8, and JPEG back.
+"""Still images (JPEG, PNG, HEIC, ...) to upright RGB uint8, and JPEG back.
 
-Grey images become three equal channels, 16 bit becomes 8 bit, alpha is dropped, the EXIF orientation is applied. A
-truncated JPEG is refused: OpenCV itself would fill the rest with grey and only print a line.
+Grey images become three equal channels, 16 bit becomes 8 bit, alpha is dropped, the orientation (EXIF, HEIF's `irot`)
+is applied. A truncated JPEG is refused: OpenCV itself would fill the rest with grey and only print a line. What lies
+behind a JPEG's own end (a phone's film) is not looked at. HEIF is read whole, all its tiles, by pillow-heif.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.media.video_index import UnreadableVideo
+from ssm_platform.media.errors import UnreadableVideo
+from ssm_platform.media.formats import HEAD, in_words, picture_format
+from ssm_platform.media.jpeg import picture_end
+
+_SPOKEN = {"HEIF": "HEIC/HEIF", "AVIF": "AVIF"}
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -33,13 +40,52 @@ def decode_image(data: bytes | memoryview, name: str) -> NDArray[np.uint8]:
     """Encoded bytes as (H, W, 3) RGB; `name` is what errors call them."""
     if not len(data):
         raise UnreadableVideo(name, "the file is empty")
-    encoded = np.frombuffer(data, np.uint8)
-    if encoded[:2].tobytes() == b"\xff\xd8" and _is_cut(bytes(data)):
-        raise UnreadableVideo(name, f"truncated JPEG ({len(data)} bytes, no end marker)")
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+    head = bytes(data[:HEAD])
+    kind = picture_format(head)
+    if kind in ("HEIF", "AVIF"):
+        return _decode_heif(bytes(data), kind, name)
+    if kind is None and (told := in_words(head)):
+        raise UnreadableVideo(name, f"it is {told}")
+    if kind == "JPEG":
+        data = _own_picture(bytes(data), name)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise UnreadableVideo(name, f"not an image OpenCV can decode ({len(data)} bytes)")
     return np.asarray(image, np.uint8)
+
+
+def _own_picture(data: bytes, name: str) -> bytes:
+    end = picture_end(data)
+    if end is None:
+        raise UnreadableVideo(name, f"truncated JPEG ({len(data)} bytes, no end marker)")
+    return data[:end]
+
+
+def _decode_heif(data: bytes, kind: str, name: str) -> NDArray[np.uint8]:
+    with open_heif(data, kind, name) as image:
+        try:
+            return np.asarray(image.convert("RGB"), np.uint8)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UnreadableVideo(name, f"truncated or damaged {kind} picture ({error})") from error
+
+
+def open_heif(data: bytes, kind: str, name: str) -> Any:
+    """A Pillow image of the primary picture, upright, not decoded yet. UnreadableVideo names the mend where no decoder
+    is installed.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        if kind == "HEIF":
+            import pillow_heif
+
+            return pillow_heif.open_heif(data, convert_hdr_to_8bit=True).to_pillow()
+        return ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=[kind]))
+    except (ImportError, KeyError) as error:
+        reason = f"it is a {_SPOKEN[kind]} picture, for which no decoder is installed"
+        raise UnreadableVideo(name, f"{reason}: pip install 'ssm-platform[heic]', or make it JPEG") from error
+    except (UnidentifiedImageError, OSError, ValueError, RuntimeError) as error:
+        raise UnreadableVideo(name, f"truncated or damaged {_SPOKEN[kind]} picture ({error})") from error
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
@@ -48,11 +94,6 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
     if not good:
         raise ValueError(f"an image of shape {image.shape} cannot be stored as JPEG")
     return bytes(data)
-
-
-def _is_cut(data: bytes) -> bool:
-    """No end marker after the last start of scan (an earlier one may belong to a thumbnail)."""
-    return data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0
 
 
 def check_indices(name: str, indices: Sequence[int], length: int) -> None:

@@ -11,16 +11,18 @@ dropped; one frame is enough; no video stream, an unknown codec and a truncated 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ssm_platform.media.errors import UnreadableVideo
+from ssm_platform.media.formats import in_words, picture_format
+from ssm_platform.media.images import load_image, open_heif
+from ssm_platform.media.jpeg import is_damaged, picture_end
 from ssm_platform.media.video import InputInfo, Pictures, Video, open_video
-from ssm_platform.media.video_index import UnreadableVideo, video_stream
-
-CONTAINERS = ("mov", "mp4", "3gp", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif", "mxf")
-"""FFmpeg's names of the containers that are opened."""
+from ssm_platform.media.video_index import OPENING, read_head, video_stream
 
 VIDEO_ENDINGS = (
     ".mp4",
@@ -35,13 +37,20 @@ VIDEO_ENDINGS = (
     ".flv",
     ".wmv",
     ".3gp",
+    ".3g2",
     ".ogv",
+    ".mts",
+    ".m2ts",
+    ".vob",
+    ".mxf",
+    ".asf",
+    ".gif",
 )
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 """File names that are taken from a folder."""
 
-_PICTURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _SIDE = 32_768
+_ORIENTATION = 0x0112  # EXIF
 
 
 class TooLarge(ValueError):
@@ -60,18 +69,27 @@ class InputLimits(BaseModel):
 
 def open_input(paths: Sequence[Path], decoder: str, limits: InputLimits) -> Video | Pictures:
     """Read headers, hold them against the limits, open. `UnreadableVideo` or `TooLarge`, both ValueErrors."""
-    kinds = [_picture_format(path) for path in paths]
+    kinds = [picture_format(read_head(path)) for path in paths]
     if len(paths) == 1 and kinds[0] is None:
         return _open_video(paths[0], decoder, limits)
     if limits.pictures is not None and len(paths) > limits.pictures:
         raise TooLarge(f"{len(paths)} pictures: at most {limits.pictures} are accepted")
     for path, kind in zip(paths, kinds, strict=True):
         if kind is None:
-            raise UnreadableVideo(path, "not a picture; hand in one video, or pictures only")
-    sizes = [_picture_size(path, str(kind), limits) for path, kind in zip(paths, kinds, strict=True)]
-    width, height = sizes[0]
+            told = in_words(read_head(path))
+            what = f"not a picture but {told}" if told else "not a picture"
+            raise UnreadableVideo(path, f"{what}; hand in one video, or pictures only")
+    looks = [_look_at(path, str(kind), limits) for path, kind in zip(paths, kinds, strict=True)]
+    first = looks[0]
     facts = InputInfo(
-        kind="pictures", frames=len(paths), rate=None, width=width, height=height, rotation=0, decoder="opencv"
+        kind="pictures",
+        frames=len(paths),
+        rate=None,
+        width=first.width,
+        height=first.height,
+        rotation=first.rotation,
+        decoder="libheif" if kinds[0] == "HEIF" else "opencv",
+        notes=tuple(f"{path.name}: {look.note}" for path, look in zip(paths, looks, strict=True) if look.note),
     )
     return Pictures(tuple(paths), facts)
 
@@ -89,12 +107,12 @@ def _check_header(path: Path, limits: InputLimits) -> None:
     import av
     from av.error import FFmpegError
 
-    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
     try:
-        with av.open(str(path), metadata_errors="replace", options=options) as container:
+        with av.open(str(path), metadata_errors="replace", options=OPENING) as container:
             _check_stream(path, video_stream(str(path), container), container.duration, limits)
     except FFmpegError as error:
-        raise UnreadableVideo(path, f"no video that can be read ({error.strerror or error})") from error
+        told = in_words(read_head(path))
+        raise UnreadableVideo(path, f"no video that can be read ({told or error.strerror or error})") from error
 
 
 def _check_stream(path: Path, stream: Any, duration: int | None, limits: InputLimits) -> None:
@@ -105,33 +123,55 @@ def _check_stream(path: Path, stream: Any, duration: int | None, limits: InputLi
     _check_seconds(path, (duration or 0) / 1e6, limits)
 
 
-def _picture_format(path: Path) -> str | None:
-    """The format of a picture by its first bytes; None for anything else."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(12)
-    except OSError as error:
-        raise UnreadableVideo(path, error.strerror or "cannot be opened") from error
-    if not start:
-        raise UnreadableVideo(path, "the file is empty")
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WEBP"
-    return next((name for magic, name in _PICTURES.items() if start.startswith(magic)), None)
+@dataclass(frozen=True)
+class _Look:
+    """What a picture's header says: size and turn of the upright picture, and what is odd about it."""
+
+    width: int
+    height: int
+    rotation: int
+    note: str
 
 
-def _picture_size(path: Path, kind: str, limits: InputLimits) -> tuple[int, int]:
-    """Width and height from the header alone."""
+_TURNS = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}
+"""EXIF orientation -> degrees counter-clockwise by which the picture is turned."""
+
+
+def _look_at(path: Path, kind: str, limits: InputLimits) -> _Look:
+    """From the header; a JPEG is also looked through for damage, which its decoder would paint over."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path, formats=[kind]) as image:
+        with _opened(path, kind) as image:
             width, height = image.size
+            _check_pixels(path, width, height, limits)
+            turn = 0 if kind in ("HEIF", "AVIF") else _TURNS.get(image.getexif().get(_ORIENTATION, 1), 0)
+    except UnreadableVideo:
+        raise
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, TooLarge):
+            raise
         raise UnreadableVideo(path, f"not a {kind} picture that can be read") from error
     except Image.DecompressionBombError as error:
         raise TooLarge(f"{path}: a picture of far too many pixels") from error
-    _check_pixels(path, width, height, limits)
-    return width, height
+    width, height = (height, width) if turn % 180 else (width, height)
+    return _Look(width, height, turn, _damage(path) if kind == "JPEG" else "")
+
+
+def _opened(path: Path, kind: str) -> Any:
+    from PIL import Image
+
+    if kind in ("HEIF", "AVIF"):
+        return open_heif(load_image(path), kind, str(path))
+    return Image.open(path, formats=["JPEG", "MPO"] if kind == "JPEG" else [kind])
+
+
+def _damage(path: Path) -> str:
+    data = load_image(path)
+    end = picture_end(data)
+    if end is None or not is_damaged(data[:end]):  # a cut one is refused where it is decoded
+        return ""
+    return "damaged inside: part of the picture is not what was taken"
 
 
 def _check_pixels(path: Path, width: int, height: int, limits: InputLimits) -> None:

@@ -45,6 +45,7 @@ class InputInfo(BaseModel):
     height: int = Field(description="height likewise")
     rotation: int = Field(description="degrees counter-clockwise by which frames were turned upright")
     decoder: str = Field(description="what decodes it")
+    notes: tuple[str, ...] = Field(default=(), description="what a person should know of how it is shown here")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ class Video:
             height=info.height,
             rotation=info.rotation,
             decoder=self.decoder,
+            notes=info.notes,
         )
 
     def reader(self) -> VideoReader:
@@ -101,7 +103,7 @@ class Pictures:
             yield TimedFrame(number, 0.0, read_image(path))
 
 
-def open_video(path: str | Path, decoder: str = "decord") -> Video:
+def open_video(path: str | Path, decoder: str = "av") -> Video:
     """UnreadableVideo (a ValueError) with path and reason where there is nothing usable."""
     index = index_video(path)
     return Video(index, choose_decoder(index, decoder))

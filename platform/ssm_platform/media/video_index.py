@@ -17,33 +17,34 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from ssm_platform.media.errors import UnreadableVideo
+from ssm_platform.media.formats import HEAD, in_words, picture_format
+
+CONTAINERS = (
+    *("mov", "mp4", "3gp", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif", "mxf"),
+    *("dv", "rm", "h264", "hevc", "m4v"),
+)
+"""FFmpeg's names of the containers that are opened: none that can make it read other files or addresses."""
+
+OPENING = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+"""How every file is opened."""
 
 _TIMED_CONTAINERS = frozenset({"mp4", "matroska"})
+_BROADCAST = frozenset({"mpegts", "mpeg"})  # made to be read on over what was lost on the way
+_HDR = {16: "PQ", 18: "HLG"}  # transfer functions
+_SQUARE, _FLATTEST, _WIDEST = 0.01, 0.25, 4.0  # pixel shapes that are taken for square; those that are believed
 _HIDDEN_FRAMES = frozenset({"vp8"})  # packets that are decoded but never shown have a time of their own here
 _SLACK_SECONDS = 0.5  # a Matroska file may end this much before the length in its header
-
-
-class UnreadableVideo(ValueError):
-    """A video or image file that cannot be read; the message carries path and reason."""
-
-    def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = str(path)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[UnreadableVideo], tuple[str, str]]:
-        return type(self), (self.path, self.reason)
 
 
 class Access(Enum):
@@ -66,6 +67,14 @@ class VideoInfo:
     rotation: int  # degrees counter-clockwise already applied to the frames that readers return: 0, 90, 180 or 270
     access: Access
     reason: str = ""  # why frames cannot be reached freely; empty where access is CLOSED
+    coded: tuple[int, int] = (0, 0)  # width and height as stored, before pixels are made square and frames upright
+    damaged: bool = False  # packets were lost on the way: frames are those that can still be decoded
+    notes: tuple[str, ...] = ()  # what a person should know of how it looks here
+
+    @property
+    def flat(self) -> tuple[int, int]:
+        """Width and height with square pixels, before frames are turned upright."""
+        return (self.height, self.width) if self.rotation % 180 else (self.width, self.height)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,21 +107,57 @@ def _index_cached(path: str, size: int, modified: int) -> VideoIndex:
     import av
     from av.error import FFmpegError
 
+    head = read_head(path)
+    if kind := picture_format(head):
+        raise UnreadableVideo(path, f"it is a {kind} picture, not a video")
     try:
-        with av.open(path, metadata_errors="replace") as container:
+        with av.open(path, metadata_errors="replace", options=OPENING) as container:
             return _index_container(path, container)
     except FFmpegError as error:
-        raise UnreadableVideo(path, f"truncated or not a video ({error.strerror or error})") from error
+        told = in_words(head)
+        raise UnreadableVideo(path, f"truncated or not a video ({told or error.strerror or error})") from error
+
+
+def read_head(path: str | Path) -> bytes:
+    """The first bytes of a file. UnreadableVideo where it cannot be opened or is empty."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise UnreadableVideo(path, error.strerror or "cannot be opened") from error
+    if not head:
+        raise UnreadableVideo(path, "the file is empty")
+    return head
 
 
 def video_stream(path: str, container: Any) -> Any:
-    """The stream all decoders take by default. UnreadableVideo where there is none that can be decoded."""
-    stream = container.streams.best("video")
-    if stream is None or "attached_pic" in str(stream.disposition):
-        raise UnreadableVideo(path, "no video stream")
+    """The stream that is read: FFmpeg's best that is no cover picture. UnreadableVideo where there is none."""
+    best = container.streams.best("video")
+    streams = [] if best is None else [best, *container.streams.video]
+    stream = next((stream for stream in streams if not _is_cover(stream)), None)
+    if stream is None:
+        sound = "sound with a cover picture: " if streams else ""
+        raise UnreadableVideo(path, f"{sound}no video stream")
     if stream.codec_context is None:
         raise UnreadableVideo(path, "unknown video codec")
     return stream
+
+
+def _is_cover(stream: Any) -> bool:
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def lenient_frames(container: Any, stream: Any) -> Iterator[Any]:
+    """What can be decoded of a stream with lost packets, from its beginning."""
+    from av.error import FFmpegError
+
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except FFmpegError:
+            continue
 
 
 @dataclass(frozen=True)
@@ -122,7 +167,7 @@ class _Packets:
     times: list[int | None]
     keys: list[bool]
     discarded: list[bool]
-    damaged: bool
+    damaged: int  # packets that FFmpeg marks as incomplete
     last_end: int  # display time just after the last packet
 
 
@@ -133,35 +178,43 @@ def _index_container(path: str, container: Any) -> VideoIndex:
         raise UnreadableVideo(path, "no frames")
     _refuse_truncated(path, container, stream, packets)
     container.seek(0)
-    first = next(container.decode(stream), None)
+    first = next(lenient_frames(container, stream) if packets.damaged else container.decode(stream), None)
     if first is None:
         raise UnreadableVideo(path, "no frame could be decoded")
-    codec = stream.codec_context
-    access, reason = _access(_Look(container.format.name, codec.name, bool(codec.has_b_frames), packets, first))
-    times, keys = _count_frames(container, stream) if access is Access.COUNTED else _frame_times(packets)
+    codec, usual = stream.codec_context, _is_usual(container, stream)
+    look = _Look(container.format.name, codec.name, bool(codec.has_b_frames), packets, first, usual)
+    access, reason = _access(look)
+    if access is Access.COUNTED:
+        times, keys = _count_frames(path, container, stream, bool(packets.damaged))
+    else:
+        times, keys = _frame_times(packets)
+    width, height = _square(first.width, first.height, _pixel_shape(stream))
     turned = round(first.rotation / 90) % 2 == 1
     info = VideoInfo(
         path=path,
         frames=len(times),
         rate=_mean_rate(times, stream),
-        width=first.height if turned else first.width,
-        height=first.width if turned else first.height,
+        width=height if turned else width,
+        height=width if turned else height,
         rotation=90 * (round(first.rotation / 90) % 4),
         access=access,
         reason=reason,
+        coded=(first.width, first.height),
+        damaged=bool(packets.damaged),
+        notes=tuple(_notes(stream, first, packets, (width, height))),
     )
     return VideoIndex(info=info, times=times, keys=keys, time_base=float(stream.time_base))
 
 
 def _read_packets(stream: Any, container: Any) -> _Packets:
-    times, keys, discarded, damaged, last_end = [], [], [], False, 0
+    times, keys, discarded, damaged, last_end = [], [], [], 0, 0
     for packet in container.demux(stream):
         if packet.size == 0:
             continue
         times.append(packet.pts)
         keys.append(packet.is_keyframe)
         discarded.append(packet.is_discard)
-        damaged = damaged or packet.is_corrupt
+        damaged += packet.is_corrupt
         time = packet.pts if packet.pts is not None else packet.dts
         last_end = max(last_end, (time or 0) + (packet.duration or 0))
     return _Packets(times, keys, discarded, damaged, last_end)
@@ -170,7 +223,7 @@ def _read_packets(stream: Any, container: Any) -> _Packets:
 def _refuse_truncated(path: str, container: Any, stream: Any, packets: _Packets) -> None:
     names = container.format.name.split(",")
     found, declared = len(packets.times), stream.frames
-    if packets.damaged:
+    if packets.damaged and _BROADCAST.isdisjoint(names):
         raise UnreadableVideo(path, f"truncated: the file ends inside packet {found} of {declared or 'unknown'}")
     if "mp4" in names and found < declared:
         raise UnreadableVideo(path, f"truncated: {found} of {declared} frames")
@@ -191,6 +244,7 @@ class _Look:
     reorders: bool
     packets: _Packets
     first: Any
+    usual: bool  # whether every decoder would take this stream, and show it in this shape
 
     @property
     def shown(self) -> list[int | None]:
@@ -208,6 +262,7 @@ def _first_frame_is_late(look: _Look) -> bool:
 
 
 _RULES: tuple[tuple[Callable[[_Look], bool], str, Access], ...] = (
+    (lambda look: bool(look.packets.damaged), "packets were lost", Access.COUNTED),
     (_times_are_incomplete, "packets without a time of their own", Access.COUNTED),
     (lambda look: not look.packets.keys[0], "it does not begin with a key frame", Access.COUNTED),
     (lambda look: look.container == "avi" and look.reorders, "AVI with B-frames", Access.COUNTED),
@@ -217,6 +272,7 @@ _RULES: tuple[tuple[Callable[[_Look], bool], str, Access], ...] = (
     (lambda look: any(look.packets.discarded), "an edit list discards frames", Access.OPEN),
     (lambda look: _crosses_key(look.packets), "open groups of pictures", Access.OPEN),
     (lambda look: bool(look.first.rotation % 90), "turned by no right angle", Access.OPEN),
+    (lambda look: not look.usual, "pixels are not square, or a cover comes first", Access.OPEN),
 )
 """What forbids free seeking, the strictest first: the first rule that holds decides."""
 
@@ -245,10 +301,45 @@ def _frame_times(packets: _Packets) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.array(times, np.int64), np.array(keys, np.int64)
 
 
-def _count_frames(container: Any, stream: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _is_usual(container: Any, stream: Any) -> bool:
+    best = container.streams.best("video")
+    return best is not None and best.index == stream.index and _pixel_shape(stream) == 1
+
+
+def _pixel_shape(stream: Any) -> float:
+    """Width of a pixel by its height; 1 where it is not said, about 1, or beyond belief."""
+    shape = float(stream.sample_aspect_ratio or 1)
+    return shape if _FLATTEST <= shape <= _WIDEST and abs(shape - 1) > _SQUARE else 1.0
+
+
+def _square(width: int, height: int, shape: float) -> tuple[int, int]:
+    """The size with square pixels: the longer side of a pixel is kept, so nothing is lost."""
+    return (round(width * shape), height) if shape >= 1 else (width, round(height / shape))
+
+
+def _notes(stream: Any, first: Any, packets: _Packets, size: tuple[int, int]) -> Iterator[str]:
+    if packets.damaged:
+        yield f"{packets.damaged} packets are damaged or were lost; frames that cannot be decoded are left out"
+    if size != (first.width, first.height):
+        yield f"pixels are not square: {first.width} x {first.height} stretched to {size[0]} x {size[1]}"
+    if first.interlaced_frame:
+        yield "interlaced: both fields of a frame are shown together"
+    if name := _HDR.get(int(first.color_trc or 0)):
+        yield f"HDR ({name}): brightness is not mapped to that of a usual screen"
+
+
+def _count_frames(path: str, container: Any, stream: Any, damaged: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Times by decoding everything; frames without a usable time are spaced by the rate."""
-    container.seek(0)
-    times = [frame.pts for frame in container.decode(stream)]
+    import av
+
+    if damaged:  # from a fresh decoder on one thread, as readers do: what it conceals must be the same
+        with av.open(path, metadata_errors="replace", options=OPENING) as fresh:
+            chosen = video_stream(path, fresh)
+            chosen.codec_context.thread_count = 1
+            times = [frame.pts for frame in lenient_frames(fresh, chosen)]
+    else:
+        container.seek(0)
+        times = [frame.pts for frame in container.decode(stream)]
     usable = None not in times and all(a < b for a, b in itertools.pairwise(times))
     step = 1 / (float(stream.average_rate or 25) * float(stream.time_base))
     spaced = np.round(np.arange(len(times)) * step).astype(np.int64)

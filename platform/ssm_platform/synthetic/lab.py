@@ -33,6 +33,11 @@ _BP4D_COLUMNS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 20, 23, 24, 25
 _BP4D_UNCODED = (11, 16, 25, 26)
 _BP4D_INTENSITIES = (6, 10, 12, 14, 17)
 _DISFA_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
+_DISFA_VIDEOS = (
+    ("Videos_LeftCamera", "LeftVideo{}_comp.avi"),
+    ("Video_LeftCamera", "LeftVideo{}_Comp.avi"),
+    ("Videos_LeftCamera", "leftvideo{}_comp.AVI"),
+)
 _MISSING = 9
 
 
@@ -138,9 +143,9 @@ def _write_disfa(
     root: Path, record: Recording, played: Performance, codes: Codes, rng: np.random.Generator, spec: SyntheticSpec,
     rate: float,
 ) -> None:  # fmt: skip
-    """The right camera's video, and a file of intensities for each coded AU, frames from 1."""
-    video = root / "Videos_RightCamera" / f"RightVideo{record.subject}_comp.avi"
-    write_video(video, played.frames(), spec.size, rate, quality=18)
+    """The left camera's video, as the owner's copies mix its names; a file of intensities for each coded AU, from 1."""
+    folder, name = _DISFA_VIDEOS[int(record.subject.removeprefix("SN")) % len(_DISFA_VIDEOS)]
+    write_video(root / folder / name.format(record.subject), played.frames(), spec.size, rate, quality=18)
     for au in _DISFA_AUS:
         levels = codes[:, AU_ORDER.index(au)]
         lines = [f"{number},{level}" for number, level in enumerate(levels, start=1)]

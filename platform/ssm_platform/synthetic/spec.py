@@ -62,7 +62,7 @@ class SyntheticSpec(_Frozen):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 """Raised whenever the same spec and seed would give other frames or labels."""
 
 PRESETS: Mapping[str, SyntheticSpec] = MappingProxyType(

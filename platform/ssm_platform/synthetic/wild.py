@@ -153,7 +153,9 @@ def _dfew_lists(root: Path, plan: list[Clip]) -> None:
     labels = {expression: number for number, expression in DFEW_CLASSES.items()}
     for fold in range(1, FOLDS + 1):
         for side, clips in _sides(plan, fold):
-            lines = ["video_name,label", *(f"{clip.number},{labels[clip.labelled]}" for clip in clips)]
+            line = '"{}","{}"' if fold % 2 else "{},{}"  # some copies went through a spreadsheet
+            rows = (line.format(clip.number, labels[clip.labelled]) for clip in clips)
+            lines = ["video_name,label", *rows]
             _write_lines(root / f"EmoLabel_DataSplit/{side}(single-labeled)/set_{fold}.csv", lines)
 
 
@@ -165,7 +167,8 @@ def _mafw_place(clip: Clip, video: bool) -> tuple[str, str]:
 def _mafw_lists(root: Path, plan: list[Clip]) -> None:
     for fold in range(1, FOLDS + 1):
         for side, clips in _sides(plan, fold):
-            lines = [f"{clip.number:05d}.mp4 {clip.labelled}" for clip in clips]
+            gap = "\t" if fold % 2 else " "
+            lines = [f"{clip.number:05d}.mp4{gap}{clip.labelled}" for clip in clips]
             _write_lines(root / f"Train & Test Set/single/no_caption/set_{fold}/{side}.txt", lines)
 
 

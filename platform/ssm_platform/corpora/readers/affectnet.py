@@ -16,8 +16,9 @@ import numpy as np
 from ssm.labels import EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
 from ssm_platform.corpora.folds import PartLists
-from ssm_platform.corpora.sources import first_folder, image_record
-from ssm_platform.corpora.text import integer, read_csv
+from ssm_platform.corpora.sources import image_record
+from ssm_platform.corpora.text import integer, portable, read_csv
+from ssm_platform.corpora.tree import find_all, find_file, find_folder, fold, follow
 from ssm_platform.records import Record
 
 CLASSES = dict(enumerate(("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")))
@@ -26,7 +27,7 @@ CLASSES = dict(enumerate(("neutral", "happiness", "sadness", "surprise", "fear",
 _NO_EXPRESSION = (8, 9, 10)
 _SETS = {"train": ("train_set", "training.csv"), "validation": ("val_set", "validation.csv")}
 _CSV_FOLDERS = ("Manually_Annotated_file_lists", "Manually_Annotated/Manually_Annotated_file_lists", ".")
-_IMAGE_FOLDERS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images", ".")
+_IMAGE_FOLDERS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
 
 
 class AffectNetOptions(ReadOptions):
@@ -41,21 +42,22 @@ def read(root: Path, options: AffectNetOptions, report: Report) -> Iterator[Reco
     """All labelled images; parts "train" and "validation"."""
     lists = PartLists(report)
     for part, (folder, name) in _SETS.items():
-        if (root / folder).is_dir():
-            yield from _read_annotations(root / folder, part, report)
-        path = next((root / place / name for place in _CSV_FOLDERS if (root / place / name).is_file()), None)
+        annotated = find_folder(root, folder)
+        if annotated is not None:
+            yield from _read_annotations(annotated, part, report)
+        path = find_file(root, *(f"{place}/{name}" for place in _CSV_FOLDERS))
         if path is not None:
             yield from _read_csv(root, path, part, lists, report)
 
 
 def _read_annotations(folder: Path, part: str, report: Report) -> Iterator[Record]:
     """``annotations/0_exp.npy`` beside ``images/0.jpg``."""
-    for path in sorted((folder / "annotations").glob("*_exp.npy")):
+    for path in find_all(folder, "annotations/*_exp.npy"):
         report.rows += 1
-        name = path.name.removesuffix("_exp.npy")
+        name = path.name[: -len("_exp.npy")]
         expression = _expression(_label(path), path, None, report)
         if expression is not None:
-            image = folder / "images" / f"{name}.jpg"
+            image = follow(folder, f"images/{name}.jpg")
             yield from _record(f"{part}/{name}", image, expression, part, path, None, report)
 
 
@@ -69,16 +71,16 @@ def _label(path: Path) -> str:
 
 
 def _read_csv(root: Path, path: Path, part: str, lists: PartLists, report: Report) -> Iterator[Record]:
-    images = first_folder(root, *_IMAGE_FOLDERS) or root
+    images = find_folder(root, *_IMAGE_FOLDERS) or root
     rows = read_csv(path, report)
     _, header = next(rows, (1, []))
     for line, cells in rows:
         report.rows += 1
-        row = dict(zip(header, cells, strict=False))
-        name = row.get("subDirectory_filePath", "")
+        row = dict(zip(map(fold, header), cells, strict=False))
+        name = portable(row.get("subdirectory_filepath", ""))
         expression = _expression(row.get("expression", ""), path, line, report)
         if expression is not None and lists.admits(name, part, path, line):
-            yield from _record(name, images / name, expression, part, path, line, report)
+            yield from _record(name, follow(images, name), expression, part, path, line, report)
 
 
 def _expression(text: str, path: Path, line: int | None, report: Report) -> str | None:

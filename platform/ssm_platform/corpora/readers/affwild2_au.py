@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ssm_platform.corpora.base import AUOptions, Corpus, Report
 from ssm_platform.corpora.labels import Coding, read_label_lines
-from ssm_platform.corpora.readers.affwild2 import crops, label_files, label_lines
+from ssm_platform.corpora.readers.affwild2 import Crops, label_files, label_lines
 from ssm_platform.corpora.sources import Sequence, labelled_records
 from ssm_platform.records import Record
 
@@ -30,9 +30,10 @@ class AffWild2AUOptions(AUOptions):
 
 def read(root: Path, options: AffWild2AUOptions, report: Report) -> Iterator[Record]:
     """All labelled videos, split where crops are missing; parts "train" and "validation"."""
-    for part, path in label_files(root, "AU_Detection_Challenge"):
+    crops = Crops(root)
+    for part, path in label_files(root, "AU_*Challenge", "AU_Set"):
         labels = read_label_lines(path, label_lines(path, report), options.aus, AUS, _CODING, report)
-        frames = crops(root, path.stem, report, labels.cause)
+        frames = crops.frames(path.stem, report, labels.cause)
         if frames is not None:
             yield from labelled_records(Sequence(path.stem, None, part), labels, frames, report, sparse=True)
 
@@ -45,5 +46,7 @@ CORPUS = Corpus(
     read=read,
     layout="""\
 AU_Detection_Challenge/Train_Set/<video>[_left|_right].txt  and Validation_Set: a header, then 12 ints a frame
-cropped/<video>[_left|_right]/00001.jpg                     face crops, some missing; label -1 is invalid""",
+                                                            (or below "6th ABAW Annotations/")
+cropped/<video>[_left|_right]/00001.jpg                     face crops, some missing; label -1 is invalid
+                                                            (or cropped_aligned/batch1/cropped_aligned/<video>)""",
 )

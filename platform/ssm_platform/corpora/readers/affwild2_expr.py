@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ssm.labels import BASIC_EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
-from ssm_platform.corpora.readers.affwild2 import crops, label_files, label_lines
+from ssm_platform.corpora.readers.affwild2 import Crops, label_files, label_lines
 from ssm_platform.corpora.sources import Frames
 from ssm_platform.corpora.text import integer
 from ssm_platform.records import Record
@@ -39,9 +39,10 @@ class AffWild2ExprOptions(ReadOptions):
 
 def read(root: Path, options: AffWild2ExprOptions, report: Report) -> Iterator[Record]:
     """Clips of one class; parts "train" and "validation"."""
-    for part, path in label_files(root, "EXPR*_Challenge"):
+    crops = Crops(root)
+    for part, path in label_files(root, "EXPR*Challenge", "EXPR_Set"):
         classes = _classes(path, report)
-        frames = crops(root, path.stem, report, Cause(path, None, max(len(classes), 1)))
+        frames = crops.frames(path.stem, report, Cause(path, None, max(len(classes), 1)))
         if frames is not None:
             yield from _clips(path, part, classes, frames, options, report)
 
@@ -52,7 +53,9 @@ def _classes(path: Path, report: Report) -> dict[int, str]:
     for number, (line, text) in enumerate(label_lines(path, report), 1):
         report.rows += 1
         value = integer(text)
-        if value in CLASSES:
+        if not text:
+            left_out[_INVALID] += 1
+        elif value in CLASSES:
             classes[number] = CLASSES[value]
         elif value in left_out:
             left_out[value] += 1
@@ -72,8 +75,9 @@ def _clips(
     if len(present) < len(classes):
         report.note(path, None, frames.source, "a labelled frame has its crop", len(classes) - len(present))
     short = 0
-    for (expression, _), group in groupby(present, key=lambda pair: (classes[pair[0]], pair[0] - pair[1])):
-        run = list(group)
+    placed = enumerate(present)  # numbers that follow each other lie as far from their place in the list
+    for (expression, _), group in groupby(placed, key=lambda item: (classes[item[1][0]], item[1][0] - item[0])):
+        run = [pair for _, pair in group]
         for first in range(0, len(run), options.max_length):
             piece = run[first : first + options.max_length]
             if len(piece) < options.min_length:

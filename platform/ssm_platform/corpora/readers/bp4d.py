@@ -19,7 +19,8 @@ from pydantic import Field
 from ssm.labels import BP4D_AUS
 from ssm_platform.corpora.base import AUOptions, Corpus, Report
 from ssm_platform.corpora.labels import Coding, FrameLabels, read_occurrence_table
-from ssm_platform.corpora.sources import Frames, Sequence, first_folder, folder_frames, labelled_records, video_frames
+from ssm_platform.corpora.sources import Frames, Sequence, folder_frames, labelled_records, video_frames
+from ssm_platform.corpora.tree import find_all, find_folder, follow
 from ssm_platform.records import Record
 
 RATE = 25.0
@@ -62,15 +63,15 @@ class SequenceLayout:
 
 
 IMAGES_LAYOUT = SequenceLayout(("Sequences(2D+3D)", "Sequences", "2D+3D", "Images", "."), 0)
-_AVI_FOLDERS = ("BP4D-Spontaneous", "Videos", "videos", ".")
-_AVI_SUFFIXES = (".avi", ".AVI", ".mp4", "")
+_LABELS = ("AUCoding/AU_OCC/*.csv", "AU_OCC/*.csv", "AUCoding/*.csv")
+_AVI_FOLDERS = ("BP4D-Spontaneous", "Videos", ".")
+_AVI_SUFFIXES = (".avi", ".mp4", "")
 _AVI_SHIFT = 1
 
 
 def label_files(root: Path, report: Report) -> Iterator[tuple[str, str, Path]]:
     """(subject, task, path) of each occurrence table, in order of name; a file with another name is reported."""
-    folder = first_folder(root, "AUCoding/AU_OCC", "AU_OCC", "AUCoding")
-    for path in sorted(folder.glob("*.csv")) if folder else []:
+    for path in find_all(root, *_LABELS):
         named = _LABEL_FILE.fullmatch(path.name)
         if named:
             yield named[1].upper(), named[2].upper(), path
@@ -78,24 +79,38 @@ def label_files(root: Path, report: Report) -> Iterator[tuple[str, str, Path]]:
             report.problem(path, None, path.name, "a label file is named by subject and task: F001_T1.csv")
 
 
-def image_folder(root: Path, layout: SequenceLayout, subject: str, task: str) -> Path:
+def folders_of(root: Path, names: tuple[str, ...]) -> list[Path]:
+    """Those of ``names`` that are there, or the place of the first."""
+    found = (root if name == "." else find_folder(root, name) for name in names)
+    return [folder for folder in found if folder is not None] or [root / names[0]]
+
+
+def sequence_folder(folders: list[Path], subject: str, task: str) -> Path:
     """The folder of a sequence's images: the first that exists, else the first place it should be in."""
-    found = first_folder(root, *(f"{folder}/{subject}/{task}" for folder in layout.folders))
-    return found or root / layout.folders[0] / subject / task
+    found = (follow(folder, f"{subject}/{task}") for folder in folders)
+    return next((path for path in found if path.is_dir()), folders[0] / subject / task)
 
 
-def _avi_place(root: Path, subject: str, task: str) -> Path:
+def _avi_place(folders: list[Path], subject: str, task: str) -> Path:
     """The AVI of a sequence or a folder of images made from it; with neither, the place the AVI should be in."""
     name = f"2{subject[0]}{int(subject[1:]):02d}_{TASK_CODES.get(task, task)}"
-    found = (root / folder / f"{name}{suffix}" for folder in _AVI_FOLDERS for suffix in _AVI_SUFFIXES)
-    return next((path for path in found if path.exists()), root / _AVI_FOLDERS[0] / f"{name}.avi")
+    found = (follow(folder, f"{name}{suffix}") for folder in folders for suffix in _AVI_SUFFIXES)
+    return next((path for path in found if path.exists()), folders[0] / f"{name}.avi")
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where this tree keeps images and AVIs."""
+
+    images: list[Path]
+    avis: list[Path]
 
 
 def _frames(
-    root: Path, subject: str, task: str, labels: FrameLabels, options: BP4DOptions, report: Report
+    places: _Places, subject: str, task: str, labels: FrameLabels, options: BP4DOptions, report: Report
 ) -> Frames | None:
-    folder = image_folder(root, IMAGES_LAYOUT, subject, task)
-    avi = _avi_place(root, subject, task)
+    folder = sequence_folder(places.images, subject, task)
+    avi = _avi_place(places.avis, subject, task)
     if options.delivery == "images" or (options.delivery == "auto" and (folder.is_dir() or not avi.exists())):
         return folder_frames(folder, report, labels.cause, IMAGES_LAYOUT.shift, RATE)
     if avi.is_dir():
@@ -105,9 +120,10 @@ def _frames(
 
 def read(root: Path, options: BP4DOptions, report: Report) -> Iterator[Record]:
     """All coded sequences."""
+    places = _Places(folders_of(root, IMAGES_LAYOUT.folders), folders_of(root, _AVI_FOLDERS))
     for subject, task, path in label_files(root, report):
         labels = read_occurrence_table(path, options.aus, _CODING, report)
-        frames = labels and _frames(root, subject, task, labels, options, report)
+        frames = labels and _frames(places, subject, task, labels, options, report)
         if subject not in PARTS:
             report.note(path, None, subject, "a subject is one of F001-F023, M001-M018; it belongs to no part")
         if labels and frames:

@@ -14,7 +14,7 @@ from pydantic import Field
 from ssm.labels import BP4D_AUS
 from ssm_platform.corpora.base import AUOptions, Corpus, Report
 from ssm_platform.corpora.labels import Coding, read_occurrence_table
-from ssm_platform.corpora.readers.bp4d import RATE, SequenceLayout, image_folder, label_files
+from ssm_platform.corpora.readers.bp4d import RATE, SequenceLayout, folders_of, label_files, sequence_folder
 from ssm_platform.corpora.sources import Sequence, folder_frames, labelled_records
 from ssm_platform.records import Record
 
@@ -29,11 +29,12 @@ class BP4DPlusOptions(AUOptions):
 
 def read(root: Path, options: BP4DPlusOptions, report: Report) -> Iterator[Record]:
     """All coded sequences."""
+    folders = folders_of(root, _LAYOUT.folders)
     for subject, task, path in label_files(root, report):
         labels = read_occurrence_table(path, options.aus, Coding(), report)
         if labels is None:
             continue
-        folder = image_folder(root, _LAYOUT, subject, task)
+        folder = sequence_folder(folders, subject, task)
         frames = folder_frames(folder, report, labels.cause, _LAYOUT.shift, RATE)
         if frames is not None:
             yield from labelled_records(Sequence(f"{subject}_{task}", subject), labels, frames, report, coded_part=True)

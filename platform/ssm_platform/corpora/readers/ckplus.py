@@ -13,12 +13,15 @@ from pathlib import Path
 
 from ssm.labels import EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
-from ssm_platform.corpora.sources import first_folder, folder_frames, whole_record
+from ssm_platform.corpora.sources import folder_frames, whole_record
 from ssm_platform.corpora.text import content, integer, read_lines
+from ssm_platform.corpora.tree import entries, find_all, find_folder, follow
 from ssm_platform.records import Record
 
 CLASSES = dict(enumerate(("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")))
 """Label -> expression."""
+
+_EMOTIONS = ("Emotion/S*/*", "Emotion_labels/Emotion/S*/*", "Emotion*/S*/*")
 
 
 class CKPlusOptions(ReadOptions):
@@ -31,18 +34,17 @@ class CKPlusOptions(ReadOptions):
 
 def read(root: Path, options: CKPlusOptions, report: Report) -> Iterator[Record]:
     """All sequences with an emotion."""
-    emotions = first_folder(root, "Emotion", "Emotion_labels/Emotion") or root / "Emotion"
-    images = first_folder(root, "cohn-kanade-images", "extended-cohn-kanade-images/cohn-kanade-images", "images")
+    images = find_folder(root, "cohn-kanade-images", "*cohn-kanade-images/cohn-kanade-images", "images")
     images = images or root / "cohn-kanade-images"
-    for folder in sorted(path for path in emotions.glob("*/*") if path.is_dir()):
+    for folder in (path for path in find_all(root, *_EMOTIONS) if path.is_dir()):
         subject, sequence = folder.parent.name, folder.name
-        path = next(iter(sorted(folder.glob("*_emotion.txt"))), None)
+        path = next((path for path in entries(folder) if path.name.lower().endswith("_emotion.txt")), None)
         if path is None:
             report.note(folder, None, "no emotion file", "a sequence has an emotion; left out")
             continue
         report.rows += 1
         expression = _expression(path, report)
-        frames = folder_frames(images / subject / sequence, report, Cause(path)) if expression else None
+        frames = folder_frames(follow(images, f"{subject}/{sequence}"), report, Cause(path)) if expression else None
         if expression and frames is not None:
             yield replace(whole_record(f"{subject}/{sequence}", frames, expression, report), subject=subject)
 

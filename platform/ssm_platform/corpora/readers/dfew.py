@@ -7,7 +7,7 @@ the third choice. Clip names are numbers, padded or not.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import Field
@@ -15,19 +15,21 @@ from pydantic import Field
 from ssm.labels import BASIC_EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
 from ssm_platform.corpora.folds import Row, folded_records, read_folds
-from ssm_platform.corpora.sources import by_number, first_folder, is_folder, is_video
-from ssm_platform.corpora.text import content, integer, read_lines
+from ssm_platform.corpora.sources import by_number, is_folder, is_video
+from ssm_platform.corpora.text import cells, content, integer, portable, read_lines
+from ssm_platform.corpora.tree import find_folder, follow
 from ssm_platform.records import Record
 
 CLASSES = dict(enumerate(("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear"), start=1))
 """Label in the lists -> expression."""
 
 _DELIVERIES = {
-    "frames": ("Clip/clip_224x224", "clip_224x224"),
-    "frames16": ("Clip/clip_224x224_16f", "clip_224x224_16f"),
-    "original": ("Clip/original", "original"),
+    "frames": ("Clip*/clip_224x224", "clip_224x224"),
+    "frames16": ("Clip*/clip_224x224_16f", "clip_224x224_16f"),
+    "original": ("Clip*/original", "original"),
 }
-_SPLITS = ("EmoLabel_DataSplit/{side}(single-labeled)", "{side}(single-labeled)", "EmoLabel_DataSplit/{side}")
+_SPLITS = ("EmoLabel*/{side}(single*label*)", "{side}(single*label*)", "EmoLabel*/{side}")
+_USUAL_SPLIT = "EmoLabel_DataSplit/{side}(single-labeled)"
 
 
 class DFEWOptions(ReadOptions):
@@ -44,12 +46,14 @@ class DFEWOptions(ReadOptions):
 
 def _parse(path: Path, report: Report) -> Iterator[Row]:
     """Lines "video_name,label" below a header, names unpadded or not, with or without suffix; labels 1-7."""
+    first = True
     for line, text in content(read_lines(path, report)):
-        name, _, label = text.partition(",")
-        number = integer(Path(name.strip().strip('"')).stem)
-        if number is None and line == 1:
+        name, label, *_ = (*cells(text), "")
+        number = integer(PurePosixPath(portable(name)).stem)
+        if number is None and first:
+            first = False
             continue
-        expression = CLASSES.get(integer(label) or 0)
+        first, expression = False, CLASSES.get(integer(label) or 0)
         if number is None or expression is None:
             report.problem(path, line, text, "a line is a clip's number and a label 1-7")
         if number is not None:
@@ -60,19 +64,18 @@ def _clips(root: Path, delivery: str) -> tuple[Path, dict[int, Path]]:
     """The delivery's folder and its clips by number: folders of frames or videos."""
     names = _DELIVERIES if delivery == "auto" else {delivery: _DELIVERIES[delivery]}
     for name, places in names.items():
-        folder = first_folder(root, *places)
+        folder = find_folder(root, *places)
         if folder is not None:
             return folder, by_number(folder, is_video if name == "original" else is_folder)
-    return root / next(iter(names.values()))[0], {}
+    return root / next(iter(names.values()))[1], {}
 
 
 def read(root: Path, options: DFEWOptions, report: Report) -> Iterator[Record]:
     """All single-labelled clips, with the fold in which each is test."""
-    folders = {
-        side: first_folder(root, *(place.format(side=side) for place in _SPLITS)) or root / _SPLITS[0].format(side=side)
-        for side in ("train", "test")
-    }
-    lists = {str(k): (folders["train"] / f"set_{k}.csv", folders["test"] / f"set_{k}.csv") for k in range(1, 6)}
+    found = {side: find_folder(root, *(place.format(side=side) for place in _SPLITS)) for side in ("train", "test")}
+    folders = {side: folder or root / _USUAL_SPLIT.format(side=side) for side, folder in found.items()}
+    names = {str(k): f"set_{k}.csv" for k in range(1, 6)}
+    lists = {fold: (follow(folders["train"], name), follow(folders["test"], name)) for fold, name in names.items()}
     folder, clips = _clips(root, options.delivery)
     return folded_records(read_folds(lists, _parse, report), folder, clips, report)
 

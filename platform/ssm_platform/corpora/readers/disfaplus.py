@@ -13,6 +13,7 @@ from ssm_platform.corpora.base import AUOptions, Corpus, Report
 from ssm_platform.corpora.labels import Coding, read_intensity_files
 from ssm_platform.corpora.readers.disfa import AUS, au_files, report_absent_aus
 from ssm_platform.corpora.sources import Sequence, folder_frames, labelled_records
+from ssm_platform.corpora.tree import find_all, find_folder, follow
 from ssm_platform.records import Record
 
 
@@ -27,14 +28,15 @@ class DISFAPlusOptions(AUOptions):
 def read(root: Path, options: DISFAPlusOptions, report: Report) -> Iterator[Record]:
     """One sequence per trial."""
     coding = Coding(top=5, threshold=options.threshold)
-    for trial in sorted(path for path in (root / "Labels").glob("*/*") if path.is_dir()):
+    images = find_folder(root, "Images") or root / "Images"
+    for trial in (path for path in find_all(root, "Labels/*/*") if path.is_dir()):
         subject, files = trial.parent.name, au_files(trial)
         report_absent_aus(trial, files, options.aus, report)
         labels = read_intensity_files(files, options.aus, coding, report)
         if labels is None:
             report.problem(trial, None, "no label row", "a trial's folder holds its label files")
             continue
-        frames = folder_frames(root / "Images" / subject / trial.name, report, labels.cause)
+        frames = folder_frames(follow(images, f"{subject}/{trial.name}"), report, labels.cause)
         if frames is not None:
             yield from labelled_records(Sequence(f"{subject}/{trial.name}", subject), labels, frames, report)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from ssm.labels import BASIC_EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
 from ssm_platform.corpora.folds import PartLists
-from ssm_platform.corpora.sources import first_folder, folder_frames, whole_record
-from ssm_platform.corpora.text import content, expression_of, read_lines
+from ssm_platform.corpora.sources import folder_frames, whole_record
+from ssm_platform.corpora.text import cells, data_lines, expression_of, portable
+from ssm_platform.corpora.tree import find_folder, follow
 from ssm_platform.records import Record
 
 CLASSES = {
@@ -36,25 +37,31 @@ class FERV39KOptions(ReadOptions):
 
 def read(root: Path, options: FERV39KOptions, report: Report) -> Iterator[Record]:
     """All listed clips, parts "train" and "test"; the scene is the first folder of a clip's name."""
-    setups = first_folder(root, "4_setups/All_scenes", "All_scenes", "4_setups") or root / "4_setups/All_scenes"
-    crops = first_folder(root, "2_ClipsforFaceCrop") or root
+    setups = find_folder(root, "4_setups/All_scenes", "All_scenes", "4_setups") or root / "4_setups/All_scenes"
+    crops = find_folder(root, "2_ClipsforFaceCrop*", "*ClipsforFaceCrop*") or root
     lists = PartLists(report)
     for part, name in _LISTS.items():
-        for line, text in content(read_lines(setups / name, report)):
+        path = follow(setups, name)
+        for line, text in data_lines(path, _parse, report):
             report.rows += 1
-            clip, _, label = text.replace("\\", "/").rpartition(" ")
-            clip = clip.strip().strip("/")
-            if lists.admits(clip, part, setups / name, line):
-                yield from _clip(crops, clip, label, part, setups / name, line, report)
+            row = _parse(text)
+            if row is None:
+                report.problem(path, line, text, "a line is Scene/Emotion/number and a class")
+            elif lists.admits(row[0], part, path, line):
+                yield from _clip(crops, *row, part, path, line, report)
+
+
+def _parse(text: str) -> tuple[str, str] | None:
+    """Clip and class of a line "Action/Sad/0010 Sad", whatever stands between them."""
+    *clip, label = cells(text)
+    name = portable(" ".join(clip))
+    return (name, label) if name.count("/") == 2 else None
 
 
 def _clip(crops: Path, clip: str, label: str, part: str, path: Path, line: int, report: Report) -> Iterator[Record]:
     folder = clip.split("/")
-    if len(folder) != 3:
-        report.problem(path, line, f"{clip} {label}", "a line is Scene/Emotion/number and a class")
-        return
     expression = expression_of(label, CLASSES, path, line, report)
-    frames = folder_frames(crops / clip, report, Cause(path, line)) if expression else None
+    frames = folder_frames(follow(crops, clip), report, Cause(path, line)) if expression else None
     if expression and frames is not None:
         if CLASSES.get(folder[1], expression) != expression:
             report.note(path, line, f"{clip} {label}", "a clip's folder and its listed class agree; the list is used")

@@ -16,9 +16,10 @@ from ssm_platform.corpora.base import Corpus, Report
 from ssm_platform.corpora.frame_lists import FrameListFormat, FrameListOptions, read_frame_lists
 from ssm_platform.corpora.labels import Coding
 from ssm_platform.corpora.readers.bp4d import PARTS, PREVALENCE, RATE
+from ssm_platform.corpora.text import cells
 from ssm_platform.records import Record
 
-_FOLDER = re.compile(r"2([FM])(\d\d)_\d\d")
+_FOLDER = re.compile(r"2([FM])(\d\d)_\d\d", re.IGNORECASE)
 
 
 class ListBP4DOptions(FrameListOptions):
@@ -28,14 +29,14 @@ class ListBP4DOptions(FrameListOptions):
 
 
 def _parse(text: str, aus: tuple[int, ...]) -> tuple[str, list[str]] | None:
-    cells = text.replace(",", " ").split()
-    return (cells[0], cells[1:]) if len(cells) == 1 + len(aus) else None
+    row = cells(text)
+    return (row[0], row[1:]) if len(row) == 1 + len(aus) else None
 
 
 def _subject(folder: str) -> str | None:
     """F023 for "2F23_10"; None for another name."""
     named = _FOLDER.search(folder)
-    return f"{named[1]}{int(named[2]):03d}" if named else None
+    return f"{named[1].upper()}{int(named[2]):03d}" if named else None
 
 
 _FORMAT = FrameListFormat(
@@ -61,6 +62,7 @@ CORPUS = Corpus(
     read=read,
     prevalence=PREVALENCE,
     layout="""\
-train*.txt, test*.txt    (options train, test) lines "2F23_10/1001.jpg b1 ... b12", AUs 1 2 4 6 7 10 12 14 15 17 23 24
-2F23_10/1001.jpg         below the root, or below option images""",
+train_1f_data.list       and test_1f_data.list (option fold), or options train and test: "2F23_10/1001.jpg b1 ... b12",
+                         AUs 1 2 4 6 7 10 12 14 15 17 23 24
+2F23_10/1001.jpg         below the root, a folder in it, or option images""",
 )

@@ -71,6 +71,7 @@ CORPUS = Corpus(
     read=read,
     prevalence=disfa.CORPUS.prevalence,
     layout="""\
-train*.json, test*.json          (options train, test) lines {"img_path": "RightVideoSN010/frame_1.jpg", "AUs": [999]}
-RightVideoSN010/frame_1.jpg      below the root, or below option images""",
+DISFA_train1.json, DISFA_test1.json  (option fold), or DISFA_all.json, or options train and test:
+                                     lines {"img_path": "RightVideoSN010/frame_1.jpg", "AUs": [999]}
+RightVideoSN010/frame_1.jpg          below the root, a folder in it, or option images""",
 )

@@ -17,7 +17,7 @@ from ssm_platform.corpora.base import Cause, Corpus, Report
 from ssm_platform.corpora.folds import PartLists
 from ssm_platform.corpora.lists import ListOptions, Resolver, list_files
 from ssm_platform.corpora.sources import folder_frames, whole_record
-from ssm_platform.corpora.text import content, integer, read_lines
+from ssm_platform.corpora.text import cells, data_lines, integer, portable
 from ssm_platform.records import Record
 
 
@@ -40,19 +40,23 @@ class _Line:
     label: int
 
 
+_ANY = 2**31
+
+
 def _parse(text: str, classes: int) -> _Line | None:
-    directory, *rest = text.rsplit(maxsplit=2)
+    row = cells(text)
+    directory, *rest = row if len(row) == 3 else text.rsplit(maxsplit=2)
     numbers = [number for number in map(integer, rest) if number is not None]
     if len(numbers) != 2 or not 0 <= numbers[1] < classes:
         return None
-    return _Line(directory.rstrip("/"), numbers[0], numbers[1])
+    return _Line(portable(directory), numbers[0], numbers[1])
 
 
 def read(root: Path, options: ListFEOptions, report: Report) -> Iterator[Record]:
     """All listed clips, part by list; the test list is read first, so that a clip in both stays test."""
     resolver, lists = Resolver(root, options.images, report), PartLists(report)
     for part, path in sorted(list_files(root, options).items()):
-        for number, text in content(read_lines(path, report)):
+        for number, text in data_lines(path, lambda text: _parse(text, _ANY), report):
             report.rows += 1
             line = _parse(text, len(options.expressions))
             if line is None:
@@ -77,6 +81,7 @@ CORPUS = Corpus(
     options=ListFEOptions,
     read=read,
     layout="""\
-train*.txt, test*.txt         (options train, test) lines "frame_directory n_frames label", labels from 0
-frame_directory/*.jpg         below the root, or below option images""",
+DFEW_set_1_train.txt          and DFEW_set_1_test.txt (option fold), FERV39K_train.txt, ..., or options train and test:
+                              lines "frame_directory n_frames label", labels from 0
+frame_directory/*.jpg         below the root, a folder in it, or option images""",
 )

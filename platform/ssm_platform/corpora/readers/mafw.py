@@ -8,7 +8,7 @@ preferred to the videos.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import Field
@@ -16,15 +16,17 @@ from pydantic import Field
 from ssm.labels import EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
 from ssm_platform.corpora.folds import Row, folded_records, read_folds
-from ssm_platform.corpora.sources import by_number, first_folder, is_folder, is_video
-from ssm_platform.corpora.text import content, expression_of, read_lines
+from ssm_platform.corpora.sources import by_number, is_folder, is_video
+from ssm_platform.corpora.text import cells, content, expression_of, portable, read_lines
+from ssm_platform.corpora.tree import find_folder, follow
 from ssm_platform.records import Record
 
 CLASSES = {name: name for name in EXPRESSIONS}
 
 _FRAMES = ("data/frames", "data/clips_faces", "data/faces", "frames", "data/clips")
 _VIDEOS = ("data/clips", "clips")
-_LISTS = ("Train & Test Set/single/no_caption", "Train & Test Set/single/with_caption")
+_LISTS = ("Train*Test*Set*/single/no_caption", "Train*Test*Set*/single/with_caption")
+_USUAL_LISTS = "Train & Test Set/single/no_caption"
 
 
 class MAFWOptions(ReadOptions):
@@ -42,8 +44,8 @@ class MAFWOptions(ReadOptions):
 def _parse(path: Path, report: Report) -> Iterator[Row]:
     """Lines "00025.mp4 anger" or, tab separated, clip, class and two captions."""
     for line, text in content(read_lines(path, report)):
-        name, *rest = text.split("\t") if "\t" in text else text.split()
-        stem = Path(name.strip()).stem
+        name, *rest = cells(text)
+        stem = PurePosixPath(portable(name)).stem
         if not stem.isdecimal() or not rest:
             report.problem(path, line, text, "a line is a clip's file name and a class")
             continue
@@ -57,10 +59,11 @@ def _parse(path: Path, report: Report) -> Iterator[Row]:
 def _clips(root: Path, delivery: str) -> tuple[Path, dict[int, Path]]:
     """The delivery's folder and its clips by number: folders of frames, else videos."""
     for name in _FRAMES if delivery != "original" else ():
-        folders = by_number(root / name, is_folder) if (root / name).is_dir() else {}
-        if folders:
-            return root / name, folders
-    folder = first_folder(root, *_VIDEOS)
+        place = find_folder(root, name)
+        folders = by_number(place, is_folder) if place else {}
+        if place and folders:
+            return place, folders
+    folder = find_folder(root, *_VIDEOS)
     if folder is None or delivery == "frames":
         return root / _FRAMES[0], {}
     return folder, by_number(folder, is_video)
@@ -68,8 +71,8 @@ def _clips(root: Path, delivery: str) -> tuple[Path, dict[int, Path]]:
 
 def read(root: Path, options: MAFWOptions, report: Report) -> Iterator[Record]:
     """All clips with a single class, with the set in which each is test."""
-    sets = first_folder(root, *_LISTS) or root / _LISTS[0]
-    lists = {str(k): (sets / f"set_{k}" / "train.txt", sets / f"set_{k}" / "test.txt") for k in range(1, 6)}
+    sets = find_folder(root, *_LISTS) or root / _USUAL_LISTS
+    lists = {str(k): (follow(sets, f"set_{k}/train.txt"), follow(sets, f"set_{k}/test.txt")) for k in range(1, 6)}
     folder, clips = _clips(root, options.delivery)
     return folded_records(read_folds(lists, _parse, report), folder, clips, report)
 

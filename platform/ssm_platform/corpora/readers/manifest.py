@@ -8,25 +8,38 @@ below the root.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from zipfile import BadZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from ssm.labels import ACTION_UNITS, EXPRESSIONS, Vocabulary
+from ssm_platform.base import in_companion
 from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
 from ssm_platform.corpora.labels import Coding, LabelRows
+from ssm_platform.corpora.lists import Resolver
 from ssm_platform.corpora.sources import Frames, Sequence, folder_frames, labelled_records, video_frames, whole_record
-from ssm_platform.corpora.text import expression_of, integer, read_csv, real
+from ssm_platform.corpora.text import expression_of, integer, portable, read_csv, real
+from ssm_platform.corpora.tree import entries, fold, saw
 from ssm_platform.records import Record
 
-_AU_COLUMN = re.compile(r"AU0*(\d+)(?:_c)?", re.IGNORECASE)
+_AU_COLUMN = re.compile(r"au_*0*(\d+)(?:_c)?")
+_SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
+_MEANT = {
+    "label": "expression", "emotion": "expression", "class": "expression", "path": "source", "file": "source",
+    "filename": "source", "video": "source", "image": "source", "frame_number": "frame", "index": "frame",
+    "person": "subject", "participant": "subject", "identity": "subject", "split": "part", "set": "part",
+    "fold": "part", "fps": "rate", "name": "clip", "sequence": "clip", "frames": "length",
+}  # fmt: skip
+"""Columns met in others' tables, and ours that may be meant."""
 _CODING = Coding(missing=(9, -1, 999))
 _FASTEST = 10_000
 _CLASSES = {name: name for name in EXPRESSIONS}
@@ -37,7 +50,7 @@ class ManifestOptions(ReadOptions):
     """A user's own table: which file."""
 
     file: str | None = Field(
-        default=None, description="the table, below the root; None: the one .csv or .parquet there"
+        default=None, description="the table, below the root; None: the one .csv, .tsv, .xlsx or .parquet there"
     )
 
     def vocabulary(self, root: Path) -> Vocabulary:
@@ -55,7 +68,7 @@ class _Row:
 
     @property
     def source(self) -> str:
-        return self.cells.get("source", "")
+        return portable(self.cells.get("source", ""))
 
     @property
     def clip(self) -> str:
@@ -75,15 +88,17 @@ def read(root: Path, options: ManifestOptions, report: Report) -> Iterator[Recor
     aus = _au_columns(table.columns)
     for column in table.columns:
         if column not in _OWN and column not in aus.values():
-            report.note(path, 1, column, "a column is documented in docs/corpora.md; this one is not read")
+            rule = f"a column is documented in docs/corpora.md; this one is not read{_meant(column)}"
+            report.note(path, 1, column, rule)
     rows = _named_rows(table.rows, path, report)
-    yield from _read_frames(rows, aus, path, report) if aus else _read_clips(rows, path, report)
+    resolver = Resolver(root, ".", report)
+    yield from _read_frames(rows, aus, resolver, path, report) if aus else _read_clips(rows, resolver, path, report)
 
 
-def _read_clips(rows: Iterable[_Row], path: Path, report: Report) -> Iterator[Record]:
+def _read_clips(rows: Iterable[_Row], resolver: Resolver, path: Path, report: Report) -> Iterator[Record]:
     for row in rows:
         expression = expression_of(row.cells.get("expression", ""), _CLASSES, path, row.line, report)
-        frames = _frames(row, report, Cause(path, row.line)) if expression else None
+        frames = _frames(row, resolver, report, Cause(path, row.line)) if expression else None
         if expression is None or frames is None:
             continue
         whole = whole_record(row.clip, frames, expression, report, row.cells.get("part") or None)
@@ -98,7 +113,9 @@ def _read_clips(rows: Iterable[_Row], path: Path, report: Report) -> Iterator[Re
         yield replace(whole, start=start, length=length, files=files, subject=row.cells.get("subject") or None)
 
 
-def _read_frames(rows: Iterable[_Row], aus: dict[int, str], path: Path, report: Report) -> Iterator[Record]:
+def _read_frames(
+    rows: Iterable[_Row], aus: dict[int, str], resolver: Resolver, path: Path, report: Report
+) -> Iterator[Record]:
     numbers = sorted(aus)
     for clip, group in groupby(rows, key=lambda row: row.clip):
         members = list(group)
@@ -110,7 +127,7 @@ def _read_frames(rows: Iterable[_Row], aus: dict[int, str], path: Path, report: 
             else:
                 table.add(row.line, frame, [row.cells[aus[number]] for number in numbers])
         labels = table.labels()
-        frames = _frames(members[0], report, replace(labels.cause, line=members[0].line))
+        frames = _frames(members[0], resolver, report, replace(labels.cause, line=members[0].line))
         if frames is not None:
             who = Sequence(clip, members[0].cells.get("subject") or None, members[0].cells.get("part") or None)
             yield from labelled_records(who, labels, frames, report, coded_part=True)
@@ -119,15 +136,17 @@ def _read_frames(rows: Iterable[_Row], aus: dict[int, str], path: Path, report: 
 def _named_rows(rows: Iterable[_Row], path: Path, report: Report) -> Iterator[_Row]:
     for row in rows:
         report.rows += 1
-        if row.source:
+        if in_companion(row.source.split("/")):
+            report.note(path, row.line, row.source, "what a system leaves beside data is none; left out")
+        elif row.source:
             yield row
         else:
             report.problem(path, row.line, "source is empty", "a row names its source")
 
 
-def _frames(row: _Row, report: Report, cause: Cause) -> Frames | None:
+def _frames(row: _Row, resolver: Resolver, report: Report, cause: Cause) -> Frames | None:
     """The source of a row: a folder of images or a video."""
-    place = report.root / row.source
+    place = resolver.find(row.source, cause.path, row.line)
     frames = folder_frames(place, report, cause) if os.path.isdir(place) else video_frames(place, report, cause)
     text = row.cells.get("rate", "")
     if frames is None or not text:
@@ -152,27 +171,34 @@ def _table_path(root: Path, name: str | None) -> Path:
     if name is not None:
         found = [root / name] if (root / name).is_file() else []
     else:
-        found = sorted(path for path in root.iterdir() if path.suffix.lower() in (".csv", ".parquet"))
+        found = [path for path in entries(root) if path.name.lower().endswith(_SUFFIXES)]
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise ValueError(f"{root}: one .csv or .parquet table is expected, found {names}; choose by option 'file'")
+        kinds = ", ".join(_SUFFIXES)
+        raise ValueError(
+            f"{root}: one table ({kinds}) is expected, found {names}; choose by option 'file'; saw\n{saw(root)}"
+        )
     return found[0]
 
 
 def _open(path: Path, report: Report) -> _Table:
     """The table's columns and rows; ValueError where it is neither an expression table nor an AU table."""
-    table = _open_parquet(path) if path.suffix.lower() == ".parquet" else _open_csv(path, report)
+    kinds = {".parquet": _open_parquet, ".xlsx": _open_workbook}
+    table = kinds[path.suffix.lower()](path) if path.suffix.lower() in kinds else _open_csv(path, report)
     needed = ("source", "frame") if _au_columns(table.columns) else ("source", "expression")
     absent = [name for name in needed if name not in table.columns]
     if absent:
         rule = "a table has source and expression (a row per clip), or source, frame and AU01, ... (a row per frame)"
-        raise ValueError(f"{path}: no column {absent[0]!r} among {', '.join(table.columns) or 'none'}; {rule}")
+        near = [name for name in table.columns if _MEANT.get(name) == absent[0] or _close(name) == absent[0]]
+        hint = f"; is it {near[0]!r}? call it {absent[0]!r}" if near else ""
+        raise ValueError(f"{path}: no column {absent[0]!r} among {', '.join(table.columns) or 'none'}{hint}; {rule}")
     return table
 
 
 def _open_csv(path: Path, report: Report) -> _Table:
     rows = read_csv(path, report)
-    _, columns = next(rows, (1, []))
+    _, header = next(rows, (1, []))
+    columns = [_column(name) for name in header]
     return _Table(columns, (_csv_row(line, columns, cells) for line, cells in rows if any(cells)))
 
 
@@ -185,20 +211,56 @@ def _open_parquet(path: Path) -> _Table:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: not a Parquet file ({error})") from error
-    return _Table(file.schema_arrow.names, _parquet_rows(file))
+    columns = [_column(name) for name in file.schema_arrow.names]
+    return _Table(columns, _parquet_rows(file, columns))
 
 
-def _parquet_rows(file: pq.ParquetFile) -> Iterator[_Row]:
+def _parquet_rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[_Row]:
     line = 0
     for batch in file.iter_batches():
         for row in batch.to_pylist():
             line += 1
-            yield _Row(line, {name: _text(value) for name, value in row.items()})
+            yield _Row(line, {name: _text(value) for name, value in zip(columns, row.values(), strict=True)})
+
+
+def _open_workbook(path: Path) -> _Table:
+    """The first sheet of an Excel workbook."""
+    try:
+        import openpyxl
+        from openpyxl.utils.exceptions import InvalidFileException
+    except ImportError as error:
+        raise ValueError(f"{path}: reading .xlsx needs openpyxl (pip install 'ssm-platform[platform]')") from error
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except (InvalidFileException, BadZipFile, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not an Excel workbook ({error})") from error
+    lines = ([_text(cell).strip() for cell in row] for row in book.worksheets[0].iter_rows(values_only=True))
+    numbered = ((line, row) for line, row in enumerate(lines, 1) if any(row))
+    _, header = next(numbered, (1, []))
+    columns = [_column(name) for name in header]
+    return _Table(columns, (_csv_row(line, columns, row) for line, row in numbered))
 
 
 def _text(value: object) -> str:
-    """A Parquet value as a CSV cell; null and NaN are empty."""
+    """A typed value as a CSV cell; null and NaN are empty."""
     return "" if value is None or value != value else str(value)
+
+
+def _column(name: str) -> str:
+    """A column's name as it is compared: small letters, no blanks."""
+    return re.sub(r"[\s-]+", "_", fold(name.strip()))
+
+
+def _close(column: str) -> str | None:
+    return next(iter(difflib.get_close_matches(column, _OWN, n=1, cutoff=0.7)), None)
+
+
+def _meant(column: str) -> str:
+    """The column of ours that this one may mean, as a question."""
+    if re.fullmatch(r"au_*\d+_r", column):
+        return "; it is an intensity: AU columns are 0 or 1"
+    known = _MEANT.get(column) or _close(column)
+    return f"; did you mean {known!r}?" if known else ""
 
 
 def _au_columns(columns: Iterable[str]) -> dict[int, str]:
@@ -215,6 +277,6 @@ CORPUS = Corpus(
     options=ManifestOptions,
     read=read,
     layout="""\
-labels.csv or labels.parquet     (option file) a row per clip: source,expression[,clip,subject,part,rate,start,length]
+labels.csv, .tsv, .xlsx, .parquet (option file) a row per clip: source,expression[,clip,subject,part,rate,start,length]
                                  or a row per frame: source,frame,AU01,AU12,...[,clip,subject,part,rate]""",
 )
