@@ -34,6 +34,10 @@ class Video:
             async for said in self._analysis.analyse(paths, faces, served):
                 yield said
 
+    async def check_health(self) -> None:
+        """Raises where uploads cannot be decoded: Serve replaces this replica then."""
+        await self._analysis.check_health()
+
     def __del__(self) -> None:
         if hasattr(self, "_spool"):
             self._spool.close()

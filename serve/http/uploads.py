@@ -67,7 +67,7 @@ class _Answer:
         start = await self._next()
         assert isinstance(start, Start)
         self._start, self._model = start, start.served.description
-        most = self._settings.limits.json_frames
+        most = self._settings.limits.json_rows
         if self._kind == formats.JSON and start.info.frames > most:
             hint = f"ask for {formats.LINES} or {formats.CSV}"
             raise Refusal(

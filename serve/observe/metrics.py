@@ -40,13 +40,18 @@ class VideoMetrics:
 
     def __init__(self) -> None:
         self._frames = Counter("ssm_frames", "frames decoded and searched for faces; its rate is frames/s")
-        self._faces = Counter("ssm_faces", "faces found in them")
+        self._with_face = Counter("ssm_frames_with_face", "those of them in which a face was found")
+        self._cpu = Counter("ssm_decode_cpu_seconds", "CPU time of decoding and face detection")
         self._stage = _stages()
 
-    def frames(self, frames: int, faces: int) -> None:
+    def frames(self, frames: int, with_face: int) -> None:
         """Count frames that were searched."""
         self._frames.inc(frames) if frames else None
-        self._faces.inc(faces) if faces else None
+        self._with_face.inc(with_face) if with_face else None
+
+    def decoded(self, cpu_s: float) -> None:
+        """Count what an upload cost."""
+        self._cpu.inc(cpu_s) if cpu_s else None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

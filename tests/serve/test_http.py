@@ -256,7 +256,7 @@ def test_size_is_enforced_while_reading_whatever_the_header_says(client: TestCli
 
 
 def test_a_long_video_as_one_document_is_refused_with_a_hint_and_streams(make_app: Make, face_video: Path) -> None:
-    with TestClient(make_app(json_frames=10)) as client:
+    with TestClient(make_app(json_rows=10)) as client:
         answer = post(client, face_video.read_bytes())
         assert answer.status_code == 413
         assert "application/x-ndjson" in answer.json()["error"]
