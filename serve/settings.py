@@ -13,6 +13,8 @@ from ssm_platform.media import Decoder
 from ssm_platform.read import Faces
 
 MIB = 2**20
+OVERHEAD = 64 * 1024
+"""What the boundaries and part headers of a form may add to its files."""
 
 
 class Limits(BaseModel):
@@ -59,6 +61,14 @@ class Limits(BaseModel):
     upload_rate: float = Field(
         default=16 * 1024, ge=0, description="bytes a second that a client must send on average, after idle_s"
     )
+
+    @model_validator(mode="after")
+    def _one_fits(self) -> Self:
+        if self.spool_bytes < self.upload_bytes + OVERHEAD:
+            raise ValueError(f"spool_bytes is {self.spool_bytes}: must hold one upload, {self.upload_bytes + OVERHEAD}")
+        if self.tensor_memory < self.tensor_bytes:
+            raise ValueError(f"tensor_memory is {self.tensor_memory}: must hold one request, {self.tensor_bytes}")
+        return self
 
 
 class Scaling(BaseModel):
@@ -119,6 +129,13 @@ class Settings(BaseModel):
     token_variable: str | None = Field(
         default=None, description="environment variable holding the bearer token clients must send; None: no token"
     )
+    hosts: tuple[str, ...] = Field(
+        default=(), description="names of this service that clients use; asked for only where no token is set"
+    )
+    origins: tuple[str, ...] = Field(
+        default=(), description="web pages elsewhere that may ask this service (CORS), as https://name"
+    )
+    traces: str | None = Field(default=None, description="OTLP/HTTP collector of OpenTelemetry traces; None: none")
     scratch: str | None = Field(default=None, description="folder of temporary uploads; None: the system's")
     limits: Limits = Limits()
     ingress: Scaling = Scaling(cpus=0.5, ongoing=64, target=32, queued=256, replicas_max=2)

@@ -16,17 +16,35 @@ _SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 18
 
 
 class IngressMetrics:
-    """Requests, their time, and how many are open."""
+    """Requests, their time, how many are open, and why others were refused."""
 
     def __init__(self) -> None:
-        self._requests = Counter("ssm_requests", "HTTP requests answered", ("route", "status"))  # type: ignore[arg-type]
+        self._requests = Counter("ssm_requests", "HTTP requests by how they ended", ("route", "status"))  # type: ignore[arg-type]
+        self._refusals = Counter("ssm_refusals", "requests that were refused, by reason", ("reason",))
         self._seconds = Histogram("ssm_request_seconds", "time from request to end of answer", _SECONDS, ("route",))
+        self._open = Gauge("ssm_open_requests", "requests that are being answered")
+        self._now = 0
         self._stage = _stages()
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count one request."""
-        self._requests.inc(tags={"route": route, "status": str(status)})
+    def answered(self, route: str, status: str, seconds: float) -> None:
+        """Count one request; `status` is that of the answer, or `broken` where it did not come whole."""
+        self._requests.inc(tags={"route": route, "status": status})
         self._seconds.observe(seconds, tags={"route": route})
+
+    def refused(self, reason: str) -> None:
+        """Count a refusal."""
+        self._refusals.inc(tags={"reason": reason})
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Count a request as open during the block."""
+        self._now += 1
+        self._open.set(self._now)
+        try:
+            yield
+        finally:
+            self._now -= 1
+            self._open.set(self._now)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -67,7 +85,12 @@ class ModelMetrics:
         self._clips = Counter("ssm_clips", "clips read by the model")
         self._batch = Histogram("ssm_batch_clips", "clips in a forward pass", [1, 2, 4, 8, 16, 32, 64, 128])
         self._queue = Gauge("ssm_waiting_clips", "clips waiting for a forward pass")
+        self._model = Gauge("ssm_model_info", "1 for the model version that a replica answers with", ("version",))
         self._stage = _stages()
+
+    def model(self, version: str, current: bool) -> None:
+        """Say which version is served, or no longer."""
+        self._model.set(float(current), tags={"version": version})
 
     def batch(self, clips: int, waiting: int) -> None:
         """Count a pass."""

@@ -214,7 +214,7 @@ def test_files_that_cannot_be_used_are_422_with_the_reason(
     for reason, content in cases.items():
         answer = post(client, content)
         assert answer.status_code == 422, (reason, answer.text)
-        assert list(answer.json()) == ["error"]
+        assert list(answer.json()) == ["error", "request_id"]
         assert reason in answer.text
         assert str(tmp_path) not in answer.text
         assert "Traceback" not in answer.text
@@ -295,7 +295,7 @@ def test_requests_that_are_wrong_are_4xx_with_one_shape_of_error(client: TestCli
     ]
     for number, (status, answer) in enumerate(cases):
         assert answer.status_code == status, (number, answer.status_code, answer.text)
-        assert list(answer.json()) == ["error"]
+        assert list(answer.json()) == ["error", "request_id"]
 
 
 def test_a_token_guards_everything_but_page_and_health(make_app: Make) -> None:

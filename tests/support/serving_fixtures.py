@@ -69,7 +69,8 @@ def small_settings(model: Path, scratch: Path, **changes: object) -> Settings:
     limits = Limits(
         upload_bytes=3_000_000, tensor_bytes=2_000_000, images=4, video_s=60, frame_pixels=1_500_000, faces=4
     )
-    return Settings(**{"model": str(model), "scratch": str(scratch), "limits": limits, "threads": 1, **changes})
+    facts = {"model": str(model), "scratch": str(scratch), "limits": limits, "threads": 1, "hosts": ("testserver",)}
+    return Settings(**{**facts, **changes})
 
 
 AppMaker = Callable[..., FastAPI]
