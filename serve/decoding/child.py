@@ -18,7 +18,7 @@ from av.error import FFmpegError
 
 from serve.decoding import messages
 from serve.decoding.messages import Job
-from ssm_platform.media import InputInfo, TooLarge, inspect
+from ssm_platform.media import InputInfo, TooLarge, open_input
 from ssm_platform.read import FaceFrame, face_stream
 
 _FRAMES = 16  # in one message
@@ -67,10 +67,11 @@ def _answer(job: Job, out: socket.socket) -> None:
     """Facts, then faces; the facts wait for the first frames, of pictures for all, so that a refusal comes first."""
     cv2.setNumThreads(job.threads)
     paths = [Path(path) for path in job.paths]
-    info = inspect(paths, job.options.decoder, job.options.limits)
+    source = open_input(paths, job.options.decoder, job.options.limits)
+    info = source.facts
     if info.frames > job.frames:
         raise TooLarge(f"{info.frames} frames, at most {job.frames} are accepted")
-    chunks = _chunks(face_stream(paths, info, job.preprocessing, job.options), info)
+    chunks = _chunks(face_stream(source, job.preprocessing, job.options), info)
     first = next(chunks, [])
     out.sendall(messages.opened(info))
     out.sendall(messages.faces(first))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from ssm_platform.read import FaceFrame
 
 _BUFFER = 2**21  # bytes of faces read ahead of who takes them
 _PING_S = 20.0
+_END_S = 2.0
 _KEPT = ("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -70,10 +72,12 @@ class Sandbox:
                         yield item
             except asyncio.IncompleteReadError:
                 raise _ended(await asyncio.to_thread(_told, told, spent), job) from None
+            except Refusal:
+                await asyncio.to_thread(_told, told, spent)
+                raise
             finally:
                 writer.close()
-            if spent is not None:
-                await asyncio.to_thread(_told, told, spent)
+            await asyncio.to_thread(_told, told, spent)
         finally:
             os.close(told)  # the forker kills what still runs
 
@@ -176,8 +180,9 @@ async def _message(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bytes]
 
 
 def _told(told: int, spent: Spent | None) -> int | None:
-    """The exit code of the child (negative: a signal); None where the forker died with it."""
-    text = os.read(told, 4096)
+    """The exit code of the child (negative: a signal); None where it does not end, or the forker died with it."""
+    readable, _, _ = select.select([told], [], [], _END_S)
+    text = os.read(told, 4096) if readable else b""
     if not text:
         return None
     facts = json.loads(text)

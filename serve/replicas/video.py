@@ -80,9 +80,9 @@ class VideoAnalysis:
 
     async def analyse(self, paths: list[Path], faces: Faces, served: Served | None = None) -> AsyncIterator[Said]:
         """Start, then rows and windows as they are ready. `served` continues with the model of an earlier try."""
+        spent = Spent()
         try:
             served = served or await self._describe()
-            spent = Spent()
             async with aclosing(self._sandbox.decode(job_for(self._settings, paths, faces, served), spent)) as decoded:
                 with self._metrics.stage("inspect"):
                     info = await anext(decoded)
@@ -90,9 +90,10 @@ class VideoAnalysis:
                 yield Start(info, served)
                 async for results in self._results(decoded, served):
                     yield results
-            self._metrics.decoded(spent.cpu_s)
         except Refusal as refusal:
             yield refusal
+        finally:
+            self._metrics.decoded(spent.cpu_s)
 
     async def check_health(self) -> None:
         """Raises where uploads cannot be decoded."""

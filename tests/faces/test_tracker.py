@@ -10,9 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from ssm_platform.faces.crop import crop
 from ssm_platform.faces.detectors import Detection
-from ssm_platform.faces.tracker import Face, FaceSettings, FaceTracker, MainFace, crop, make_detector, track
-from ssm_platform.media.frames import TimedFrame, iterate_frames, probe, read_image
+from ssm_platform.faces.main_face import MainFace
+from ssm_platform.faces.settings import FaceSettings, make_detector
+from ssm_platform.faces.tracker import FaceTracker, TrackedFace, track
+from ssm_platform.media.images import read_image
+from ssm_platform.media.video import TimedFrame, open_video
 
 Scene = Callable[[int], list[Detection]]
 
@@ -35,7 +39,7 @@ def numbered(frames: int) -> Iterator[TimedFrame]:
         yield TimedFrame(number, number / 25, image)
 
 
-def follow(scene: Scene, frames: int, **settings: int) -> tuple[list[tuple[Face, ...]], Script]:
+def follow(scene: Scene, frames: int, **settings: int) -> tuple[list[tuple[TrackedFace, ...]], Script]:
     script = Script(scene)
     rows = [(frame.number, faces) for frame, faces in track(numbered(frames), FaceSettings(**settings), script)]
     assert [number for number, _ in rows] == list(range(frames))
@@ -46,7 +50,7 @@ def at(x: float, y: float = 20, side: float = 40) -> Detection:
     return Detection(x, y, side, side, 0.9)
 
 
-def seen(rows: list[tuple[Face, ...]], face_id: int) -> list[int]:
+def seen(rows: list[tuple[TrackedFace, ...]], face_id: int) -> list[int]:
     return [number for number, faces in enumerate(rows) if any(face.face_id == face_id for face in faces)]
 
 
@@ -112,8 +116,8 @@ def test_results_come_a_bounded_number_of_frames_later_and_memory_stays_flat() -
 def test_the_main_face_is_large_long_and_central_and_one_at_a_time() -> None:
     main = MainFace()
     for number in range(100):
-        passer = [Face(1, 150, 10, 30, 30, 0.9)] if number < 60 else []
-        subject = [Face(0, 60, 20, 50, 50, 0.9)] if number < 40 else [Face(2, 70, 20, 50, 50, 0.9)]
+        passer = [TrackedFace(1, 150, 10, 30, 30, 0.9)] if number < 60 else []
+        subject = [TrackedFace(0, 60, 20, 50, 50, 0.9)] if number < 40 else [TrackedFace(2, 70, 20, 50, 50, 0.9)]
         main.add([*subject, *passer], 100, 200)
     assert main.ids() == [2, 0]  # face 0 is never beside face 2, so it may be the same person; the passer-by is not
     assert MainFace().ids() == []
@@ -122,25 +126,25 @@ def test_the_main_face_is_large_long_and_central_and_one_at_a_time() -> None:
 def test_a_crop_is_a_square_with_margin_around_the_middle_of_the_box() -> None:
     image = np.zeros((100, 200, 3), np.uint8)
     image[30:50, 60:90] = 255
-    square = crop(image, Face(0, 60, 30, 30, 20, 1.0), margin=0.5)
+    square = crop(image, TrackedFace(0, 60, 30, 30, 20, 1.0), margin=0.5)
     assert square.shape == (60, 60, 3)
     rows, columns = np.nonzero(square[..., 0])
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (20, 40, 15, 45)
-    assert crop(image, Face(0, 60, 30, 30, 20, 1.0), margin=0.5, size=32).shape == (32, 32, 3)
+    assert crop(image, TrackedFace(0, 60, 30, 30, 20, 1.0), margin=0.5, size=32).shape == (32, 32, 3)
 
 
 def test_a_crop_past_the_border_repeats_the_edge_and_keeps_the_place() -> None:
     image = np.tile(np.arange(100, dtype=np.uint8)[None, :, None], (80, 1, 3))
-    square = crop(image, Face(0, 80, 60, 40, 40, 1.0), margin=0.0)
+    square = crop(image, TrackedFace(0, 80, 60, 40, 40, 1.0), margin=0.0)
     assert square.shape == (40, 40, 3)
     assert np.array_equal(square[0, :, 0], [*range(80, 100), *[99] * 20])
-    far = crop(image, Face(0, 500, 500, 40, 40, 1.0), margin=0.0)
+    far = crop(image, TrackedFace(0, 500, 500, 40, 40, 1.0), margin=0.0)
     assert far.shape == (40, 40, 3)
 
 
 def test_haar_follows_one_person_through_a_real_video(shared_data: Path) -> None:
     path = shared_data / "faces" / "WolfgangLanger_Pexels.mp4"
-    rows = [faces for _, faces in track(iterate_frames(path, stop=150))]
+    rows = [faces for _, faces in track(open_video(path).frames(stop=150))]
     assert all(len(faces) == 1 for faces in rows)  # a hand before the mouth from about frame 60
     centres = np.array([(face.x + face.w / 2, face.y + face.h / 2) for (face,) in rows])
     assert np.abs(np.diff(centres, axis=0)).max() < 8  # pixels of 640: no jumps
@@ -149,13 +153,13 @@ def test_haar_follows_one_person_through_a_real_video(shared_data: Path) -> None
 
 def test_haar_marks_where_a_real_face_has_left(shared_data: Path) -> None:
     path = shared_data / "faces" / "face_noface.mov"
-    rows = [faces for _, faces in track(iterate_frames(path, stop=110))]
+    rows = [faces for _, faces in track(open_video(path).frames(stop=110))]
     assert all(rows[:72])
     assert not any(rows[72:])  # the picture goes black at frame 72
 
 
 def test_haar_finds_nobody_where_nobody_is(shared_data: Path) -> None:
-    assert not any(faces for _, faces in track(iterate_frames(shared_data / "faces" / "no_face.mp4")))
+    assert not any(faces for _, faces in track(open_video(shared_data / "faces" / "no_face.mp4").frames()))
 
 
 def test_haar_finds_several_people_in_a_photograph(shared_data: Path) -> None:
@@ -240,6 +244,6 @@ def test_a_yunet_network_runs_in_opencv_and_its_rows_become_detections(tmp_path:
 
 def test_a_video_of_one_frame_has_its_face(shared_data: Path) -> None:
     path = shared_data / "faces" / "WolfgangLanger_Pexels.mp4"
-    assert probe(path).frames == 472
-    ((_, faces),) = track(iterate_frames(path, stop=1))
+    assert open_video(path).facts.frames == 472
+    ((_, faces),) = track(open_video(path).frames(stop=1))
     assert len(faces) == 1

@@ -19,9 +19,9 @@ from stamp import read_stamp, stamp
 
 from ssm.labels.vocabulary import Vocabulary
 from ssm_platform.corpora import corpora
-from ssm_platform.faces.cropping import OWNERS_CROPS, CropSettings
+from ssm_platform.faces.crop_sources import OWNERS_CROPS, CropSettings
 from ssm_platform.faces.detectors import Detection, Detector
-from ssm_platform.faces.tracker import FaceSettings
+from ssm_platform.faces.settings import FaceSettings
 from ssm_platform.ingest.corpus import (
     IngestRefused,
     IngestSettings,
@@ -33,7 +33,8 @@ from ssm_platform.ingest.corpus import (
     read_manifest,
     run,
 )
-from ssm_platform.media.frames import encode_jpeg, open_frames, read_image
+from ssm_platform.media.frames import open_frames
+from ssm_platform.media.images import encode_jpeg, read_image
 from ssm_platform.media.shards import FaceMark, ShardFrames
 from ssm_platform.records.manifest import Manifest, Record
 
@@ -323,7 +324,7 @@ def test_ingest_on_ray_survives_a_killed_worker_and_gives_the_same_bytes(
     assert not list((tmp_path / "out").rglob("*.shard"))
     chosen = json.loads((tmp_path / "out" / "ingest.json").read_text())
     chosen.pop("manifest")
-    from ssm_platform.faces.tracker import make_detector
+    from ssm_platform.faces.settings import make_detector
 
     straight = IngestSettings.model_validate(chosen)
     run(manifest.take([0, 1]), tmp_path / "straight", straight, here(make_detector(straight.faces)))  # type: ignore[arg-type]

@@ -16,21 +16,20 @@ import pytest
 from numpy.typing import NDArray
 from stamp import read_stamp, stamp
 
-from ssm_platform.media.frames import (
-    DECODERS,
-    Access,
-    UnreadableVideo,
-    decoder_of,
-    iterate_frames,
-    open_frames,
-    probe,
-    read_image,
-)
+from ssm_platform.media.decoders import DECODERS
+from ssm_platform.media.frames import open_frames
+from ssm_platform.media.images import read_image
+from ssm_platform.media.video import open_video
+from ssm_platform.media.video_index import Access, UnreadableVideo, VideoInfo, index_video
 from ssm_platform.records.manifest import Record
 
 WIDTH, HEIGHT, CLIP = 160, 96, 7
 ALTERNATE = {"auto-alt-ref": "1", "lag-in-frames": "16"}
 OPEN_GROUPS = {"x264-params": "open-gop=1:bframes=3:keyint=20:scenecut=0"}
+
+
+def probe(path: Path) -> VideoInfo:
+    return index_video(path).info
 
 
 def read_frames(path: Path, indices: Sequence[int], decoder: str = "decord") -> NDArray[np.uint8]:
@@ -128,7 +127,7 @@ def test_every_decoder_returns_exactly_the_frames_asked_for(videos: dict[str, Pa
     path = videos[name]
     info = probe(path)
     assert (info.frames, info.width, info.height, info.rotation, info.access) == (length, WIDTH, HEIGHT, 0, access)
-    assert decoder_of(path, decoder) == (decoder if access is Access.CLOSED else "av")
+    assert open_video(path, decoder).decoder == (decoder if access is Access.CLOSED else "av")
     draw = np.random.default_rng(1)
     for count in (1, 3, 16):
         wanted = draw.integers(0, length, count).tolist()  # any order, repeats
@@ -140,23 +139,23 @@ def test_every_decoder_returns_exactly_the_frames_asked_for(videos: dict[str, Pa
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("name", ["open_groups.mp4", "uneven.mp4", "b_frames.avi"])
 def test_a_stream_yields_every_frame_once_in_order(videos: dict[str, Path], name: str, decoder: str) -> None:
-    frames = list(iterate_frames(videos[name], decoder))
+    frames = list(open_video(videos[name], decoder).frames())
     assert [read_stamp(frame.image).frame for frame in frames] == list(range(FILES[name][0]))
     assert [frame.number for frame in frames] == list(range(FILES[name][0]))
 
 
 def test_times_are_those_of_the_frames_not_of_the_mean_rate(videos: dict[str, Path]) -> None:
     times = np.array(uneven_times(61)) / 1000
-    found = [frame.timestamp for frame in iterate_frames(videos["uneven.mp4"])]
+    found = [frame.timestamp for frame in open_video(videos["uneven.mp4"]).frames()]
     assert np.allclose(found, times - times[0], atol=1e-3)
     assert probe(videos["uneven.mp4"]).rate == pytest.approx(60 / (times[-1] - times[0]), rel=1e-3)
 
 
 def test_part_of_a_stream(videos: dict[str, Path]) -> None:
-    part = list(iterate_frames(videos["b_frames.mp4"], start=30, stop=63))
+    part = list(open_video(videos["b_frames.mp4"]).frames(30, 63))
     assert [read_stamp(frame.image).frame for frame in part] == list(range(30, 63))
     with pytest.raises(ValueError, match=r"b_frames\.mp4: frames 30\.\.102 asked for, it has 101"):
-        list(iterate_frames(videos["b_frames.mp4"], start=30, stop=102))
+        list(open_video(videos["b_frames.mp4"]).frames(30, 102))
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
@@ -243,7 +242,7 @@ def test_unusable_files_say_path_and_reason(videos: dict[str, Path], tmp_path: P
         cut(videos["b_frames.mkv"], tmp_path / "cut.mkv"): "truncated",
     }
     for path, reason in bad.items():
-        for call in (probe, lambda path: read_frames(path, [0]), lambda path: next(iterate_frames(path))):
+        for call in (probe, lambda path: read_frames(path, [0]), open_video):
             with pytest.raises(UnreadableVideo, match=f"(?s){path.name}: .*({reason})") as caught:
                 call(path)
             assert caught.value.path == str(path)

@@ -14,7 +14,8 @@ from stamp import read_stamp, stamp
 from ssm.labels.vocabulary import Vocabulary
 from ssm_platform.base.storage import Storage, StorageError, open_storage
 from ssm_platform.media import shards
-from ssm_platform.media.frames import encode_jpeg, open_frames
+from ssm_platform.media.frames import open_frames
+from ssm_platform.media.images import encode_jpeg
 from ssm_platform.media.shards import FaceMark, ShardFrames, ShardWriter, StoredFrame
 from ssm_platform.records.manifest import Manifest, Record
 

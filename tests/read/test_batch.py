@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from ssm_platform.media.frames import probe
+from ssm_platform.media.video import open_video
 from ssm_platform.read.batch import Job, PredictSettings, find_jobs, predict_all, predict_one
 from ssm_platform.read.model_reader import ModelReader
 from ssm_platform.read.rows import analyse
@@ -45,7 +45,7 @@ def test_one_input_gives_its_table_pictures_overlay_and_sidecar(
     assert sidecar["model"]["version"] == reader.description.version
     assert sidecar["video"]["rate"] == pytest.approx(25)
     assert sidecar["files"] == [f"in/face.mp4.{table}", "in/face.mp4.face0.png", "in/face.mp4.overlay.mp4"]
-    overlay = probe(tmp_path / "in/face.mp4.overlay.mp4")
+    overlay = open_video(tmp_path / "in/face.mp4.overlay.mp4").facts
     assert (overlay.frames, overlay.width, overlay.height) == (60, 320, 180)
     assert not list(tmp_path.rglob(".*.part*"))
     assert predict_one(job, tmp_path, reader, settings).status == "skipped"

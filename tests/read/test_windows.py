@@ -109,12 +109,7 @@ def test_what_is_held_does_not_grow_with_the_video() -> None:
         asked.extend(assembler.frame(number, None, [Face(0, (0, 0, 1, 1), 1.0, picture(0, number))]))
         answer(assembler, asked, 2, [])
         run_ = assembler._runs[0]
-        sizes.append(
-            len(assembler._waiting)
-            + len(run_.crops)
-            + len(run_.values)
-            + (0 if run_.probabilities is None else len(run_.probabilities))
-        )
+        sizes.append(len(assembler._waiting) + len(run_.crops) + len(run_.values) + run_.votes.held)
     assert max(sizes[200:]) <= max(sizes[:100])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import threading
 import time
@@ -28,27 +27,6 @@ PART = b'--b\r\nContent-Disposition: form-data; name="file"; %s\r\n\r\n'
 def client(local_app: FastAPI) -> Iterator[TestClient]:
     with TestClient(local_app) as client:
         yield client
-
-
-class Lines(logging.Handler):
-    """What the service logs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.facts: list[dict[str, Any]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.facts.append(json.loads(record.getMessage()))
-
-
-@pytest.fixture
-def logged() -> Iterator[list[dict[str, Any]]]:
-    """The lines that the service writes for operators."""
-    logger, lines = logging.getLogger("ray.serve.ssm"), Lines()
-    logger.setLevel(logging.INFO)
-    logger.addHandler(lines)
-    yield lines.facts
-    logger.removeHandler(lines)
 
 
 def test_every_answer_has_an_id_that_errors_and_logs_name(client: TestClient, logged: list[dict[str, Any]]) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -135,3 +138,24 @@ def run() -> Iterator[Callable[..., object]]:
     """Run a coroutine on one loop that lasts for the test."""
     with asyncio.Runner() as runner:
         yield runner.run
+
+
+class Lines(logging.Handler):
+    """What the service logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.facts: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.facts.append(json.loads(record.getMessage()))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, Any]]]:
+    """The lines that the service writes for operators."""
+    logger, lines = logging.getLogger("ray.serve.ssm"), Lines()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(lines)
+    yield lines.facts
+    logger.removeHandler(lines)

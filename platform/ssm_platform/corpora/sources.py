@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ssm_platform.corpora.base import Cause, Report
 from ssm_platform.corpora.labels import FrameLabels, frame_number
-from ssm_platform.media import UnreadableVideo, probe
+from ssm_platform.media import UnreadableVideo, open_video
 from ssm_platform.records import Kind, Record, part_name
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -73,7 +73,7 @@ def video_frames(path: Path, report: Report, cause: Cause, first: int = 0) -> Fr
     """The frames of a video, the first one numbered ``first``. None, and reported, where it cannot be read."""
     source = _below(report.root, path)
     try:
-        info = probe(path)
+        info = open_video(path, "av").index.info
     except UnreadableVideo as error:
         rule = "a listed video is there and can be read"
         report.problem(cause.path, cause.line, f"{source}: {error.reason}", rule, cause.rows)

@@ -1,6 +1,9 @@
-from .cropping import CropSettings as CropSettings
-from .cropping import stored_frames as stored_frames
+from .crop import crop as crop
+from .crop_sources import CropSettings as CropSettings
+from .crop_sources import crop_source as crop_source
 from .detectors import Detector as Detector
-from .tracker import FaceSettings as FaceSettings
-from .tracker import MainFace as MainFace
-from .tracker import make_detector as make_detector
+from .main_face import MainFace as MainFace
+from .settings import FaceSettings as FaceSettings
+from .settings import make_detector as make_detector
+from .tracker import TrackedFace as TrackedFace
+from .tracker import track as track

@@ -1,4 +1,4 @@
-"""Faces of a video over time: detected every n-th frame, tracked, and cut out as squares.
+"""Faces of a video over time: detected every n-th frame and followed between.
 
 `FaceTracker` is a stream: it takes frames one by one and gives back, `lookahead` frames later, the faces of each frame.
 Between detections boxes are smoothed and interpolated; a gap of up to `max_gap` frames is bridged, a longer one means
@@ -15,55 +15,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ssm_platform.faces.detectors import Detection, Detector, HaarDetector, YuNetDetector
-
-
-class FaceSettings(BaseModel):
-    """How faces are found and followed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    detector: Literal["haar", "yunet"] = Field(default="haar", description="haar: OpenCV's own; yunet: needs `model`")
-    model: Path | None = Field(default=None, description="ONNX file of YuNet")
-    every: int = Field(default=5, ge=1, description="look in every n-th frame; interpolate between")
-    search: int = Field(default=3, ge=1, description="every n-th look goes over the whole frame, others around faces")
-    side: int = Field(default=480, ge=64, description="longer side in pixels to which a frame is shrunk for detection")
-    smallest: float = Field(default=0.1, gt=0, lt=1, description="smallest face, as part of the frame's shorter side")
-    max_gap: int = Field(default=10, ge=1, description="frames without a detection that a track survives and bridges")
-    remember: int = Field(default=50, ge=1, description="frames after which a face seen again is somebody new")
-    min_frames: int = Field(
-        default=10, ge=1, description="frames a track must last to count; half the frames of shorter videos"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> FaceSettings:
-        if self.max_gap < self.every:
-            raise ValueError(f"max_gap {self.max_gap} < every {self.every}: a track would end between two detections")
-        if self.remember < self.lookahead:
-            raise ValueError(
-                f"remember {self.remember} < lookahead {self.lookahead}: a face must outlast its own frames"
-            )
-        if (self.detector == "yunet") != (self.model is not None):
-            raise ValueError(
-                f"detector {self.detector!r} with model {self.model}: yunet, and only yunet, needs a model"
-            )
-        return self
-
-    @property
-    def lookahead(self) -> int:
-        """Frames after which the faces of a frame are final."""
-        return max(self.max_gap, self.min_frames) + self.every
+from ssm_platform.faces.detectors import Detection, Detector
+from ssm_platform.faces.settings import FaceSettings, make_detector
 
 
-class Face(NamedTuple):
+class TrackedFace(NamedTuple):
     """One face in one frame: who (an id from 0, in order of appearance), the box in pixels, the detector's score."""
 
     face_id: int
@@ -72,13 +34,6 @@ class Face(NamedTuple):
     w: float
     h: float
     score: float
-
-
-def make_detector(settings: FaceSettings) -> Detector:
-    """The detector of the settings; ValueError names a model file that is missing."""
-    if settings.model is not None:
-        return YuNetDetector(settings.model, settings.smallest)
-    return HaarDetector(settings.smallest)
 
 
 @dataclass
@@ -104,6 +59,14 @@ class _Track:
         return self.knots[self.last]
 
 
+class _Small(NamedTuple):
+    """A frame as detectors see it: shrunk by `scale`."""
+
+    number: int
+    image: NDArray[np.uint8]
+    scale: float
+
+
 class FaceTracker:
     """Frames in, faces out `settings.lookahead` frames later. One object per video."""
 
@@ -111,20 +74,20 @@ class FaceTracker:
         self._settings = settings or FaceSettings()
         self._detect = detector or make_detector(self._settings)
         self._tracks: list[_Track] = []
-        self._waiting: list[tuple[int, NDArray[np.uint8], float]] = []  # shrunk frames since the last detection run
+        self._waiting: list[_Small] = []  # frames since the last detection run
         self._pushed = self._released = self._named = self._looks = 0
 
-    def push(self, image: NDArray[np.uint8]) -> list[tuple[Face, ...]]:
+    def push(self, image: NDArray[np.uint8]) -> list[tuple[TrackedFace, ...]]:
         """Take the next frame (H, W, 3); return the faces of those frames that became final, in order."""
         scale = min(1.0, self._settings.side / max(image.shape[:2]))
-        small = image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        self._waiting.append((self._pushed, np.asarray(small, np.uint8), scale))
+        small = image if scale == 1 else _shrunk(image, scale)
+        self._waiting.append(_Small(self._pushed, np.asarray(small, np.uint8), scale))
         if self._pushed % self._settings.every == 0:
             self._run()
         self._pushed += 1
         return self._release(self._pushed - self._settings.lookahead, self._settings.min_frames)
 
-    def finish(self) -> list[tuple[Face, ...]]:
+    def finish(self) -> list[tuple[TrackedFace, ...]]:
         """The faces of the remaining frames; the tracker is used up."""
         if self._waiting:
             self._run()
@@ -133,23 +96,26 @@ class FaceTracker:
     def _run(self) -> None:
         """Detect in the newest frame; where the faces differ from the run before, also in the frames between."""
         *between, newest = self._waiting
-        followed = [track for track in self._tracks if track.last >= newest[0] - len(between) - 1]
-        whole = self._looks % self._settings.search == 0 or not followed
-        found = self._found(newest, [] if whole else [track.box for track in followed])
-        if not whole and len(_match([track.box for track in followed], found)) < len(followed):
-            found = self._found(newest)
-        pairs = _match([track.box for track in followed], found)
-        if not len(pairs) == len(followed) == len(found):
+        known = [track.box for track in self._tracks if track.last >= newest.number - len(between) - 1]
+        found = self._look(newest, known)
+        if not len(_match(known, found)) == len(known) == len(found):
             for frame in between:
-                self._follow(frame[0], self._found(frame))
-        self._follow(newest[0], found)
+                self._follow(frame.number, self._found(frame))
+        self._follow(newest.number, found)
         self._waiting = []
         self._looks += 1
 
-    def _found(self, frame: tuple[int, NDArray[np.uint8], float], near: Sequence[Detection] = ()) -> list[Detection]:
-        _, image, scale = frame
-        faces = self._detect(image, [face.scaled(scale) for face in near])
-        return [face.scaled(1 / scale) for face in faces]
+    def _look(self, newest: _Small, known: list[Detection]) -> list[Detection]:
+        """About the known faces only; over the whole frame at every n-th look, and where one of them is not found."""
+        if known and self._looks % self._settings.search:
+            found = self._found(newest, known)
+            if len(_match(known, found)) == len(known):
+                return found
+        return self._found(newest)
+
+    def _found(self, frame: _Small, near: Sequence[Detection] = ()) -> list[Detection]:
+        faces = self._detect(frame.image, [face.scaled(frame.scale) for face in near])
+        return [face.scaled(1 / frame.scale) for face in faces]
 
     def _follow(self, number: int, found: list[Detection]) -> None:
         alive = [track for track in self._tracks if number - track.last <= self._settings.remember]
@@ -162,14 +128,14 @@ class FaceTracker:
             track = owner.get(column) or next(rest)
             track.add(number, box, self._settings.max_gap)
 
-    def _release(self, end: int, needed: int) -> list[tuple[Face, ...]]:
+    def _release(self, end: int, needed: int) -> list[tuple[TrackedFace, ...]]:
         for track in self._tracks:
             if track.face_id < 0 and track.frames >= needed:
                 track.face_id, self._named = self._named, self._named + 1
         out = []
         for number in range(self._released, end):
             boxes = [(track, _box_at(track.knots, number, self._settings.max_gap)) for track in self._tracks]
-            out.append(tuple(Face(track.face_id, *box) for track, box in boxes if box and track.face_id >= 0))
+            out.append(tuple(TrackedFace(track.face_id, *box) for track, box in boxes if box and track.face_id >= 0))
         self._released = max(self._released, end)
         self._forget()
         return out
@@ -183,8 +149,17 @@ class FaceTracker:
                 del track.knots[next(iter(track.knots))]
 
 
+def _shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """The image at a smaller size; a side never falls below one pixel, which OpenCV's factors do not see to."""
+    height, width = image.shape[:2]
+    if min(height, width) * scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 class HasImage(Protocol):
-    """A frame with pixels, such as `frames.TimedFrame`."""
+    """A frame with pixels, such as `media.video.TimedFrame`."""
 
     @property
     def image(self) -> NDArray[np.uint8]: ...
@@ -195,7 +170,7 @@ FrameT = TypeVar("FrameT", bound=HasImage)
 
 def track(
     frames: Iterable[FrameT], settings: FaceSettings | None = None, detector: Detector | None = None
-) -> Iterator[tuple[FrameT, tuple[Face, ...]]]:
+) -> Iterator[tuple[FrameT, tuple[TrackedFace, ...]]]:
     """Each frame with its faces (none: an empty tuple); holds `lookahead` frames at a time."""
     tracker, held = FaceTracker(settings, detector), deque[FrameT]()
     for frame in frames:
@@ -204,62 +179,6 @@ def track(
             yield held.popleft(), faces
     for faces in tracker.finish():
         yield held.popleft(), faces
-
-
-class MainFace:
-    """Which faces are the main person: large, long in view, central; one at a time.
-
-    A face weighs the sum over its frames of area times centrality (1 in the middle, 1/2 in a corner). The heaviest is
-    the main one; others are the same person seen again if they never share a frame with those already taken.
-    """
-
-    def __init__(self) -> None:
-        self._weights: dict[int, float] = {}
-        self._together: set[tuple[int, int]] = set()
-
-    def add(self, faces: Iterable[Face], height: int, width: int) -> None:
-        """Count the faces of one frame of this size."""
-        seen = sorted(faces)
-        for face in seen:
-            away = np.hypot((face.x + face.w / 2) / width - 0.5, (face.y + face.h / 2) / height - 0.5) / np.hypot(
-                0.5, 0.5
-            )
-            weight = face.w * face.h / (height * width) * (1 - 0.5 * float(away))
-            self._weights[face.face_id] = self._weights.get(face.face_id, 0.0) + weight
-        self._together.update((a.face_id, b.face_id) for a in seen for b in seen if a.face_id < b.face_id)
-
-    def ids(self) -> list[int]:
-        """Ids of the main person's faces, heaviest first; empty where no face was seen."""
-        taken: list[int] = []
-        for face in sorted(self._weights, key=lambda face: (-self._weights[face], face)):
-            if not any((min(face, other), max(face, other)) in self._together for other in taken):
-                taken.append(face)
-        return taken
-
-
-def crop(
-    image: NDArray[np.uint8], box: Face | Detection, margin: float = 0.25, size: int | None = None
-) -> NDArray[np.uint8]:
-    """The square around a face (side, side, 3), its longer side grown by `margin` on each end, resized to `size`.
-
-    What lies outside the image repeats the edge, so the face keeps its place and shape.
-    """
-    side = max(2, round(max(box.w, box.h) * (1 + 2 * margin)))
-    left, top = round(box.x + box.w / 2 - side / 2), round(box.y + box.h / 2 - side / 2)
-    height, width = image.shape[:2]
-    rows = np.clip(np.arange(top, top + side), 0, height - 1)
-    columns = np.clip(np.arange(left, left + side), 0, width - 1)
-    inside = 0 <= top <= height - side and 0 <= left <= width - side
-    square = image[top : top + side, left : left + side] if inside else image[rows[:, None], columns]
-    return resize(square, size or side, size or side)
-
-
-def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """An image at another size: area average down, bicubic up."""
-    if image.shape[:2] == (height, width):
-        return np.ascontiguousarray(image)
-    how = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
 
 
 _MIN_OVERLAP = 0.3

@@ -1,5 +1,5 @@
 """Ingest: a corpus's records to shards of face crops, resumable, with quarantine. `ingest_shard` is one shard's work;
-`run` goes through all that are not yet there, by a `spread` it is given (`ingest_pool` is the one on Ray).
+`run` goes through all that are not yet there, by a `spread` it is given (`ingest.pool` has the one on Ray).
 
 Which records a shard holds is a pure function of manifest and settings, and a shard exists once its manifest does. So a
 run that was killed, or lost a worker, repeats only the shards that were not finished. A clip that cannot be used goes
@@ -25,7 +25,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from ssm_platform.base import MissingKey, Storage, open_storage
-from ssm_platform.faces import CropSettings, Detector, stored_frames
+from ssm_platform.faces import CropSettings, Detector, crop_source
 from ssm_platform.media import FaceMark, ShardWriter, UnreadableVideo, remove_scratch
 from ssm_platform.records import UNKNOWN, Manifest, Record
 
@@ -124,9 +124,9 @@ def ingest_shard(
     with ShardWriter(storage, task.name) as writer:
         for index in range(task.first, task.last):
             record = manifest[index]
-            frames = stored_frames(record, Path(manifest.root), manifest.corpus, settings, detector)
+            source = crop_source(record, Path(manifest.root), manifest.corpus, settings, detector)
             try:
-                start, marks = writer.add(record.clip, frames)
+                start, marks = writer.add(record.clip, source.frames())
             except UnreadableVideo as error:
                 left_out.append(Quarantined(record.clip, error.path, error.reason))
             else:

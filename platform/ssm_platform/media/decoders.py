@@ -2,8 +2,8 @@
 
 All return the frames of `video_index` exactly, upright. decord and torchcodec seek by rules that fail on files that
 are not CLOSED (measured: wrong frames or errors in open groups of pictures, in AVI and in MPEG-TS); such files are
-decoded by av instead, which here goes by time stamps or by counting. The choice is logged once per file and
-`decoder_in_use` tells it; a frame number never depends on the decoder.
+decoded by av instead, which here goes by time stamps or by counting. `choose_decoder` decides, once per file, and logs
+why; a frame number never depends on the decoder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.media.video_index import Access, UnreadableVideo, VideoIndex, video_stream
+from ssm_platform.media.video_index import Access, UnreadableVideo, VideoIndex, VideoInfo, open_container, video_stream
 
 _log = logging.getLogger(__name__)
 _THREADS = 1  # of one reader: its own threads would multiply with those of the worker pool
@@ -35,28 +35,32 @@ class VideoReader(Protocol):
         """Let go of the file and its buffers."""
 
 
-def open_reader(index: VideoIndex, decoder: str) -> VideoReader:
-    """A reader by name; ValueError for an unknown name or one that is not installed."""
-    try:
-        return _DECODERS[decoder_in_use(index, decoder)](index)
-    except _Unsuitable as error:
-        _log_once(logging.WARNING, index.info.path, str(error))
-        return _AvReader(index)
+@lru_cache(maxsize=2048)
+def choose_decoder(index: VideoIndex, decoder: str) -> str:
+    """The decoder that reads this file: the one asked for, or av where that one would not be exact or cannot open it.
 
-
-def decoder_in_use(index: VideoIndex, decoder: str) -> str:
-    """The decoder that will really read this file: the one asked for, or av where that one would not be exact."""
+    ValueError for an unknown name or one that is not installed.
+    """
     if decoder not in _DECODERS:
         raise ValueError(f"decoder {decoder!r} is not one of {', '.join(DECODERS)}")
-    if decoder != "av" and index.info.access is not Access.CLOSED:
-        _log_once(logging.INFO, index.info.path, f"access is {index.info.access.value}, {decoder} would not be exact")
+    if decoder == "av":
+        return decoder
+    info = index.info
+    if info.access is not Access.CLOSED:
+        reason = f"access is {info.access.value} ({info.reason}), {decoder} would not be exact"
+        _log.info("%s: %s; decoded by av instead", info.path, reason)
+        return "av"
+    try:
+        _DECODERS[decoder](index).close()
+    except _Unsuitable as error:
+        _log.warning("%s: %s; decoded by av instead", info.path, error)
         return "av"
     return decoder
 
 
-@lru_cache(maxsize=4096)
-def _log_once(level: int, path: str, reason: str) -> None:
-    _log.log(level, "%s: %s; decoded by av instead", path, reason)
+def open_reader(index: VideoIndex, decoder: str) -> VideoReader:
+    """A reader by the name that `choose_decoder` gave."""
+    return _DECODERS[decoder](index)
 
 
 class _Unsuitable(Exception):
@@ -67,13 +71,12 @@ class _AvReader:
     """PyAV: decodes from the key frame before, or from the start where only counting is exact."""
 
     def __init__(self, index: VideoIndex) -> None:
-        import av
         from av.video.reformatter import VideoReformatter
 
         self._convert = VideoReformatter()  # one for all frames: a new one per frame costs more than decoding
         self._index = index
-        self._container: Any = av.open(index.info.path, metadata_errors="replace")
-        self._stream = video_stream(index.info.path, self._container)
+        self._container: Any = open_container(index.info.path, index.pixels)
+        self._stream = video_stream(index.info.path, self._container, index.pixels)
         self._stream.codec_context.thread_count = _THREADS
         self._decoded: Iterator[Any] = self._container.decode(self._stream)
         self._next = 0  # number of the frame that `_decoded` yields next; -1 while that is not known
@@ -96,7 +99,10 @@ class _AvReader:
         self._container.close()
 
     def _image(self, frame: int) -> NDArray[np.uint8]:
-        picture = self._convert.reformat(self._picture(frame), format="rgb24")
+        stored = self._picture(frame)
+        turned = self._turns % 2 == 1
+        _refuse_size(self._index.info, frame, *((stored.width, stored.height)[:: -1 if turned else 1]))
+        picture = self._convert.reformat(stored, format="rgb24")
         return np.asarray(picture.to_ndarray(), np.uint8)
 
     def _picture(self, frame: int) -> Any:
@@ -183,6 +189,7 @@ class _DecordReader:
             batch: NDArray[np.uint8] = self._reader.get_batch(list(frames)).asnumpy()
         except (self._error, RuntimeError) as error:
             raise UnreadableVideo(self._info.path, f"decord: {_first_line(error)}") from error
+        _refuse_size(self._info, frames[0], batch.shape[2], batch.shape[1])
         return batch
 
     def close(self) -> None:
@@ -209,10 +216,17 @@ class _TorchcodecReader:
             batch: NDArray[np.uint8] = self._reader.get_frames_at(list(frames)).data.numpy()
         except (RuntimeError, IndexError) as error:
             raise UnreadableVideo(self._info.path, f"torchcodec: {_first_line(error)}") from error
+        _refuse_size(self._info, frames[0], batch.shape[2], batch.shape[1])
         return batch
 
     def close(self) -> None:
         self._reader = None
+
+
+def _refuse_size(info: VideoInfo, frame: int, width: int, height: int) -> None:
+    """UnreadableVideo where a frame has another size than the first one: said before anything is made of it."""
+    if (width, height) != (info.width, info.height):
+        raise UnreadableVideo(info.path, f"frame {frame} is {width} x {height} after {info.width} x {info.height}")
 
 
 def _imported(module: str, remedy: str) -> Any:

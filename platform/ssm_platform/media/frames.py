@@ -1,55 +1,24 @@
-"""Frames by number from a video, a folder of images or a shard: the one place where pixels enter the platform.
+"""The frames of one manifest record by number, in any order, with repeats: out of a video, a folder or a shard.
 
 Frames are (n, H, W, 3) uint8 RGB, upright (rotation metadata and EXIF orientation applied), square pixels assumed.
-Frame i of a video is its i-th frame in order of display, whatever its rate; times are seconds from the first frame
-shown. Every decoder returns the same frames (`decoders`, `video_index`). Knows records, not labels; no Ray.
-
-    probe(path) -> VideoInfo                              frames, rate, size, rotation
-    iterate_frames(path) -> TimedFrame(number, timestamp, image), memory flat in the length of the video
-    open_frames(record, root) -> FrameSource              frames of one manifest record, 0..length-1: any order, repeats
+Frame i of a video is its i-th frame in order of display. Knows records, not labels; no Ray.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.media.decoders import DECODERS, VideoReader, decoder_in_use, open_reader
-from ssm_platform.media.images import check_indices, decode_image, encode_jpeg, read_image
+from ssm_platform.media.decoders import VideoReader
+from ssm_platform.media.images import check_indices, read_image
 from ssm_platform.media.shards import ShardFrames
-from ssm_platform.media.video_index import Access, UnreadableVideo, VideoInfo, index_video
+from ssm_platform.media.video import open_video
+from ssm_platform.media.video_index import UnreadableVideo, VideoInfo
 from ssm_platform.records import Record
-
-__all__ = [
-    "DECODERS",
-    "Access",
-    "FrameSource",
-    "TimedFrame",
-    "UnreadableVideo",
-    "VideoInfo",
-    "decode_image",
-    "decoder_in_use",
-    "decoder_of",
-    "encode_jpeg",
-    "iterate_frames",
-    "open_frames",
-    "probe",
-    "read_image",
-]
-
-_CHUNK = 16  # frames held at once while streaming
-
-
-class TimedFrame(NamedTuple):
-    """A frame of a stream: its number, its seconds from the first frame, its pixels (H, W, 3)."""
-
-    number: int
-    timestamp: float
-    image: NDArray[np.uint8]
 
 
 class FrameSource(Protocol):
@@ -64,34 +33,6 @@ class FrameSource(Protocol):
 
     def close(self) -> None:
         """Let go of files and buffers."""
-
-
-def probe(path: str | Path) -> VideoInfo:
-    """What the file holds; UnreadableVideo (a ValueError) with path and reason where that is nothing usable."""
-    return index_video(path).info
-
-
-def decoder_of(path: str | Path, decoder: str = "decord") -> str:
-    """The decoder that really reads this file: av stands in where another one would not be exact."""
-    return decoder_in_use(index_video(path), decoder)
-
-
-def iterate_frames(
-    path: str | Path, decoder: str = "decord", start: int = 0, stop: int | None = None
-) -> Iterator[TimedFrame]:
-    """Frames start..stop-1 in order, a few in memory at a time."""
-    index = index_video(path)
-    end = index.info.frames if stop is None else stop
-    if not 0 <= start <= end <= index.info.frames:
-        raise ValueError(f"{path}: frames {start}..{end} asked for, it has {index.info.frames}")
-    reader = open_reader(index, decoder)
-    try:
-        for first in range(start, end, _CHUNK):
-            numbers = range(first, min(first + _CHUNK, end))
-            for number, image in zip(numbers, reader.read(numbers), strict=True):
-                yield TimedFrame(number, index.seconds(number), image)
-    finally:
-        reader.close()
 
 
 def open_frames(record: Record, root: str | Path, decoder: str = "decord") -> FrameSource:
@@ -110,15 +51,15 @@ class _VideoFrames:
         self._path = root / record.source
         self._start = record.start
         self.length = record.length
-        index = index_video(self._path)
-        if record.start + record.length > index.info.frames:
+        video = open_video(self._path, decoder)
+        self._info = video.index.info
+        if record.start + record.length > self._info.frames:
             raise UnreadableVideo(
                 self._path,
                 f"record {record.clip!r} needs frames {record.start}..{record.start + record.length - 1}, "
-                f"the video has {index.info.frames}",
+                f"the video has {self._info.frames}",
             )
-        self._info = index.info
-        self._reader = open_reader(index, decoder)
+        self._reader = video.reader()
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         check_indices(str(self._path), indices, self.length)

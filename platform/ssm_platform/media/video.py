@@ -1,61 +1,37 @@
-"""What a person hands in to be analysed: one video, or pictures. Checked by its header before anything is decoded.
+"""A video or pictures to be read, opened once: facts, index and frames are asked of the value, never of the path again.
 
-Types are told from the bytes, never from names. Only containers of the list below are opened, so a playlist or a
-concatenation script inside an upload cannot make the decoder read other files or addresses. A picture is a video of one
-frame: nothing is tracked or smoothed from one picture to the next. ValueErrors name the file and the reason.
+    with-less use: video = open_video(path); video.facts; for number, seconds, image in video.frames(): ...
 
-Defined answers: sideways video and EXIF orientation are turned upright; grey becomes three equal channels; alpha is
-dropped; one frame is enough; no video stream, an unknown codec and a truncated file are refused (`UnreadableVideo`).
+Frames are (H, W, 3) uint8 RGB, upright, numbered in order of display whatever the rate; times are seconds from the
+first frame shown. Which decoder reads the file is decided at `open_video` and kept. Every pass over `frames` opens the
+file anew and lets go of it at its end, so the value itself holds no handle and memory is flat in the length of a video.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm_platform.media.frames import TimedFrame, UnreadableVideo, decoder_of, iterate_frames, probe, read_image
-from ssm_platform.media.video_index import video_stream
+from ssm_platform.media.decoders import VideoReader, choose_decoder, open_reader
+from ssm_platform.media.images import read_image
+from ssm_platform.media.video_index import VideoIndex, index_video
 
-CONTAINERS = ("mov", "mp4", "3gp", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif", "mxf")
-"""FFmpeg's names of the containers that are opened."""
-
-VIDEO_ENDINGS = (
-    ".mp4",
-    ".mov",
-    ".m4v",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".flv",
-    ".wmv",
-    ".3gp",
-    ".ogv",
-)
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""File names that are taken from a folder."""
-
-_PICTURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-_SIDE = 32_768
+_CHUNK = 16  # frames held at once while streaming,
+_CHUNK_BYTES = 2**25  # or as many as take this much: one, where a frame is large
 
 
-class TooLarge(ValueError):
-    """The input is more than the limits allow; the message names value and limit."""
+class TimedFrame(NamedTuple):
+    """A frame of a stream: its number, its seconds from the first frame, its pixels (H, W, 3)."""
 
-
-class InputLimits(BaseModel):
-    """What is accepted; checked against headers, and against the frames as they come."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    pixels: int | None = Field(default=None, ge=1, description="most pixels of a frame or picture; None: no limit")
-    seconds: float | None = Field(default=None, gt=0, description="longest video; None: no limit")
-    pictures: int | None = Field(default=None, ge=1, description="most pictures; None: no limit")
+    number: int
+    timestamp: float
+    image: NDArray[np.uint8]
 
 
 class InputInfo(BaseModel):
@@ -72,102 +48,62 @@ class InputInfo(BaseModel):
     decoder: str = Field(description="what decodes it")
 
 
-def inspect(paths: Sequence[Path], decoder: str, limits: InputLimits) -> InputInfo:
-    """Read headers, hold them against the limits. `UnreadableVideo` or `TooLarge`, both ValueErrors."""
-    kinds = [_picture_format(path) for path in paths]
-    if len(paths) == 1 and kinds[0] is None:
-        return _inspect_video(paths[0], decoder, limits)
-    if limits.pictures is not None and len(paths) > limits.pictures:
-        raise TooLarge(f"{len(paths)} pictures: at most {limits.pictures} are accepted")
-    for path, kind in zip(paths, kinds, strict=True):
-        if kind is None:
-            raise UnreadableVideo(path, "not a picture; hand in one video, or pictures only")
-    sizes = [_picture_size(path, str(kind), limits) for path, kind in zip(paths, kinds, strict=True)]
-    width, height = sizes[0]
-    return InputInfo(
-        kind="pictures", frames=len(paths), rate=None, width=width, height=height, rotation=0, decoder="opencv"
-    )
+@dataclass(frozen=True, eq=False)
+class Video:
+    """One video file: its index, and the decoder that reads it."""
+
+    index: VideoIndex
+    decoder: str
+
+    @property
+    def facts(self) -> InputInfo:
+        """What it is."""
+        info = self.index.info
+        return InputInfo(
+            kind="video",
+            frames=info.frames,
+            rate=info.rate,
+            width=info.width,
+            height=info.height,
+            rotation=info.rotation,
+            decoder=self.decoder,
+        )
+
+    def reader(self) -> VideoReader:
+        """An open reader, for frames in any order; the caller closes it."""
+        return open_reader(self.index, self.decoder)
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[TimedFrame]:
+        """Frames start..stop-1 in order, a few in memory at a time."""
+        info = self.index.info
+        end = info.frames if stop is None else stop
+        if not 0 <= start <= end <= info.frames:
+            raise ValueError(f"{info.path}: frames {start}..{end} asked for, it has {info.frames}")
+        reader = self.reader()
+        try:
+            chunk = max(1, min(_CHUNK, _CHUNK_BYTES // (3 * info.width * info.height)))
+            for first in range(start, end, chunk):
+                numbers = range(first, min(first + chunk, end))
+                for number, image in zip(numbers, reader.read(numbers), strict=True):
+                    yield TimedFrame(number, self.index.seconds(number), image)
+        finally:
+            reader.close()
 
 
-def frames_of(paths: Sequence[Path], info: InputInfo) -> Iterator[TimedFrame]:
-    """The frames of an inspected input, a few in memory at a time."""
-    if info.kind == "video":
-        yield from iterate_frames(paths[0], info.decoder)
-        return
-    for number, path in enumerate(paths):
-        yield TimedFrame(number, 0.0, read_image(path))
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures in the order given: each stands for itself, nothing connects one to the next."""
+
+    paths: tuple[Path, ...]
+    facts: InputInfo
+
+    def frames(self) -> Iterator[TimedFrame]:
+        """The pictures, one in memory at a time."""
+        for number, path in enumerate(self.paths):
+            yield TimedFrame(number, 0.0, read_image(path))
 
 
-def _inspect_video(path: Path, decoder: str, limits: InputLimits) -> InputInfo:
-    _check_header(path, limits)
-    video = probe(path)
-    _check_seconds(path, video.frames / video.rate, limits)
-    return InputInfo(
-        kind="video",
-        frames=video.frames,
-        rate=video.rate,
-        width=video.width,
-        height=video.height,
-        rotation=video.rotation,
-        decoder=decoder_of(path, decoder),
-    )
-
-
-def _check_header(path: Path, limits: InputLimits) -> None:
-    """Container, size and length as the file's header gives them."""
-    import av
-    from av.error import FFmpegError
-
-    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
-    try:
-        with av.open(str(path), metadata_errors="replace", options=options) as container:
-            _check_stream(path, video_stream(str(path), container), container.duration, limits)
-    except FFmpegError as error:
-        raise UnreadableVideo(path, f"no video that can be read ({error.strerror or error})") from error
-
-
-def _check_stream(path: Path, stream: Any, duration: int | None, limits: InputLimits) -> None:
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if not 0 < width <= _SIDE or not 0 < height <= _SIDE:
-        raise UnreadableVideo(path, f"the header says {width} x {height} pixels")
-    _check_pixels(path, width, height, limits)
-    _check_seconds(path, (duration or 0) / 1e6, limits)
-
-
-def _picture_format(path: Path) -> str | None:
-    """The format of a picture by its first bytes; None for anything else."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(12)
-    except OSError as error:
-        raise UnreadableVideo(path, error.strerror or "cannot be opened") from error
-    if not start:
-        raise UnreadableVideo(path, "the file is empty")
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WEBP"
-    return next((name for magic, name in _PICTURES.items() if start.startswith(magic)), None)
-
-
-def _picture_size(path: Path, kind: str, limits: InputLimits) -> tuple[int, int]:
-    """Width and height from the header alone."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path, formats=[kind]) as image:
-            width, height = image.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise UnreadableVideo(path, f"not a {kind} picture that can be read") from error
-    except Image.DecompressionBombError as error:
-        raise TooLarge(f"{path}: a picture of far too many pixels") from error
-    _check_pixels(path, width, height, limits)
-    return width, height
-
-
-def _check_pixels(path: Path, width: int, height: int, limits: InputLimits) -> None:
-    if limits.pixels is not None and width * height > limits.pixels:
-        raise TooLarge(f"{path}: {width} x {height} pixels, at most {limits.pixels} in all are accepted")
-
-
-def _check_seconds(path: Path, seconds: float, limits: InputLimits) -> None:
-    if limits.seconds is not None and seconds > limits.seconds:
-        raise TooLarge(f"{path}: {seconds:.1f} s long, at most {limits.seconds:g} s are accepted")
+def open_video(path: str | Path, decoder: str = "decord", pixels: int | None = None) -> Video:
+    """UnreadableVideo (a ValueError) with path and reason where there is nothing usable, or a frame above `pixels`."""
+    index = index_video(path, pixels)
+    return Video(index, choose_decoder(index, decoder))

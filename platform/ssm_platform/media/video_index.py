@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -64,9 +65,10 @@ class VideoInfo:
     height: int
     rotation: int  # degrees counter-clockwise already applied to the frames that readers return: 0, 90, 180 or 270
     access: Access
+    reason: str = ""  # why frames cannot be reached freely; empty where access is CLOSED
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VideoIndex:
     """Display times of all frames (ascending) and of the key frames, in units of `time_base` seconds."""
 
@@ -74,42 +76,59 @@ class VideoIndex:
     times: NDArray[np.int64]  # (frames,)
     keys: NDArray[np.int64]
     time_base: float
+    pixels: int | None = None  # most pixels of a frame that decoding may take on; None: no limit
 
     def seconds(self, frame: int) -> float:
         """Seconds between the first frame shown and this one."""
         return float(self.times[frame] - self.times[0]) * self.time_base
 
 
-def index_video(path: str | Path) -> VideoIndex:
-    """The index of a file, kept for the files used last. UnreadableVideo where there is none."""
+def index_video(path: str | Path, pixels: int | None = None) -> VideoIndex:
+    """The index of a file, kept for the files used last. UnreadableVideo where there is none.
+
+    `pixels`: a frame of more is not decoded, whatever the header says; readers of the index hold to it as well.
+    """
     try:
         state = os.stat(path)
     except OSError as error:
         raise UnreadableVideo(path, error.strerror or "cannot be opened") from error
-    return _index_cached(os.fspath(path), state.st_size, state.st_mtime_ns)
+    return _index_cached(os.fspath(path), state.st_size, state.st_mtime_ns, pixels)
 
 
 @lru_cache(maxsize=2048)
-def _index_cached(path: str, size: int, modified: int) -> VideoIndex:
+def _index_cached(path: str, size: int, modified: int, pixels: int | None) -> VideoIndex:
     if size == 0:
         raise UnreadableVideo(path, "the file is empty")
-    import av
     from av.error import FFmpegError
 
     try:
-        with av.open(path, metadata_errors="replace") as container:
-            return _index_container(path, container)
+        with open_container(path, pixels) as container:
+            return _index_container(path, container, pixels)
     except FFmpegError as error:
         raise UnreadableVideo(path, f"truncated or not a video ({error.strerror or error})") from error
 
 
-def video_stream(path: str, container: Any) -> Any:
-    """The stream all decoders take by default. UnreadableVideo where there is none that can be decoded."""
+def open_container(path: str, pixels: int | None, **options: str) -> Any:
+    """The file, opened; even what FFmpeg decodes to know its streams is held to `pixels`."""
+    import av
+
+    if pixels is not None:
+        options["max_pixels"] = str(pixels)
+    return av.open(path, metadata_errors="replace", options=options)
+
+
+def video_stream(path: str, container: Any, pixels: int | None = None) -> Any:
+    """The stream all decoders take by default. UnreadableVideo where there is none that can be decoded.
+
+    `pixels`: the codec itself refuses frames of more, before it asks for their memory.
+    """
     stream = container.streams.best("video")
     if stream is None or "attached_pic" in str(stream.disposition):
         raise UnreadableVideo(path, "no video stream")
     if stream.codec_context is None:
         raise UnreadableVideo(path, "unknown video codec")
+    if pixels is not None:
+        stream.codec_context.options = {"max_pixels": str(pixels)}
     return stream
 
 
@@ -124,8 +143,8 @@ class _Packets:
     last_end: int  # display time just after the last packet
 
 
-def _index_container(path: str, container: Any) -> VideoIndex:
-    stream = video_stream(path, container)
+def _index_container(path: str, container: Any, pixels: int | None) -> VideoIndex:
+    stream = video_stream(path, container, pixels)
     packets = _read_packets(stream, container)
     if not packets.times:
         raise UnreadableVideo(path, "no frames")
@@ -134,7 +153,8 @@ def _index_container(path: str, container: Any) -> VideoIndex:
     first = next(container.decode(stream), None)
     if first is None:
         raise UnreadableVideo(path, "no frame could be decoded")
-    access = _access(container, stream, packets, first)
+    codec = stream.codec_context
+    access, reason = _access(_Look(container.format.name, codec.name, bool(codec.has_b_frames), packets, first))
     times, keys = _count_frames(container, stream) if access is Access.COUNTED else _frame_times(packets)
     turned = round(first.rotation / 90) % 2 == 1
     info = VideoInfo(
@@ -144,9 +164,10 @@ def _index_container(path: str, container: Any) -> VideoIndex:
         width=first.height if turned else first.width,
         height=first.width if turned else first.height,
         rotation=90 * (round(first.rotation / 90) % 4),
-        access=Access.OPEN if access is Access.CLOSED and first.rotation % 90 else access,
+        access=access,
+        reason=reason,
     )
-    return VideoIndex(info=info, times=times, keys=keys, time_base=float(stream.time_base))
+    return VideoIndex(info=info, times=times, keys=keys, time_base=float(stream.time_base), pixels=pixels)
 
 
 def _read_packets(stream: Any, container: Any) -> _Packets:
@@ -178,16 +199,49 @@ def _refuse_truncated(path: str, container: Any, stream: Any, packets: _Packets)
             raise UnreadableVideo(path, f"truncated: {seconds:.2f} of {promised:.2f} s")
 
 
-def _access(container: Any, stream: Any, packets: _Packets, first: Any) -> Access:
-    times = [time for time, gone in zip(packets.times, packets.discarded, strict=True) if not gone]
-    unreliable = None in times or len(set(times)) < len(times) or not packets.keys[0]
-    reordered_avi = container.format.name == "avi" and stream.codec_context.has_b_frames
-    if unreliable or reordered_avi or stream.codec_context.name in _HIDDEN_FRAMES:
-        return Access.COUNTED
-    if first.pts != min(time for time in times if time is not None):
-        return Access.COUNTED
-    timed = not _TIMED_CONTAINERS.isdisjoint(container.format.name.split(","))
-    return Access.OPEN if not timed or any(packets.discarded) or _crosses_key(packets) else Access.CLOSED
+@dataclass(frozen=True)
+class _Look:
+    """What one pass over the packets and the first decoded frame show of a file."""
+
+    container: str  # FFmpeg's names, comma separated
+    codec: str
+    reorders: bool
+    packets: _Packets
+    first: Any
+
+    @property
+    def shown(self) -> list[int | None]:
+        """Times of the packets that are not discarded."""
+        packets = self.packets
+        return [time for time, gone in zip(packets.times, packets.discarded, strict=True) if not gone]
+
+
+def _times_are_incomplete(look: _Look) -> bool:
+    return None in look.shown or len(set(look.shown)) < len(look.shown)
+
+
+def _first_frame_is_late(look: _Look) -> bool:
+    return bool(look.first.pts != min(time for time in look.shown if time is not None))
+
+
+_RULES: tuple[tuple[Callable[[_Look], bool], str, Access], ...] = (
+    (_times_are_incomplete, "packets without a time of their own", Access.COUNTED),
+    (lambda look: not look.packets.keys[0], "it does not begin with a key frame", Access.COUNTED),
+    (lambda look: look.container == "avi" and look.reorders, "AVI with B-frames", Access.COUNTED),
+    (lambda look: look.codec in _HIDDEN_FRAMES, f"{', '.join(_HIDDEN_FRAMES)} hides frames", Access.COUNTED),
+    (_first_frame_is_late, "the first frame decoded is not the first by time", Access.COUNTED),
+    (lambda look: _TIMED_CONTAINERS.isdisjoint(look.container.split(",")), "not MP4 or Matroska", Access.OPEN),
+    (lambda look: any(look.packets.discarded), "an edit list discards frames", Access.OPEN),
+    (lambda look: _crosses_key(look.packets), "open groups of pictures", Access.OPEN),
+    (lambda look: bool(look.first.rotation % 90), "turned by no right angle", Access.OPEN),
+)
+"""What forbids free seeking, the strictest first: the first rule that holds decides."""
+
+
+def _access(look: _Look) -> tuple[Access, str]:
+    """How frames can be reached exactly, and why not freely."""
+    found = ((access, reason) for holds, reason, access in _RULES if holds(look))
+    return next(found, (Access.CLOSED, ""))
 
 
 def _crosses_key(packets: _Packets) -> bool:

@@ -19,13 +19,14 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import cv2
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssm_platform.base import open_storage
-from ssm_platform.media import PICTURE_ENDINGS, VIDEO_ENDINGS, InputInfo, inspect
+from ssm_platform.media import PICTURE_ENDINGS, VIDEO_ENDINGS, InputInfo, Video, open_input
 from ssm_platform.models import ModelDescription, locate, pinned, registry_uri
 from ssm_platform.read.model_reader import ModelReader
-from ssm_platform.read.rows import AnalysisOptions, analyse
+from ssm_platform.read.rows import AnalysisOptions, read_opened
 from ssm_platform.read.tables import open_table
 from ssm_platform.read.windows import Row
 
@@ -130,7 +131,7 @@ def predict_one(job: Job, out: Path, reader: ModelReader, settings: PredictSetti
             return Outcome(job.source, "skipped")
         with _local(job.source) as path:
             facts = _write(path, job, out, reader, settings)
-    except ValueError as error:
+    except (ValueError, OSError, cv2.error) as error:
         return Outcome(job.source, "failed", str(error), seconds=time.perf_counter() - start)
     _write_whole(sidecar, {"identity": identity, "source": job.source, **facts})
     return Outcome(job.source, "done", "", facts["video"]["frames"], facts["rows"], time.perf_counter() - start)
@@ -141,12 +142,12 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
     from ssm_platform.read.overlay import write_overlay
     from ssm_platform.read.timeline import plot_faces
 
-    info = inspect([path], settings.analysis.decoder, settings.analysis.limits)
+    source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
     table = out / f"{job.name}.{settings.table}"
     rows = success = 0
     faces: set[int] = set()
     with open_table(table, reader.description.vocabulary) as writer:
-        for result in analyse([path], reader, settings.analysis, settings.batch):
+        for result in read_opened(source, reader, settings.analysis, settings.batch):
             if isinstance(result, Row):
                 writer.write([result])
                 rows, success = rows + 1, success + result.success
@@ -154,11 +155,11 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
     extras: list[Path] = []
     if settings.plots:
         extras += plot_faces(table, reader.description.vocabulary, out / job.name)
-    if settings.overlay and info.kind == "video":
-        extras.append(write_overlay(path, info, table, reader.description.vocabulary, out / f"{job.name}.overlay.mp4"))
+    if settings.overlay and isinstance(source, Video):
+        extras.append(write_overlay(source, table, reader.description.vocabulary, out / f"{job.name}.overlay.mp4"))
     counts = {"rows": rows, "rows_with_face": success, "faces": len(faces)}
     files = [str(file.relative_to(out)) for file in (table, *extras)]
-    return {**counts, "files": files, **_provenance(info, reader.description, settings)}
+    return {**counts, "files": files, **_provenance(source.facts, reader.description, settings)}
 
 
 def _provenance(info: InputInfo, model: ModelDescription, settings: PredictSettings) -> dict[str, Any]:

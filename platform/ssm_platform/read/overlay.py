@@ -13,24 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm.labels import Vocabulary
-from ssm_platform.media import InputInfo, frames_of
+from ssm_platform.media import Video
 from ssm_platform.read.tables import iterate_table
 
 _COLOUR = (127, 212, 240)
 _DARK = (16, 32, 42)
 
 
-def write_overlay(video: Path, info: InputInfo, table: Path, vocabulary: Vocabulary, target: Path) -> Path:
+def write_overlay(video: Video, table: Path, vocabulary: Vocabulary, target: Path) -> Path:
     """H.264 in MP4, as large as the video (odd sides lose a pixel); appears whole or not at all."""
     import av
 
-    part = target.with_name(f".{target.name}.part.mp4")
+    info, part = video.facts, target.with_name(f".{target.name}.part.mp4")
     by_frame = groupby(iterate_table(table), key=lambda row: int(row["frame"]))
     try:
         with av.open(str(part), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=Fraction(info.rate or 25).limit_denominator(60_000))
             stream.width, stream.height, stream.pix_fmt = info.width // 2 * 2, info.height // 2 * 2, "yuv420p"
-            for image, rows in _paired(video, info, by_frame):
+            for image, rows in _paired(video, by_frame):
                 drawn = _draw(image, rows, vocabulary)[: stream.height, : stream.width]
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn, format="rgb24")))
             container.mux(stream.encode())
@@ -40,8 +40,8 @@ def write_overlay(video: Path, info: InputInfo, table: Path, vocabulary: Vocabul
     return target
 
 
-def _paired(video: Path, info: InputInfo, by_frame: Any) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
-    for (_, _, image), (_, rows) in zip(frames_of([video], info), by_frame, strict=True):
+def _paired(video: Video, by_frame: Any) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
+    for (_, _, image), (_, rows) in zip(video.frames(), by_frame, strict=True):
         yield image, list(rows)
 
 

@@ -2,6 +2,7 @@
 
     for result in analyse([Path("clip.mp4")], ModelReader("runs/a/model")):   # Row and Window, as they are ready
         ...
+    read_opened(open_input(...), reader, options)                             # where the caller asks the input as well
 
 `face_stream` is the part without a model (the video replica of the service runs it), `Assembler` the part that makes
 clips and rows; `analyse` puts them together in one process. All three front doors use these, so their numbers agree.
@@ -22,9 +23,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssm.interface import Preprocessing, center
-from ssm_platform.faces import FaceSettings, MainFace
-from ssm_platform.faces import tracker as tracking
-from ssm_platform.media import Decoder, InputInfo, InputLimits, frames_of, inspect
+from ssm_platform.faces import FaceSettings, MainFace, TrackedFace, crop, track
+from ssm_platform.media import Decoder, InputLimits, Pictures, Video, open_input
 from ssm_platform.models import ModelDescription
 from ssm_platform.read.windows import Assembler, Clip, Face, Row, Window
 
@@ -67,10 +67,16 @@ def analyse(
     Decoding and face detection run in a thread beside the model, so neither waits for the other.
     """
     options = options or AnalysisOptions()
-    info = inspect(paths, options.decoder, options.limits)
+    yield from read_opened(open_input(paths, options.decoder, options.limits), reader, options, batch)
+
+
+def read_opened(
+    source: Video | Pictures, reader: ModelReader, options: AnalysisOptions, batch: int = 8
+) -> Iterator[Row | Window]:
+    """`analyse` of an input that is open already."""
     assembler = assembler_for(reader.description)
     waiting: deque[Clip] = deque()
-    for frame in _ahead(face_stream(paths, info, reader.description.preprocessing, options)):
+    for frame in _ahead(face_stream(source, reader.description.preprocessing, options)):
         waiting += feed(assembler, frame)
         while len(waiting) >= batch:
             _read(assembler, reader, [waiting.popleft() for _ in range(batch)])
@@ -94,17 +100,17 @@ def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:
 
 
 def face_stream(
-    paths: Sequence[Path], info: InputInfo, preprocessing: Preprocessing, options: AnalysisOptions
+    source: Video | Pictures, preprocessing: Preprocessing, options: AnalysisOptions
 ) -> Iterator[FaceFrame]:
     """Frames reduced to their faces' crops, a few frames in memory at a time. ValueError where decoding fails."""
-    if info.kind == "video":
+    if isinstance(source, Video):
         choose = _Chooser(options)
-        for (number, timestamp, image), found in tracking.track(frames_of(paths, info), options.detection):
+        for (number, timestamp, image), found in track(source.frames(), options.detection):
             yield FaceFrame(number, timestamp, _crops(image, choose(image, found), preprocessing), False)
         return
-    for frame in frames_of(paths, info):
+    for frame in source.frames():
         number, _, image = frame
-        for _, found in tracking.track([frame], options.detection):
+        for _, found in track([frame], options.detection):
             yield FaceFrame(number, None, _crops(image, _Chooser(options)(image, found), preprocessing), True)
 
 
@@ -117,7 +123,7 @@ class _Chooser:
         self._present: frozenset[int] = frozenset()
         self._ids: set[int] = set()
 
-    def __call__(self, image: NDArray[np.uint8], found: Sequence[tracking.Face]) -> list[tracking.Face]:
+    def __call__(self, image: NDArray[np.uint8], found: Sequence[TrackedFace]) -> list[TrackedFace]:
         kept = sorted(found, key=lambda face: (-face.w * face.h, face.face_id))[: self._most]
         if self._main is None:
             return kept
@@ -128,8 +134,8 @@ class _Chooser:
         return [face for face in kept if face.face_id in self._ids]
 
 
-def _crops(image: NDArray[np.uint8], found: Sequence[tracking.Face], preprocessing: Preprocessing) -> list[Face]:
-    squares = [center(tracking.crop(image, face)[None], preprocessing)[0] for face in found]
+def _crops(image: NDArray[np.uint8], found: Sequence[TrackedFace], preprocessing: Preprocessing) -> list[Face]:
+    squares = [center(crop(image, face)[None], preprocessing)[0] for face in found]
     return [
         Face(face.face_id, (face.x, face.y, face.w, face.h), face.score, square)
         for face, square in zip(found, squares, strict=True)

@@ -115,17 +115,53 @@ class Window:
     why: Floats | None  # E A
 
 
+Vote = Callable[[Floats], Flags]
+"""A model's fitted rule over a stretch without a break: probabilities (n, A) -> present (n, A)."""
+
+
+class Votes:
+    """The vote of one run, handed out frame by frame as soon as it can no longer change."""
+
+    def __init__(self, vote: Vote, reach: int) -> None:
+        """`reach`: frames on either side that the vote looks at."""
+        self._vote, self._reach = vote, reach
+        self._held: Floats | None = None  # frames not handed out yet, after the context their vote needs
+        self._base = 0  # offset in the run of the first frame held
+        self.pushed = 0
+        self.ready_to = 0  # offsets below this were handed out
+
+    @property
+    def held(self) -> int:
+        """Frames in memory."""
+        return 0 if self._held is None else len(self._held)
+
+    def push(self, probabilities: Floats) -> None:
+        """The next frames (n, A) of the run."""
+        self._held = probabilities if self._held is None else np.concatenate([self._held, probabilities])
+        self.pushed += len(probabilities)
+
+    def ready(self, whole: bool) -> list[tuple[Flags, Floats]]:
+        """Presence and probability of the frames that became certain; `whole`: nothing more will be pushed."""
+        certain = self.pushed if whole else max(self.ready_to, self.pushed - self._reach)
+        if self._held is None or certain == self.ready_to:
+            return []
+        present = self._vote(self._held)
+        at = range(self.ready_to - self._base, certain - self._base)
+        rows = [(present[row], np.round(self._held[row], DECIMALS)) for row in at]
+        keep = max(0, certain - self._reach)
+        self._held, self._base, self.ready_to = self._held[keep - self._base :], keep, certain
+        return rows
+
+
 @dataclass
 class _Run:
     """One face over frames without a gap."""
 
     start: int
+    votes: Votes
     crops: list[NDArray[np.uint8]] = field(default_factory=list)  # those no clip has yet
     length: int = 0
     ended: bool = False
-    base: int = 0  # offset in the run of the first entry of `probabilities`
-    probabilities: Floats | None = None  # frames not yet final, after the context their vote needs
-    final: int = 0  # offsets below this have rows' values in `values`
     values: deque[tuple[Flags, Floats, Floats]] = field(default_factory=deque)
     expressions: deque[tuple[int, Floats]] = field(default_factory=deque)  # (count, E) per answered clip
 
@@ -144,7 +180,7 @@ class Assembler:
     the frames on either side that it looks at.
     """
 
-    def __init__(self, frames: int, vote: Callable[[Floats], Flags], reach: int) -> None:
+    def __init__(self, frames: int, vote: Vote, reach: int) -> None:
         self._clip_frames = frames
         self._vote = vote
         self._reach = reach
@@ -159,7 +195,7 @@ class Assembler:
         clips = self._end_runs(keep={face.face_id for face in faces})
         entry = _Frame(number, timestamp, [])
         for face in faces:
-            run = self._runs.setdefault(face.face_id, _Run(number))
+            run = self._runs.setdefault(face.face_id, _Run(number, Votes(self._vote, self._reach)))
             entry.faces.append((_without_crop(face), run, run.length))
             run.crops.append(face.crop)
             run.length += 1
@@ -179,15 +215,14 @@ class Assembler:
         why = None if answer.why is None else np.round(answer.why, DECIMALS)
         self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why))
         run.expressions.append((clip.count, expression))
-        fresh = answer.au_probability[: clip.count]
-        run.probabilities = fresh if run.probabilities is None else np.concatenate([run.probabilities, fresh])
-        self._settle(run)
+        run.votes.push(answer.au_probability[: clip.count])
+        _settle(run)
 
     def results(self) -> Iterator[Row | Window]:
         """Windows answered since the last call, then the rows that are complete, in order of frames."""
         while self._windows:
             yield self._windows.popleft()
-        while self._waiting and all(run.final > offset for _, run, offset in self._waiting[0].faces):
+        while self._waiting and all(run.votes.ready_to > offset for _, run, offset in self._waiting[0].faces):
             entry = self._waiting.popleft()
             if not entry.faces:
                 yield Row(entry.number, entry.timestamp)
@@ -212,7 +247,7 @@ class Assembler:
             if run.crops:
                 clips.append(self._cut(face_id, run))
             else:
-                self._settle(run)  # the last clip is full and may be answered already
+                _settle(run)  # the last clip is full and may be answered already
         return clips
 
     def _cut(self, face_id: int, run: _Run) -> Clip:
@@ -224,22 +259,11 @@ class Assembler:
         run.crops = []
         return clip
 
-    def _settle(self, run: _Run) -> None:
-        """Move frames whose vote is certain from `probabilities` to `values`."""
-        if run.probabilities is None:
-            return
-        answered = run.base + len(run.probabilities)
-        certain = answered if run.ended and answered == run.length else max(run.final, answered - self._reach)
-        if certain == run.final:
-            return
-        present = self._vote(run.probabilities)
-        for offset in range(run.final, certain):
-            at = offset - run.base
-            values = np.round(run.probabilities[at], DECIMALS)
-            run.values.append((present[at], values, _next_expression(run.expressions)))
-        run.final = certain
-        keep = max(0, certain - self._reach)
-        run.probabilities, run.base = run.probabilities[keep - run.base :], keep
+
+def _settle(run: _Run) -> None:
+    """Move frames whose vote is certain to `values`."""
+    for present, probability in run.votes.ready(run.ended and run.votes.pushed == run.length):
+        run.values.append((present, probability, _next_expression(run.expressions)))
 
 
 def _next_expression(expressions: deque[tuple[int, Floats]]) -> Floats:
