@@ -1,15 +1,20 @@
 """Serve a model over HTTP: `python jobs/deploy.py [--model ALIAS|FOLDER] [--port N] [--field=value ...]`.
 
-Run again with another model while the service is up, it changes over: new replicas start beside the old ones, and no
-request fails. Stop it with Ctrl-C, or with `--detach` leave it on the cluster that `RAY_ADDRESS` names.
+Run again with another model while the service is up, it changes over and ends: new replicas start beside the old ones,
+and no request fails. That needs no address where the first one runs on this machine, by this user and on this port.
+Ctrl-C removes the service; `--detach` leaves it on the cluster that `RAY_ADDRESS` names.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from serve.settings import Settings
 from ssm_platform.base import format_fields, override, split_assignments
@@ -38,22 +43,64 @@ def deploy(arguments: list[str]) -> None:
     from ray import serve
 
     from serve.app import build
-    from ssm_platform.cluster import joined
+    from ssm_platform.cluster import joined, will_join
 
     known, settings = parse(arguments)
+    if known.detach and not will_join():
+        raise ValueError("--detach leaves the service on a cluster, and RAY_ADDRESS names none")
+    updating = not will_join() and _join_running(known.port)
     application = build(settings)
     needed = settings.ingress.cpus + settings.video.cpus + settings.inference.cpus
     with joined(cpus=2 * needed, dashboard=False):
         _require_free(known.host, known.port)
         serve.start(http_options={"host": known.host, "port": known.port})
         serve.run(application, name=APPLICATION, route_prefix="/")
-        print(f"serving on http://{known.host}:{known.port}/", flush=True)
-        if not known.detach:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            try:
-                signal.pause()
-            finally:
-                serve.shutdown()
+        print(f"{'updated' if updating else 'serving on'} http://{known.host}:{known.port}/", flush=True)
+        if not known.detach and not updating:
+            _serve_until_stopped(known.port)
+
+
+def _serve_until_stopped(port: int) -> None:
+    """Wait for Ctrl-C, then remove our application: others may run on the same cluster."""
+    from ray import serve
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with _findable(port):
+            signal.pause()
+    finally:
+        serve.delete(APPLICATION)
+
+
+def _note(port: int) -> Path:
+    """Where a running service leaves its cluster's address for the next deploy: beside Ray's own token."""
+    return Path.home() / ".ray" / f"ssm-serving-{port}"
+
+
+@contextmanager
+def _findable(port: int) -> Iterator[None]:
+    """For the block, the next deploy on this machine finds this service's cluster."""
+    import ray
+
+    note = _note(port)
+    note.parent.mkdir(mode=0o700, exist_ok=True)
+    note.write_text(str(ray.get_runtime_context().gcs_address))
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def _join_running(port: int) -> bool:
+    """Whether a service of ours runs on this machine and port; then its cluster is the one to join."""
+    try:
+        address = _note(port).read_text()
+        host, _, gcs = address.rpartition(":")
+        socket.create_connection((host, int(gcs)), timeout=2).close()
+    except (OSError, ValueError):  # none was started, or it was killed
+        return False
+    os.environ["RAY_ADDRESS"] = address
+    return True
 
 
 def _require_free(host: str, port: int) -> None:

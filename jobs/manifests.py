@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from ssm_platform.base import explain
 from ssm_platform.cluster import ClusterSettings, write_all
 
+PROXY = Path(__file__).resolve().parents[1] / "deploy" / "nginx.conf"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -20,7 +22,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         settings = ClusterSettings() if arguments.settings is None else read_settings(arguments.settings)
-        for path in write_all(settings, arguments.out):
+        for path in write_all(settings, arguments.out, PROXY):
             print(path)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

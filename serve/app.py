@@ -28,7 +28,7 @@ def build(settings: Settings) -> Application:
 def _token(settings: Settings) -> str | None:
     if settings.token_variable is None:
         return None
-    token = os.environ.get(settings.token_variable, "")
+    token = os.environ.get(settings.token_variable, "").strip()  # a file's last newline is no part of it
     if len(token) < 16:
         raise ValueError(
             f"the environment variable {settings.token_variable} must hold a token of 16 characters or more"

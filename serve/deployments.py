@@ -11,7 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serve.http import create_app
 from serve.intake import Spool
-from serve.observe import IngressMetrics, node_metrics
+from serve.observe import IngressMetrics, cluster_metrics, start_traces
 from serve.replicas import HandleBackend, Inference, ModelCalls, Said, Served, Upload, VideoAnalysis, at_hand
 from serve.settings import Settings
 from ssm_platform.read import Faces
@@ -26,13 +26,17 @@ class Video:
     def __init__(self, settings: Settings, inference: DeploymentHandle[Any]) -> None:
         model = ModelCalls(inference, settings.limits.request_s)  # an upload that is here already is worth a wait
         self._analysis = VideoAnalysis(settings, model.read, model.describe)
-        self._spool = Spool(settings.scratch)
+        self._spool = Spool(settings.scratch, settings.limits.spool_bytes)
 
     async def analyse(self, upload: Upload, faces: Faces, served: Served | None) -> AsyncIterator[Said]:
         """Start, then rows and windows, or a refusal."""
         async with at_hand(upload, self._spool) as paths:
             async for said in self._analysis.analyse(paths, faces, served):
                 yield said
+
+    async def check_health(self) -> None:
+        """Raises where uploads cannot be decoded: Serve replaces this replica then."""
+        await self._analysis.check_health()
 
     def __del__(self) -> None:
         if hasattr(self, "_spool"):
@@ -47,10 +51,11 @@ class Ingress:
     ) -> None:
         self._settings, self._token = settings, token
         self._backend = HandleBackend(inference, video, settings.limits.patience_s)
-        self._spool = Spool(settings.scratch)
+        self._spool = Spool(settings.scratch, settings.limits.spool_bytes)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._settings, self._backend, IngressMetrics(), self._spool, self._token, node_metrics)
+        start_traces(self._settings.traces)
+        return create_app(self._settings, self._backend, IngressMetrics(), self._spool, self._token, cluster_metrics)
 
     def __del__(self) -> None:
         if hasattr(self, "_spool"):

@@ -1,9 +1,31 @@
-"""What the service refuses, and how: one exception, one JSON shape `{"error": "..."}`."""
+"""What the service refuses, and how: one exception, one JSON shape `{"error": "...", "request_id": "..."}`."""
 
 from __future__ import annotations
 
+import secrets
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+
+REASONS = {
+    400: "malformed",
+    401: "no_token",
+    403: "forbidden",
+    404: "not_found",
+    405: "method",
+    406: "not_acceptable",
+    408: "slow_client",
+    413: "too_large",
+    415: "content_type",
+    422: "unreadable",
+    500: "fault",
+    503: "busy",
+    504: "time_limit",
+    507: "no_space",
+}
+"""What metrics and logs call a status."""
+
+_LONGEST_PAUSE_S = 4
 
 
 class Refusal(Exception):
@@ -15,18 +37,24 @@ class Refusal(Exception):
         self.message = message
         self.retry_after = retry_after
 
-    def response(self) -> JSONResponse:
-        """The HTTP answer, with `Retry-After` where trying again makes sense."""
-        headers = {"Retry-After": str(self.retry_after)} if self.retry_after is not None else None
-        return JSONResponse({"error": self.message}, self.status, headers)
-
 
 def busy(what: str) -> Refusal:
-    """503: a queue is full, or nothing answers just now."""
-    return Refusal(503, f"{what}; try again", retry_after=1)
+    """503: a queue is full, or nothing answers just now. Clients are sent back at different times."""
+    return Refusal(503, f"{what}; try again", retry_after=1 + secrets.randbelow(_LONGEST_PAUSE_S))
+
+
+def problem(scope_state: dict[str, object], status: int, message: str, headers: dict[str, str]) -> JSONResponse:
+    """An error as every client gets it; the reason is kept for the log line of the request."""
+    scope_state["refused"] = message
+    return JSONResponse({"error": message, "request_id": scope_state.get("request_id", "")}, status, headers)
 
 
 async def answer_refusal(request: Request, error: Exception) -> Response:
     """The exception handler for `Refusal`."""
     assert isinstance(error, Refusal)
-    return error.response()
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="ssm"'
+    return problem(request.scope.setdefault("state", {}), error.status, error.message, headers)

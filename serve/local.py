@@ -50,4 +50,6 @@ class LocalBackend:
 
 def local_app(settings: Settings, token: str | None = None) -> FastAPI:
     """The application, to be run by any ASGI server."""
-    return create_app(settings, LocalBackend(settings), IngressMetrics(), Spool(settings.scratch), token)
+    return create_app(
+        settings, LocalBackend(settings), IngressMetrics(), Spool(settings.scratch, settings.limits.spool_bytes), token
+    )

@@ -13,6 +13,8 @@ from ssm_platform.media import Decoder
 from ssm_platform.read import Faces
 
 MIB = 2**20
+OVERHEAD = 64 * 1024
+"""What the boundaries and part headers of a form may add to its files."""
 
 
 class Limits(BaseModel):
@@ -21,15 +23,32 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     upload_bytes: int = Field(default=512 * MIB, ge=1, description="largest upload; enforced while it is read")
+    spool_bytes: int = Field(
+        default=4096 * MIB, ge=1, description="disk for uploads of one ingress replica; reserved before one is read"
+    )
     tensor_bytes: int = Field(default=128 * MIB, ge=1, description="largest body of a /v2 inference request")
+    tensor_json_bytes: int = Field(
+        default=4 * MIB, ge=1, description="largest JSON part of it: parsing text costs 50 times what binary does"
+    )
+    tensor_memory: int = Field(
+        default=512 * MIB, ge=1, description="memory for bodies of /v2 requests in one ingress replica"
+    )
+    clips: int = Field(default=64, ge=1, description="most clips in one /v2 request")
     images: int = Field(default=64, ge=1, le=1024, description="most pictures in one request")
     video_s: float = Field(default=3600, gt=0, description="longest video, in seconds, as its header says and as read")
+    frames: int = Field(default=216_000, ge=1, description="most frames of a video: an hour at 60 a second")
     frame_pixels: int = Field(
-        default=16 * 2**20, ge=1, description="most pixels of a frame or picture, read from the header before decoding"
+        default=16 * 2**20, ge=1, description="most pixels of a frame or picture, by its header and as it is decoded"
+    )
+    decode_s: float = Field(
+        default=900, gt=0, description="CPU seconds of decoding and face detection for one upload; then it is killed"
+    )
+    decode_mib: int = Field(
+        default=1024, ge=64, description="memory of decoding and face detection for one upload, in MiB"
     )
     faces: int = Field(default=8, ge=1, le=64, description="most faces followed at once; the largest are kept")
-    json_frames: int = Field(
-        default=20_000, ge=1, description="longest video answered as one JSON document; longer ones stream or are CSV"
+    json_rows: int = Field(
+        default=20_000, ge=1, description="most rows answered as one JSON document; more stream or are CSV"
     )
     request_s: float = Field(default=1800, gt=0, description="time from the first byte to the last row of an answer")
     patience_s: float = Field(
@@ -39,6 +58,17 @@ class Limits(BaseModel):
         "place in its queue; then 503. Uploads wait up to request_s",
     )
     idle_s: float = Field(default=20, gt=0, description="longest pause of a client that is sending")
+    upload_rate: float = Field(
+        default=16 * 1024, ge=0, description="bytes a second that a client must send on average, after idle_s"
+    )
+
+    @model_validator(mode="after")
+    def _one_fits(self) -> Self:
+        if self.spool_bytes < self.upload_bytes + OVERHEAD:
+            raise ValueError(f"spool_bytes is {self.spool_bytes}: must hold one upload, {self.upload_bytes + OVERHEAD}")
+        if self.tensor_memory < self.tensor_bytes:
+            raise ValueError(f"tensor_memory is {self.tensor_memory}: must hold one request, {self.tensor_bytes}")
+        return self
 
 
 class Scaling(BaseModel):
@@ -99,6 +129,13 @@ class Settings(BaseModel):
     token_variable: str | None = Field(
         default=None, description="environment variable holding the bearer token clients must send; None: no token"
     )
+    hosts: tuple[str, ...] = Field(
+        default=(), description="names of this service that clients use; asked for only where no token is set"
+    )
+    origins: tuple[str, ...] = Field(
+        default=(), description="web pages elsewhere that may ask this service (CORS), as https://name"
+    )
+    traces: str | None = Field(default=None, description="OTLP/HTTP collector of OpenTelemetry traces; None: none")
     scratch: str | None = Field(default=None, description="folder of temporary uploads; None: the system's")
     limits: Limits = Limits()
     ingress: Scaling = Scaling(cpus=0.5, ongoing=64, target=32, queued=256, replicas_max=2)

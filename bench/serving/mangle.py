@@ -1,6 +1,7 @@
 """Mangled uploads, as a pure function of a seed: what a hostile or broken client might send to `/v1/predict`.
 
-`mangled(seed, originals)` gives one request (headers and body). Kinds: cut short, flipped bits, overwritten stretches,
+`mangled(seed, originals, specimens)` gives one request (headers and body). `specimens` are hostile files as a
+whole, made by FFmpeg's command (`hostile`). Other kinds: cut short, flipped bits, overwritten stretches,
 wrong type, nothing, random bytes, pixel bombs (small files whose header promises a huge picture), huge part headers,
 broken multipart, lying content types and lengths, playlists that name other files.
 """
@@ -8,9 +9,11 @@ broken multipart, lying content types and lengths, playlists that name other fil
 from __future__ import annotations
 
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -39,8 +42,41 @@ class Mangled:
     body: bytes
 
 
-def mangled(seed: int, originals: Sequence[bytes]) -> Mangled:
-    """Request number `seed`, made from whole files."""
+def hostile(folder: Path) -> dict[str, bytes]:
+    """Files that are dear to read, or that lie: small to send, well-formed to look at."""
+
+    def ffmpeg(name: str, words: str) -> bytes:
+        command = ["ffmpeg", "-v", "error", "-y", *words.split(), str(folder / name)]
+        subprocess.run(command, check=True, timeout=100)
+        return (folder / name).read_bytes()
+
+    lie = bytearray(ffmpeg("lie.avi", "-f lavfi -i color=red:s=12000x12000 -frames:v 1 -c:v mjpeg -pix_fmt yuvj420p"))
+    struct.pack_into("<II", lie, lie.find(b"avih") + 8 + 32, 320, 240)
+    struct.pack_into("<HHHH", lie, lie.find(b"strh") + 8 + 48, 0, 0, 320, 240)
+    struct.pack_into("<II", lie, lie.find(b"strf") + 8 + 4, 320, 240)
+    ffmpeg("short.webm", "-f lavfi -i testsrc=s=640x480:d=1:r=30 -c:v libvpx -deadline realtime -cpu-used 16")
+    sizes = [
+        ffmpeg(f"{side}.ts", f"-f lavfi -i testsrc=s={side}x{side}:d=2 -c:v libx264 -bf 0") and f"{folder}/{side}.ts"
+        for side in (96, 64)
+    ]
+    fast = "-f lavfi -i color=gray:s=32x32:d=30:r=1000 -c:v libx264 -preset ultrafast"
+    return {
+        "1 x 2000": ffmpeg("wide.png", "-f lavfi -i color=red:s=2000x1 -frames:v 1"),
+        "2000 x 1": ffmpeg("tall.png", "-f lavfi -i color=red:s=1x2000 -frames:v 1"),
+        "header lies": bytes(lie),
+        "counted for minutes": ffmpeg("long.webm", f"-stream_loop 250 -i {folder}/short.webm -c copy"),
+        "1000 frames a second": ffmpeg("fast.mp4", fast),
+        "sizes change": ffmpeg("joined.ts", f"-i concat:{sizes[0]}|{sizes[1]} -c copy"),
+        "just small enough": ffmpeg(
+            "large.mp4", "-f lavfi -i testsrc=s=3200x2400:d=0.4 -c:v libx264 -preset ultrafast"
+        ),
+    }
+
+
+def mangled(seed: int, originals: Sequence[bytes], specimens: Sequence[bytes] = ()) -> Mangled:
+    """Request number `seed`, made from whole files; every 40th is a specimen, where there are any."""
+    if specimens and seed % 40 == 0:
+        return form("hostile", specimens[seed // 40 % len(specimens)])
     generator = np.random.default_rng(seed)
     kind = list(_KINDS)[seed % len(_KINDS)]
     original = originals[int(generator.integers(len(originals)))]

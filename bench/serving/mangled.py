@@ -1,30 +1,31 @@
 """Send thousands of mangled uploads: `python bench/serving/mangled.py [--count 5000] [--model FOLDER]`.
 
-Every answer must be 200 or a 4xx with `{"error": ...}`, without a path or trace of ours; nothing may be left on disk;
-the process must not die. Prints a line per kind and the growth of memory; exits 1 where something is wrong.
+They take the deployed path: nginx, Serve's proxy, ingress, video and model replicas. Every answer must be 200, 4xx, 503
+or 507 with `{"error", "request_id"}`, without a path or trace of ours; nothing may be left on disk, no replica be lost,
+memory grow by 400 MiB at most, no file cost more CPU than `limits.decode_s`. Exits 1 where something is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import requests
-from mangle import mangled
-from subjects import save_model
+from deployed import deployed
+from mangle import Mangled, form, hostile, mangled
+from subjects import PeakWatch, decode_cpu_s, memory_mib, save_model, service_pids
 
-START_S = 120
+from serve.settings import Limits, Scaling, Settings
+
+GROWTH_MIB = 400
+CPU_GRAIN_S = 0.5  # the kernel looks once a second, and counts the start of a process
 LEAKS = ("Traceback", 'File "', "/tmp", "site-packages", ".py", "0x7f")
 
 
@@ -50,51 +51,40 @@ def originals(folder: Path) -> list[bytes]:
     return contents + pictures
 
 
-@contextmanager
-def server(model: Path, scratch: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The application behind uvicorn, ready, in a process of its own, so that a crash is seen; ended with the block."""
-    script = Path(__file__).with_name("local_server.py")
-    process = subprocess.Popen([sys.executable, str(script), str(model), str(scratch), str(port)])
-    try:
-        wait_ready(process, f"http://127.0.0.1:{port}/v2/health/ready")
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    """Return once the server answers; SystemExit where it ended, or is not ready in `START_S`."""
-    until = time.monotonic() + START_S
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            sys.exit(f"the server ended at its start with exit code {process.returncode}; its reason stands above")
-        try:
-            if requests.get(url, timeout=5).ok:
-                return
-        except requests.RequestException:
-            pass  # not listening yet, or still loading the model
-        time.sleep(0.5)
-    sys.exit(f"{url}: not ready within {START_S} s")
-
-
-def memory_mib(pid: int) -> float:
-    """Resident memory of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+def settings(model: Path, scratch: Path) -> Settings:
+    """The service under test: one replica of each, and limits that the hostile files exceed."""
+    limits = Limits(
+        upload_bytes=20_000_000,
+        images=16,
+        video_s=600,
+        frame_pixels=8_000_000,
+        frames=20_000,
+        decode_s=2,
+        decode_mib=352,
+    )
+    small = {"cpus": 0.5, "replicas": 1, "replicas_max": 1}
+    return Settings(
+        model=str(model),
+        scratch=str(scratch),
+        threads=1,
+        limits=limits,
+        ingress=Scaling(**{**small, "ongoing": 64, "target": 32}),
+        video=Scaling(**{**small, "ongoing": 2, "target": 2}),
+        inference=Scaling(**{**small, "ongoing": 16, "target": 8}),
+    )
 
 
 def wrong(answer: requests.Response) -> str | None:
     """What is wrong with an answer, None where nothing is."""
     if answer.status_code == 200:
         return None
-    if not 400 <= answer.status_code < 500:
+    if not (400 <= answer.status_code < 500 or answer.status_code in (503, 507)):
         return f"status {answer.status_code}"
     try:
         facts = answer.json()
     except ValueError:
-        return None if answer.status_code == 400 and "Invalid HTTP" in answer.text else f"not JSON: {answer.text[:100]}"
-    if list(facts) != ["error"] or not facts["error"]:
+        return f"not JSON: {answer.text[:100]}"
+    if list(facts) != ["error", "request_id"] or not facts["error"] or not facts["request_id"]:
         return f"another shape: {answer.text[:100]}"
     found = [leak for leak in LEAKS if leak in answer.text]
     return f"leaks {found}: {answer.text[:200]}" if found else None
@@ -102,63 +92,74 @@ def wrong(answer: requests.Response) -> str | None:
 
 @dataclass
 class Found:
-    """What the uploads met: answers by kind and status, what was wrong, and the server's memory on the way."""
+    """What the uploads met: answers by kind and status, what was wrong, and what the dearest file cost."""
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
-    memory_mib: list[int] = field(default_factory=list)
+    dearest: tuple[float, str] = (0.0, "")
+    slowest: tuple[float, str] = (0.0, "")
 
-    def send(self, url: str, seed: int, files: list[bytes], session: requests.Session) -> None:
-        """One mangled upload, and a look at its answer. No answer at all is a problem as well."""
-        request = mangled(seed, files)
+    def send(self, url: str, request: Mangled, label: str, session: requests.Session) -> None:
+        """One upload, and a look at its answer. No answer at all is a problem as well."""
+        before, start = decode_cpu_s(), time.monotonic()
         try:
             answer = session.post(f"{url}/v1/predict", data=request.body, headers=request.headers, timeout=120)
         except requests.RequestException as error:
-            self.problems.append(f"{seed} {request.kind}: {error}")
+            self.problems.append(f"{label}: {error}")
             return
+        self.dearest = max(self.dearest, (round(decode_cpu_s() - before, 2), label))
+        self.slowest = max(self.slowest, (round(time.monotonic() - start, 2), label))
         self.statuses[request.kind, answer.status_code] += 1
         if problem := wrong(answer):
-            self.problems.append(f"{seed} {request.kind}: {problem}")
+            self.problems.append(f"{label}: {problem}")
 
 
-def drill(model: Path, count: int, port: int, folder: Path) -> int:
+def drill(model: Path, count: int, folder: Path) -> int:
     """Run the drill; 0 where all is well."""
     files, scratch, found, session = originals(folder), folder / "scratch", Found(), requests.Session()
-    with server(model, scratch, port) as process:
+    specimens = hostile(folder)
+    asked = settings(model, scratch)
+    with deployed(asked) as (url, _):
+        for _ in range(3):  # the first answers load what idle service has
+            found.send(url, form("whole", files[0]), "whole", session)
+        before, idle, peak = set(service_pids()), memory_mib(), PeakWatch()
         started = time.perf_counter()
-        for seed in range(count):
-            found.send(f"http://127.0.0.1:{port}", seed, files, session)
-            if process.poll() is not None:
-                break
-            if seed in (count // 5, count - 1):
-                found.memory_mib.append(round(memory_mib(process.pid)))
-        seconds = time.perf_counter() - started
-        crashed = process.poll() is not None
+        with peak:
+            for name, content in specimens.items():
+                found.send(url, form(name, content), name, session)
+            for seed in range(count):
+                request = mangled(seed, files, list(specimens.values()))
+                found.send(url, request, f"{seed} {request.kind}", session)
+        seconds, lost = time.perf_counter() - started, sorted(before - set(service_pids()))
         left = [str(path) for path in scratch.rglob("*") if path.is_file()]
     for (kind, status), number in sorted(found.statuses.items()):
-        print(f"{kind:14} {status} {number}")
+        print(f"{kind:22} {status} {number}")
+    growth = peak.peak_mib - idle
     report = {
         "requests": sum(found.statuses.values()),
         "seconds": round(seconds, 1),
         "problems": len(found.problems),
-        "crashed": crashed,
+        "processes_lost": len(lost),
         "files_left": len(left),
-        "memory_mib": found.memory_mib,
+        "idle_mib": round(idle),
+        "growth_mib": round(growth),
+        "dearest_cpu_s": found.dearest,
+        "slowest_s": found.slowest,
     }
     print("\n".join(found.problems[:20]))
     print(json.dumps(report))
-    return 1 if found.problems or left or crashed else 0
+    dear = found.dearest[0] > asked.limits.decode_s + CPU_GRAIN_S
+    return 1 if found.problems or left or lost or growth > GROWTH_MIB or dear else 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="folder of a saved model (default: an untrained one, made here)")
     parser.add_argument("--count", type=int, default=5000, help="requests (5000)")
-    parser.add_argument("--port", type=int, default=8765, help="port of the server under test")
     known = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sys.exit(drill(known.model or save_model(folder / "model"), known.count, known.port, folder))
+        sys.exit(drill(known.model or save_model(folder / "model"), known.count, folder))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -80,7 +81,7 @@ def _face(image: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
 
 
 class PeakWatch:
-    """The largest sum of the memory (without shared pages) of the service's replicas and proxy, sampled."""
+    """The largest sum of the private memory of the service's processes (replicas, proxy, decoding), sampled."""
 
     def __init__(self) -> None:
         self.peak_mib = 0.0
@@ -95,15 +96,23 @@ class PeakWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        pids = service_pids()
         while not self._stop.is_set():
-            self.peak_mib = max(self.peak_mib, sum(map(private_mib, pids)))
-            time.sleep(0.2)
+            self.peak_mib = max(self.peak_mib, memory_mib())
+            time.sleep(0.1)
 
 
-def service_pids() -> list[int]:
-    """Replicas of this run's application, and the proxy beside them."""
-    mine = []
+@dataclass(frozen=True)
+class Process:
+    """A running process, as /proc tells it."""
+
+    pid: int
+    parent: int
+    title: str
+
+
+def processes() -> dict[int, Process]:
+    """All that run now."""
+    found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
@@ -111,17 +120,47 @@ def service_pids() -> list[int]:
                 parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
             except OSError:
                 continue
-            mine.append((int(folder.name), parent, title))
-    replicas = [(pid, parent) for pid, parent, title in mine if title.startswith(f"ray::ServeReplica:{APPLICATION}:")]
-    raylets = {parent for _, parent in replicas}
-    proxies = [pid for pid, parent, title in mine if title.startswith("ray::ProxyActor") and parent in raylets]
-    return [pid for pid, _ in replicas] + proxies
+            found[int(folder.name)] = Process(int(folder.name), parent, title)
+    return found
+
+
+def service_pids() -> list[int]:
+    """Replicas of this run's application, and the proxy beside them."""
+    known = processes().values()
+    replicas = [process for process in known if process.title.startswith(f"ray::ServeReplica:{APPLICATION}:")]
+    raylets = {process.parent for process in replicas}
+    proxies = [one.pid for one in known if one.title.startswith("ray::ProxyActor") and one.parent in raylets]
+    return [process.pid for process in replicas] + proxies
+
+
+def forker_pids() -> list[int]:
+    """The processes that fork decoders, below this run's replicas."""
+    service = set(service_pids())
+    return [one.pid for one in processes().values() if one.parent in service and "serve.decoding.forker" in one.title]
+
+
+def memory_mib() -> float:
+    """Private memory of the service's processes now, decoding among them; a page that forks share counts once."""
+    service = service_pids()
+    family = set(service)
+    for _ in range(2):  # forkers, then their children
+        family |= {one.pid for one in processes().values() if one.parent in family}
+    return sum(map(private_mib, family))
+
+
+def decode_cpu_s() -> float:
+    """CPU seconds of all decoding processes that have ended."""
+    ticks = 0
+    for pid in forker_pids():
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[13]) + int(fields[14])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def private_mib(pid: int) -> float:
-    """Resident memory of a process that is not shared."""
+    """Anonymous memory of a process; of what it shares with others, its part."""
     try:
-        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
         return 0.0
-    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss_Anon:")), 0) / 1024

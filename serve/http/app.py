@@ -1,19 +1,21 @@
 """The HTTP surface put together: routes, access, shapes of errors. Knows a `Backend`, not Ray.
 
 `create_app(settings, backend, metrics, spool)` gives the FastAPI application; the ingress deployment runs it, and tests
-run it in their own process. Errors are `{"error": "..."}` with a 4xx status, or 503 with `Retry-After`.
+run it in their own process. Errors are `{"error": "...", "request_id": "..."}` with a 4xx status, 503 or 507 with
+`Retry-After`, or 500 where the fault is ours.
 """
 
 from __future__ import annotations
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
-from serve.errors import Refusal, answer_refusal
+from serve.errors import Refusal, answer_refusal, problem
 from serve.http import schemas
-from serve.http.access import Counted, access
+from serve.http.access import Methods, guards_of
+from serve.http.observed import Observed
 from serve.http.operation import Exporter, health, page
 from serve.http.operation import metrics as metrics_routes
 from serve.http.tensors import tensors
@@ -22,6 +24,8 @@ from serve.intake import Spool
 from serve.observe import IngressMetrics
 from serve.replicas import Backend
 from serve.settings import Settings
+
+_READABLE = ("X-Request-Id", "Retry-After", "Inference-Header-Content-Length")
 
 
 def create_app(
@@ -36,31 +40,40 @@ def create_app(
     app = FastAPI(
         title="SSM",
         version="1",
-        description='Facial action units and expressions from video. Errors are `{"error": "..."}`.',
+        description='Facial action units and expressions from video. Errors: `{"error": "...", "request_id": "..."}`.',
         docs_url=None,
         redoc_url=None,
-        responses=schemas.problems(401),
+        responses=schemas.problems(400, 401, 403),
     )
     app.add_exception_handler(Refusal, answer_refusal)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_middleware(Counted, metrics=metrics)
-    guarded = [Depends(access(token))]
+    app.add_middleware(Methods, routes=app)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Inference-Header-Content-Length", "X-Request-Id"],
+            expose_headers=list(_READABLE),
+        )
+    app.add_middleware(Observed, metrics=metrics)
+    guards = guards_of(token, settings.hosts)
     app.include_router(page())
     app.include_router(health(backend))
-    app.include_router(uploads(settings, backend, metrics, spool), dependencies=guarded)
-    app.include_router(tensors(settings, backend), dependencies=guarded)
+    app.include_router(uploads(settings, backend, metrics, spool, guards))
+    app.include_router(tensors(settings, backend, guards))
     if exporter is not None:
-        app.include_router(metrics_routes(exporter), dependencies=guarded)
+        app.include_router(metrics_routes(exporter), dependencies=guards())
     return app
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+    return problem(request.scope["state"], error.status_code, str(error.detail), dict(error.headers or {}))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    return JSONResponse({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 422)
+    return problem(request.scope["state"], 422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", {})

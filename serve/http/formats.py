@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from serve.errors import Refusal
 from serve.replicas import Start
 from ssm.labels import ACTION_UNITS
 from ssm_platform.models import ModelDescription
-from ssm_platform.read import Row, Window, columns, csv_lines, record
+from ssm_platform.read import Row, Window, cells, columns, csv_lines
 
 JSON, CSV, LINES = "application/json", "text/csv", "application/x-ndjson"
 KINDS = (JSON, CSV, LINES)
@@ -73,14 +74,20 @@ def window_facts(window: Window, model: ModelDescription) -> dict[str, Any]:
     }
 
 
-def lines(results: Iterable[Row | Window], model: ModelDescription) -> str:
-    """Results as lines of JSON."""
-    return "".join(_line(result, model) for result in results)
-
-
 def line(kind: str, facts: dict[str, Any]) -> str:
     """One line of JSON."""
     return json.dumps({"type": kind, **facts}, separators=(",", ":")) + "\n"
+
+
+def lines(results: Iterable[Row | Window], model: ModelDescription) -> str:
+    """Results as lines of JSON."""
+    names = columns(model.vocabulary)
+    return "".join(
+        line("row", dict(zip(names, cells(result, model.vocabulary), strict=True)))
+        if isinstance(result, Row)
+        else line("window", window_facts(result, model))
+        for result in results
+    )
 
 
 def csv(results: Iterable[Row | Window], model: ModelDescription) -> str:
@@ -88,18 +95,35 @@ def csv(results: Iterable[Row | Window], model: ModelDescription) -> str:
     return csv_lines((result for result in results if isinstance(result, Row)), model.vocabulary)
 
 
-def document(name: str, start: Start, results: Sequence[Row | Window]) -> bytes:
-    """Everything as one JSON document."""
-    model = start.served.description
-    rows = [record(result, model.vocabulary) for result in results if isinstance(result, Row)]
-    windows = [window_facts(result, model) for result in results if isinstance(result, Window)]
-    return json.dumps({**start_facts(name, start), "rows": rows, "windows": windows}, separators=(",", ":")).encode()
+@dataclass
+class Document:
+    """Everything as one JSON document, written piece by piece as results come."""
+
+    name: str
+    start: Start
+    rows: int = 0
+    _rows: list[str] = field(default_factory=list)
+    _windows: list[str] = field(default_factory=list)
+
+    def add(self, results: Sequence[Row | Window]) -> None:
+        """The next results."""
+        model = self.start.served.description
+        names = columns(model.vocabulary)
+        for result in results:
+            if isinstance(result, Row):
+                self._rows.append(_dumped(dict(zip(names, cells(result, model.vocabulary), strict=True))))
+                self.rows += 1
+            else:
+                self._windows.append(_dumped(window_facts(result, model)))
+
+    def content(self) -> bytes:
+        """The whole document."""
+        head = _dumped(start_facts(self.name, self.start))[:-1]
+        return f'{head},"rows":[{",".join(self._rows)}],"windows":[{",".join(self._windows)}]}}'.encode()
 
 
-def _line(result: Row | Window, model: ModelDescription) -> str:
-    if isinstance(result, Row):
-        return line("row", record(result, model.vocabulary))
-    return line("window", window_facts(result, model))
+def _dumped(facts: dict[str, Any]) -> str:
+    return json.dumps(facts, separators=(",", ":"))
 
 
 def _plain(values: Iterable[Any]) -> list[float]:

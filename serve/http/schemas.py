@@ -14,6 +14,7 @@ class Problem(BaseModel):
     """Every error."""
 
     error: str = Field(description="what is wrong, in words")
+    request_id: str = Field(description="that of `X-Request-Id`; logs name it")
 
 
 class Named(BaseModel):
@@ -92,6 +93,15 @@ class ModelMetadata(BaseModel):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+
+
+class IndexEntry(BaseModel):
+    """A model that is served."""
+
+    name: str
+    version: str
+    state: str = Field(description="READY")
+    reason: str
 
 
 class ResponseTensor(BaseModel):
@@ -175,13 +185,15 @@ TENSOR_ANSWER: dict[str, Any] = {
 _MEANING = {
     400: "The request is malformed",
     401: "A bearer token is needed",
+    403: "The Host header names another service",
     404: "There is no such thing here",
     405: "The method is not allowed here",
     406: "No answer in a form the client accepts",
-    408: "The client stopped sending",
+    408: "The client stopped sending, or sends too slowly",
     413: "More than the limits allow",
     415: "A body of this type is not accepted",
     422: "The file or the values cannot be used",
     503: "Too much to do just now; see Retry-After",
     504: "The time limit was reached",
+    507: "No room on the disk",
 }

@@ -1,77 +1,163 @@
-"""Routes of the Open Inference Protocol: metadata, readiness, tensors in and out."""
+"""Routes of the Open Inference Protocol: metadata, readiness and inference, of the model and of its version by name."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from serve.errors import Refusal
 from serve.http import formats, schemas
+from serve.http.access import Guards
 from serve.http.deadline import until
-from serve.intake import read_body
-from serve.protocol import ProtocolError, decode, encode
-from serve.replicas import Backend
+from serve.intake import Budget, Places, declared_bytes, read_body
+from serve.protocol import InferenceRequest, ProtocolError, decode, encode
+from serve.replicas import Backend, Reading
 from serve.settings import Settings
+from ssm_platform.models import ModelDescription
 
 
-def tensors(settings: Settings, backend: Backend) -> APIRouter:
-    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
-    here = f"/models/{settings.name}"
+class Admission:
+    """Who may send tensors now: a quarter of the ingress at most, and memory for the body before it is read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = settings.limits
+        self._places = Places("tensor requests", max(1, settings.ingress.ongoing // 4))
+        self._memory = Budget("memory for tensors", settings.limits.tensor_memory)
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[tuple[bytes, int | None]]:
+        """The body and the length of its JSON part, for as long as the block works on it."""
+        limits, header = self._limits, _header_length(request)
+        limit = limits.tensor_json_bytes if header is None else limits.tensor_bytes
+        if header is not None and header > limits.tensor_json_bytes:
+            raise Refusal(413, _too_much_json(header, limits.tensor_json_bytes))
+        try:
+            size = declared_bytes(request, limit)
+        except Refusal as refusal:
+            if refusal.status != 413 or header is not None:
+                raise
+            raise Refusal(413, _too_much_json(None, limits.tensor_json_bytes)) from None
+        with self._places.one(), self._memory.reserved(size):
+            yield await read_body(request, limit, limits), header
+
+
+def tensors(settings: Settings, backend: Backend, guards: Guards) -> APIRouter:
+    """`/v2` but its health."""
+    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], dependencies=guards())
+    _add_metadata(router, settings.name, backend)
+    _add_inference(router, settings, backend)
+    return router
+
+
+def _add_metadata(router: APIRouter, name: str, backend: Backend) -> None:
+    here = f"/models/{name}"
+    versioned = here + "/versions/{version}"
 
     @router.get("", response_model=schemas.ServerMetadata)
     async def server() -> dict[str, Any]:
         """Server metadata."""
-        return {"name": "ssm", "version": "1", "extensions": ["binary_tensor_data"]}
+        return {"name": "ssm", "version": "1", "extensions": ["binary_tensor_data", "model_repository"]}
+
+    @router.post("/repository/index", response_model=list[schemas.IndexEntry], responses=schemas.problems(503))
+    async def index() -> list[dict[str, str]]:
+        """The models that are served: one."""
+        version = (await backend.describe()).description.version
+        return [{"name": name, "version": version, "state": "READY", "reason": ""}]
 
     @router.get(here, response_model=schemas.ModelMetadata, responses=schemas.problems(503))
     async def metadata() -> dict[str, Any]:
         """Model metadata: tensors and their labels."""
-        model = (await backend.describe()).description
-        size, labels = model.preprocessing.image_size, model.vocabulary
-        aus, expressions = len(labels.aus), len(labels.expressions)
-        units, names = list(labels.au_codes), list(labels.expressions)
-        return {
-            "name": settings.name,
-            "versions": [model.version],
-            "platform": "pytorch_ssm",
-            "inputs": [_tensor("clips", "UINT8", [-1, model.frames, size, size, 3])],
-            "outputs": [
-                _tensor("au_probability", "FP32", [-1, model.frames, aus], aus=units),
-                _tensor("expression_probability", "FP32", [-1, expressions], expressions=names),
-                _tensor("why", "FP32", [-1, expressions, aus], expressions=names, aus=units),
-            ],
-        }
+        return model_metadata(name, (await backend.describe()).description)
 
-    @router.get(f"{here}/ready", response_model=schemas.ModelReady, responses=schemas.problems(503))
+    @router.get(versioned, response_model=schemas.ModelMetadata, responses=schemas.problems(404, 503))
+    async def version_metadata(version: str) -> dict[str, Any]:
+        """Metadata of the version that is served."""
+        return model_metadata(name, await current(backend, version))
+
+    @router.get(here + "/ready", response_model=schemas.ModelReady, responses=schemas.problems(503))
     async def ready() -> dict[str, Any]:
         """Whether the model answers."""
         await backend.describe()
-        return {"name": settings.name, "ready": True}
+        return {"name": name, "ready": True}
 
-    @router.post(
-        f"{here}/infer",
-        responses={200: schemas.TENSOR_ANSWER, **schemas.problems(400, 408, 413, 415, 503, 504)},
-        openapi_extra=schemas.TENSORS,
-    )
+    @router.get(versioned + "/ready", response_model=schemas.ModelReady, responses=schemas.problems(404, 503))
+    async def version_ready(version: str) -> dict[str, Any]:
+        """Whether this version answers."""
+        await current(backend, version)
+        return {"name": name, "ready": True}
+
+
+def _add_inference(router: APIRouter, settings: Settings, backend: Backend) -> None:
+    here, admission = f"/models/{settings.name}", Admission(settings)
+    answers: dict[str, Any] = {
+        "responses": {200: schemas.TENSOR_ANSWER, **schemas.problems(404, 408, 413, 415, 503, 504)},
+        "openapi_extra": schemas.TENSORS,
+    }
+
+    @router.post(here + "/infer", **answers)
     async def infer(request: Request) -> Response:
         """Tensors in, tensors out: `clips` are uint8 face crops as the model's preprocessing makes them."""
+        return await answer(request, None)
+
+    @router.post(here + "/versions/{version}/infer", **answers)
+    async def version_infer(request: Request, version: str) -> Response:
+        """The same of this version."""
+        return await answer(request, version)
+
+    async def answer(request: Request, version: str | None) -> Response:
         async with until(asyncio.get_running_loop().time() + settings.limits.request_s):
-            body = await read_body(request, settings.limits.tensor_bytes, settings.limits.idle_s)
-            try:
-                return await _infer(settings.name, backend, body, _header_length(request))
-            except ProtocolError as error:
-                raise Refusal(400, str(error)) from None
+            if version is not None:
+                await current(backend, version)
+            async with admission.body(request) as (body, header):
+                try:
+                    return await _infer(settings, backend, request, body, header)
+                except ProtocolError as error:
+                    raise Refusal(400, str(error)) from None
 
-    return router
+
+async def current(backend: Backend, version: str) -> ModelDescription:
+    """What is served, which must be this version: 404 for another one."""
+    model = (await backend.describe()).description
+    if version != model.version:
+        raise Refusal(404, f"version {version[:100]!r} is not served; {model.version} is")
+    return model
 
 
-async def _infer(name: str, backend: Backend, body: bytes, header_length: int | None) -> Response:
-    decoded = await asyncio.to_thread(decode, body, header_length)
+def model_metadata(name: str, model: ModelDescription) -> dict[str, Any]:
+    """Tensors of a model, and their labels."""
+    size, labels = model.preprocessing.image_size, model.vocabulary
+    aus, expressions = len(labels.aus), len(labels.expressions)
+    units, names = list(labels.au_codes), list(labels.expressions)
+    return {
+        "name": name,
+        "versions": [model.version],
+        "platform": "pytorch_ssm",
+        "inputs": [_tensor("clips", "UINT8", [-1, model.frames, size, size, 3])],
+        "outputs": [
+            _tensor("au_probability", "FP32", [-1, model.frames, aus], aus=units),
+            _tensor("expression_probability", "FP32", [-1, expressions], expressions=names),
+            _tensor("why", "FP32", [-1, expressions, aus], expressions=names, aus=units),
+        ],
+    }
+
+
+async def _infer(settings: Settings, backend: Backend, request: Request, body: bytes, header: int | None) -> Response:
+    decoded = await asyncio.to_thread(decode, body, header)
     if set(decoded.inputs) != {"clips"}:
         raise ProtocolError(f"inputs are {', '.join(map(repr, decoded.inputs))}: the model takes 'clips'")
-    reading = await backend.read(decoded.inputs["clips"])
+    clips = decoded.inputs["clips"]
+    if clips.ndim and len(clips) > settings.limits.clips:
+        raise Refusal(413, f"{len(clips)} clips in one request, at most {settings.limits.clips} are accepted")
+    reading = await backend.read(clips)
+    request.scope["state"]["model_version"] = reading.version
+    return await asyncio.to_thread(_answered, settings.name, decoded.request, reading)
+
+
+def _answered(name: str, asked: InferenceRequest, reading: Reading) -> Response:
     answers = reading.answers
     outputs = {
         "au_probability": answers.au_probability,
@@ -79,11 +165,16 @@ async def _infer(name: str, backend: Backend, body: bytes, header_length: int | 
     }
     if answers.why is not None:
         outputs["why"] = answers.why
-    content, json_length = encode(decoded.request, outputs, name, reading.version)
+    content, json_length = encode(asked, outputs, name, reading.version)
     if json_length is None:
         return Response(content, media_type=formats.JSON)
     headers = {"Inference-Header-Content-Length": str(json_length)}
     return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+def _too_much_json(given: int | None, most: int) -> str:
+    said = "more" if given is None else f"{given}"
+    return f"{said} bytes of JSON, at most {most} are accepted: send tensors by the binary extension"
 
 
 def _header_length(request: Request) -> int | None:

@@ -13,26 +13,36 @@ from starlette.types import Receive, Scope, Send
 
 from serve.errors import Refusal
 from serve.http import formats, schemas
+from serve.http.access import Guards
 from serve.http.deadline import until
-from serve.intake import Spool, read_files
-from serve.observe import IngressMetrics
+from serve.intake import Places, Spool, declared_bytes, read_files, upload_limit
+from serve.observe import IngressMetrics, span
 from serve.replicas import Backend, Said, Start
 from serve.settings import Settings
 from ssm_platform.read import Faces, Row, Window, csv_header
 
 
-def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool: Spool) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["video"])
+def upload_places(settings: Settings) -> Places:
+    """As many uploads at once as video replicas and their queue hold, and half of the ingress at most."""
+    video = settings.video
+    return Places("uploads", min(video.replicas * video.ongoing + video.queued, max(1, settings.ingress.ongoing // 2)))
 
-    @router.get("/model", response_model=schemas.Model, responses=schemas.problems(503))
+
+def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool: Spool, guards: Guards) -> APIRouter:
+    """`/v1`."""
+    router = APIRouter(prefix="/v1", tags=["video"])
+    places = upload_places(settings)
+
+    @router.get("/model", response_model=schemas.Model, responses=schemas.problems(503), dependencies=guards())
     async def model() -> dict[str, Any]:
         """The model that is served: its labels and its rule."""
         return formats.model_facts(settings.name, (await backend.describe()).description)
 
     @router.post(
         "/predict",
-        responses={200: schemas.ANSWER, **schemas.problems(400, 406, 408, 413, 415, 422, 503, 504)},
+        responses={200: schemas.ANSWER, **schemas.problems(406, 408, 413, 415, 422, 503, 504, 507)},
         openapi_extra=schemas.UPLOAD,
+        dependencies=guards("faces"),
     )
     async def predict(
         request: Request,
@@ -40,13 +50,16 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
     ) -> Response:
         """Read a video, or pictures: AUs and expressions per face and frame, as JSON, lines of JSON or CSV."""
         kind = formats.negotiate(request.headers.get("accept"))
+        size = declared_bytes(request, upload_limit(settings.limits))
         deadline = asyncio.get_running_loop().time() + settings.limits.request_s
         async with AsyncExitStack() as stack:
-            folder = stack.enter_context(spool.request())
-            with metrics.stage("upload"):
+            stack.enter_context(places.one())
+            folder = stack.enter_context(spool.request(size))
+            with metrics.stage("upload"), span("upload"):
                 async with until(deadline):
                     files = await read_files(request, folder, settings.limits)
-            answer = _Answer(settings, backend.analyse([file.path for file in files], faces), kind, deadline)
+            said = backend.analyse([file.path for file in files], faces)
+            answer = _Answer(settings, said, kind, deadline, request.scope["state"])
             stack.push_async_callback(answer.close)
             await answer.begin()
             if kind == formats.JSON:
@@ -57,30 +70,29 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
 
 
 class _Answer:
-    """The answer to one upload, from what the backend says."""
+    """The answer to one upload, from what the backend says. Results become text beside the event loop."""
 
-    def __init__(self, settings: Settings, said: AsyncIterator[Said], kind: str, deadline: float) -> None:
-        self._settings, self._said, self._kind, self._deadline = settings, said, kind, deadline
+    def __init__(
+        self, settings: Settings, said: AsyncIterator[Said], kind: str, deadline: float, state: dict[str, Any]
+    ) -> None:
+        self._settings, self._said, self._kind, self._deadline, self._state = settings, said, kind, deadline, state
 
     async def begin(self) -> None:
         """Wait for the start, so that a refusal still becomes a status."""
         start = await self._next()
         assert isinstance(start, Start)
         self._start, self._model = start, start.served.description
-        most = self._settings.limits.json_frames
-        if self._kind == formats.JSON and start.info.frames > most:
-            hint = f"ask for {formats.LINES} or {formats.CSV}"
-            raise Refusal(
-                413, f"{start.info.frames} frames are too many for one JSON document (at most {most}); {hint}"
-            )
+        self._state["model_version"] = self._model.version
+        self._check(start.info.frames)
 
     async def document(self) -> bytes:
         """Everything, as one JSON document."""
-        results: list[Row | Window] = []
+        document = formats.Document(self._settings.name, self._start)
         while (more := await self._next()) is not None:
             assert isinstance(more, list)
-            results += more
-        return formats.document(self._settings.name, self._start, results)
+            await asyncio.to_thread(document.add, more)
+            self._check(document.rows)
+        return await asyncio.to_thread(document.content)
 
     async def body(self) -> AsyncIterator[str]:
         """The answer as it comes. A late error is the last line; CSV has no place for one, so its stream breaks."""
@@ -94,11 +106,12 @@ class _Answer:
             while (more := await self._next()) is not None:
                 assert isinstance(more, list)
                 rows += sum(isinstance(result, Row) for result in more)
-                yield encode_results(more, self._model)
+                yield await asyncio.to_thread(encode_results, more, self._model)
         except Refusal as refusal:
+            self._state["broken"] = refusal.message
             if self._kind != formats.LINES:
                 raise
-            yield formats.line("error", {"error": refusal.message})
+            yield formats.line("error", {"error": refusal.message, "request_id": self._state["request_id"]})
             return
         if self._kind == formats.LINES:
             yield formats.line("end", {"rows": rows})
@@ -106,6 +119,13 @@ class _Answer:
     async def close(self) -> None:
         """Stop the analysis, finished or not."""
         await self._said.aclose()  # type: ignore[attr-defined]
+
+    def _check(self, rows: int) -> None:
+        """413 where one document would hold more rows than it may: a frame has one at least."""
+        most = self._settings.limits.json_rows
+        if self._kind == formats.JSON and rows > most:
+            hint = f"ask for {formats.LINES} or {formats.CSV}"
+            raise Refusal(413, f"{rows} rows are too many for one JSON document (at most {most}); {hint}")
 
     async def _next(self) -> Start | list[Row | Window] | None:
         async with until(self._deadline):

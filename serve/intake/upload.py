@@ -1,30 +1,33 @@
 """Request bodies, read under limits: multipart files streamed to disk, tensor bodies to memory.
 
-Size is enforced while reading, whatever `Content-Length` says; a client that stops sending is given up on. Names and
-types that clients send are never trusted: a name is only echoed, the type is found from the bytes later.
+Size is enforced while reading, whatever `Content-Length` says; a client that stops sending, or sends too slowly, is
+given up on. Names and types that clients send are not trusted: a name is only echoed, the type is found from the bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from serve.errors import Refusal
-from serve.settings import Limits
+from serve.settings import OVERHEAD, Limits
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-_OVERHEAD = 64 * 1024  # what boundaries and part headers may add to the files themselves
 _NAME_LENGTH = 200
+_CHARSETS = ("utf-8", "iso-8859-1")
+_EXTENDED = re.compile(rb";\s*filename\*\s*=\s*([\w-]+)'[\w-]*'([^;\s]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -36,41 +39,55 @@ class Received:
     size: int
 
 
-async def read_body(request: Request, limit: int, idle_s: float) -> bytes:
+def declared_bytes(request: Request, limit: int) -> int:
+    """What a body may take: its declared length, or `limit` where none is declared. 413 where it is too much."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", ""):
+        raise Refusal(415, "compressed request bodies are not accepted")
+    declared = request.headers.get("content-length", "")
+    if not declared.isascii() or not declared.isdigit():
+        return limit
+    if int(declared) > limit:
+        raise Refusal(413, f"the request has {declared} bytes, at most {limit} are accepted")
+    return int(declared)
+
+
+async def read_body(request: Request, limit: int, limits: Limits) -> bytes:
     """The whole body of at most `limit` bytes."""
-    parts, size = [], 0
-    async for chunk in _chunks(request, limit, idle_s):
-        parts.append(chunk)
-        size += len(chunk)
-    return b"".join(parts)
+    return b"".join([chunk async for chunk in _chunks(request, limit, limits)])
 
 
 async def read_files(request: Request, folder: Path, limits: Limits) -> list[Received]:
     """Stream the files of a multipart form into `folder`; parts without a file name are refused."""
     receiver = _Receiver(folder, limits.images)
     with receiver.closing(), _refusing_malformed():
-        parser = MultipartParser(_boundary(request), receiver.callbacks())
-        async for chunk in _chunks(request, limits.upload_bytes + _OVERHEAD, limits.idle_s):
+        boundary = _boundary(request)
+        parser = MultipartParser(boundary, receiver.callbacks())
+        async for chunk in _after_preamble(_chunks(request, upload_limit(limits), limits), boundary):
             await asyncio.to_thread(parser.write, chunk)
         parser.finalize()
     return receiver.finished()
 
 
-async def _chunks(request: Request, limit: int, idle_s: float) -> AsyncIterator[bytes]:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise Refusal(415, "compressed request bodies are not accepted")
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
-        raise Refusal(413, f"the request has {declared} bytes, at most {limit} are accepted")
-    size = 0
-    stream = request.stream().__aiter__()
+def upload_limit(limits: Limits) -> int:
+    """The largest body of an upload, its form included."""
+    return limits.upload_bytes + OVERHEAD
+
+
+async def _chunks(request: Request, limit: int, limits: Limits) -> AsyncIterator[bytes]:
+    declared_bytes(request, limit)
+    size, stream = 0, request.stream().__aiter__()
+    now = asyncio.get_running_loop().time
+    start = now()
     while True:
         try:
-            chunk = await asyncio.wait_for(anext(stream), idle_s)
+            async with asyncio.timeout_at(_next_due(start, now(), size, limits)):
+                chunk = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise Refusal(408, f"nothing was received for {idle_s:g} seconds") from None
+            rule = f"at least {limits.upload_rate:g} bytes a second, and no pause of {limits.idle_s:g} seconds"
+            raise Refusal(408, f"{size} bytes came in {now() - start:.0f} seconds: {rule}") from None
         except ClientDisconnect:
             raise Refusal(400, "the client disconnected while sending") from None
         size += len(chunk)
@@ -78,6 +95,28 @@ async def _chunks(request: Request, limit: int, idle_s: float) -> AsyncIterator[
             raise Refusal(413, f"the request is larger than the {limit} bytes that are accepted")
         if chunk:
             yield chunk
+
+
+def _next_due(start: float, now: float, size: int, limits: Limits) -> float:
+    """When the next bytes must have come: a client may pause for `idle_s`, but not send drop by drop for ever."""
+    paused = now + limits.idle_s
+    if not limits.upload_rate:
+        return paused
+    return min(paused, start + limits.idle_s + size / limits.upload_rate)
+
+
+async def _after_preamble(chunks: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[bytes]:
+    """The chunks from the first boundary on: RFC 2046 allows words before it."""
+    mark, head, at = b"--" + boundary, b"", 0
+    async for chunk in chunks:
+        head += chunk
+        if head.startswith(mark) or (at := head.find(b"\r\n" + mark) + 2) >= 2:
+            break
+        if len(head) > OVERHEAD:
+            raise Refusal(400, "the multipart body is malformed: it holds no boundary")
+    yield head[at if at >= 2 else 0 :]
+    async for chunk in chunks:
+        yield chunk
 
 
 def _boundary(request: Request) -> bytes:
@@ -159,8 +198,9 @@ class _Receiver:
         self._part.name = self._part.value = b""
 
     def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._part.headers.get(b"content-disposition"))
-        label = options.get(b"filename")
+        disposition = self._part.headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
+        label = options.get(b"filename", _extended_name(disposition))
         if options.get(b"name") != b"file" or label is None:
             raise Refusal(400, "every part of the form must be a file named 'file'; options go into the query string")
         self._label = _clean(label) or f"file {len(self._files) + 1}"
@@ -178,6 +218,15 @@ class _Receiver:
 
     def _end(self) -> None:
         self._complete = True
+
+
+def _extended_name(disposition: bytes) -> bytes | None:
+    """The value of `filename*` (RFC 5987): charset, language, percent-encoded bytes. None where absent."""
+    found = _EXTENDED.search(disposition)
+    if found is None:
+        return None
+    charset = found[1].decode("ascii").lower()
+    return unquote_to_bytes(found[2]).decode(charset if charset in _CHARSETS else "utf-8", "replace").encode()
 
 
 def _clean(label: bytes) -> str:

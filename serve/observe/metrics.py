@@ -16,17 +16,35 @@ _SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 18
 
 
 class IngressMetrics:
-    """Requests, their time, and how many are open."""
+    """Requests, their time, how many are open, and why others were refused."""
 
     def __init__(self) -> None:
-        self._requests = Counter("ssm_requests", "HTTP requests answered", ("route", "status"))  # type: ignore[arg-type]
+        self._requests = Counter("ssm_requests", "HTTP requests by how they ended", ("route", "status"))  # type: ignore[arg-type]
+        self._refusals = Counter("ssm_refusals", "requests that were refused, by reason", ("reason",))
         self._seconds = Histogram("ssm_request_seconds", "time from request to end of answer", _SECONDS, ("route",))
+        self._open = Gauge("ssm_open_requests", "requests that are being answered")
+        self._now = 0
         self._stage = _stages()
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count one request."""
-        self._requests.inc(tags={"route": route, "status": str(status)})
+    def answered(self, route: str, status: str, seconds: float) -> None:
+        """Count one request; `status` is that of the answer, or `broken` where it did not come whole."""
+        self._requests.inc(tags={"route": route, "status": status})
         self._seconds.observe(seconds, tags={"route": route})
+
+    def refused(self, reason: str) -> None:
+        """Count a refusal."""
+        self._refusals.inc(tags={"reason": reason})
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Count a request as open during the block."""
+        self._now += 1
+        self._open.set(self._now)
+        try:
+            yield
+        finally:
+            self._now -= 1
+            self._open.set(self._now)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -40,13 +58,18 @@ class VideoMetrics:
 
     def __init__(self) -> None:
         self._frames = Counter("ssm_frames", "frames decoded and searched for faces; its rate is frames/s")
-        self._faces = Counter("ssm_faces", "faces found in them")
+        self._with_face = Counter("ssm_frames_with_face", "those of them in which a face was found")
+        self._cpu = Counter("ssm_decode_cpu_seconds", "CPU time of decoding and face detection")
         self._stage = _stages()
 
-    def frames(self, frames: int, faces: int) -> None:
+    def frames(self, frames: int, with_face: int) -> None:
         """Count frames that were searched."""
         self._frames.inc(frames) if frames else None
-        self._faces.inc(faces) if faces else None
+        self._with_face.inc(with_face) if with_face else None
+
+    def decoded(self, cpu_s: float) -> None:
+        """Count what an upload cost."""
+        self._cpu.inc(cpu_s) if cpu_s else None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -62,7 +85,12 @@ class ModelMetrics:
         self._clips = Counter("ssm_clips", "clips read by the model")
         self._batch = Histogram("ssm_batch_clips", "clips in a forward pass", [1, 2, 4, 8, 16, 32, 64, 128])
         self._queue = Gauge("ssm_waiting_clips", "clips waiting for a forward pass")
+        self._model = Gauge("ssm_model_info", "1 for the model version that a replica answers with", ("version",))
         self._stage = _stages()
+
+    def model(self, version: str, current: bool) -> None:
+        """Say which version is served, or no longer."""
+        self._model.set(float(current), tags={"version": version})
 
     def batch(self, clips: int, waiting: int) -> None:
         """Count a pass."""

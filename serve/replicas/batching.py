@@ -42,7 +42,14 @@ class Batcher:
         return sum(len(job.clips) for job in self._jobs)
 
     async def submit(self, key: Hashable, clips: NDArray[np.uint8]) -> ClipAnswers:
-        """The answers to `clips`; the error of the pass where it fails."""
+        """The answers to `clips`; the error of the pass where it fails.
+
+        Many clips wait in pieces of one pass, each at the end of the queue: others get their turn in between.
+        """
+        pieces = [await self._piece(key, clips[at : at + self._most]) for at in range(0, len(clips), self._most)]
+        return pieces[0] if len(pieces) == 1 else ClipAnswers.joined(pieces)
+
+    async def _piece(self, key: Hashable, clips: NDArray[np.uint8]) -> ClipAnswers:
         job = _Job(key, clips, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         if self._worker is None or self._worker.done():
@@ -83,7 +90,6 @@ class Batcher:
 
     def _pass(self, jobs: list[_Job]) -> list[ClipAnswers]:
         clips = np.concatenate([job.clips for job in jobs])
-        pieces = [self._read(jobs[0].key, clips[at : at + self._most]) for at in range(0, len(clips), self._most)]
         stops = np.cumsum([len(job.clips) for job in jobs]).tolist()
-        answers = ClipAnswers.joined(pieces)
+        answers = self._read(jobs[0].key, clips)
         return [answers.part(stop - len(job.clips), stop) for job, stop in zip(jobs, stops, strict=True)]

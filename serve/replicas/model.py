@@ -64,7 +64,10 @@ class Inference:
         async with self._loading:
             reader = await asyncio.to_thread(self._load, config["model"])
             self._keep(reader)
+            if self._served is not None:
+                self._metrics.model(self._served.description.version, False)
             self._served = Served(config["model"], reader.description)
+            self._metrics.model(reader.description.version, True)
 
     async def describe(self) -> Served:
         """The current model."""

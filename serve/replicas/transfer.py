@@ -24,11 +24,13 @@ class Upload:
 
     node: str
     paths: tuple[str, ...]
+    size: int = 0  # bytes in all
 
     @classmethod
     def here(cls, paths: list[Path]) -> Upload:
         """Files on this machine."""
-        return cls(ray.get_runtime_context().get_node_id(), tuple(map(str, paths)))
+        size = sum(path.stat().st_size for path in paths)
+        return cls(ray.get_runtime_context().get_node_id(), tuple(map(str, paths)), size)
 
 
 @asynccontextmanager
@@ -37,7 +39,7 @@ async def at_hand(upload: Upload, spool: Spool) -> AsyncIterator[list[Path]]:
     if upload.node == ray.get_runtime_context().get_node_id():
         yield [Path(path) for path in upload.paths]
         return
-    with spool.request() as folder:
+    with spool.request(upload.size) as folder:
         yield [await _fetch(upload.node, path, folder / str(number)) for number, path in enumerate(upload.paths)]
 
 

@@ -1,27 +1,28 @@
 """The video replicas: an upload becomes faces, faces become clips for the model, answers become rows.
 
-Decoding and face detection run in a thread, a bounded number of frames ahead; clips go to the model as uint8 crops, a
-bounded number ahead of their answers. Holds no model: whatever the model replicas say of themselves decides.
+Decoding and face detection run in a process of their own (`serve.decoding`), a bounded number of frames ahead; clips
+go to the model as uint8 crops, a bounded number ahead of their answers. Holds no model: whatever the model replicas say
+of themselves decides.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from serve.decoding import Job, Spent, shared_sandbox
 from serve.errors import Refusal
 from serve.observe import VideoMetrics
 from serve.replicas.model import Reading, Served
 from serve.settings import Settings
-from ssm_platform.media import InputInfo, InputLimits, TooLarge, open_input
+from ssm_platform.media import InputInfo, InputLimits
 from ssm_platform.read import (
     AnalysisOptions,
     Assembler,
@@ -31,12 +32,10 @@ from ssm_platform.read import (
     Row,
     Window,
     assembler_for,
-    face_stream,
     feed,
 )
 
 Read = Callable[[NDArray[np.uint8], Served], Awaitable[Reading]]
-_FRAMES = 16  # decoded per step of the thread
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,23 @@ Said = Start | Refusal | list[Row | Window]
 """What comes out of an analysis: a start, then rows; or a refusal, which ends it."""
 
 
-def options_for(settings: Settings, faces: Faces) -> AnalysisOptions:
-    """How the service reads a video."""
+def job_for(settings: Settings, paths: list[Path], faces: Faces, served: Served) -> Job:
+    """How the service decodes an upload, and what that may cost."""
     limits = settings.limits
-    return AnalysisOptions(
+    options = AnalysisOptions(
         faces=faces,
         most_faces=limits.faces,
         decoder=settings.decoder,
         limits=InputLimits(pixels=limits.frame_pixels, seconds=limits.video_s, pictures=limits.images),
+    )
+    return Job(
+        paths=tuple(map(str, paths)),
+        options=options,
+        preprocessing=served.description.preprocessing,
+        frames=limits.frames,
+        cpu_s=limits.decode_s,
+        memory_mib=limits.decode_mib,
+        threads=max(1, int(settings.video.cpus)),
     )
 
 
@@ -68,32 +76,38 @@ class VideoAnalysis:
     def __init__(self, settings: Settings, read: Read, describe: Callable[[], Awaitable[Served]]) -> None:
         self._settings, self._read, self._describe = settings, read, describe
         self._metrics = VideoMetrics()
-        cv2.setNumThreads(max(1, int(settings.video.cpus)))
+        self._sandbox = shared_sandbox()
 
     async def analyse(self, paths: list[Path], faces: Faces, served: Served | None = None) -> AsyncIterator[Said]:
         """Start, then rows and windows as they are ready. `served` continues with the model of an earlier try."""
-        options = options_for(self._settings, faces)
+        spent = Spent()
         try:
-            with self._metrics.stage("inspect"):
-                source = await asyncio.to_thread(open_input, paths, options.decoder, options.limits)
             served = served or await self._describe()
-            yield Start(source.facts, served)
-            frames = face_stream(source, served.description.preprocessing, options)
-            async for results in self._results(frames, served):
-                yield results
-        except TooLarge as error:
-            yield Refusal(413, _public(error, paths))
-        except ValueError as error:
-            yield Refusal(422, _public(error, paths))
+            async with aclosing(self._sandbox.decode(job_for(self._settings, paths, faces, served), spent)) as decoded:
+                with self._metrics.stage("inspect"):
+                    info = await anext(decoded)
+                assert isinstance(info, InputInfo)
+                yield Start(info, served)
+                async for results in self._results(decoded, served):
+                    yield results
         except Refusal as refusal:
             yield refusal
+        finally:
+            self._metrics.decoded(spent.cpu_s)
 
-    async def _results(self, frames: Iterator[FaceFrame], served: Served) -> AsyncIterator[list[Row | Window]]:
+    async def check_health(self) -> None:
+        """Raises where uploads cannot be decoded."""
+        await asyncio.to_thread(self._sandbox.check)
+
+    async def _results(
+        self, decoded: AsyncIterator[InputInfo | list[FaceFrame]], served: Served
+    ) -> AsyncIterator[list[Row | Window]]:
         assembler = assembler_for(served.description)
         asked: deque[tuple[Clip, asyncio.Task[Reading]]] = deque()
         try:
-            async for chunk in _chunks(frames):
-                self._metrics.frames(len(chunk), sum(len(frame.faces) for frame in chunk))
+            async for chunk in decoded:
+                assert isinstance(chunk, list)
+                self._metrics.frames(len(chunk), sum(bool(frame.faces) for frame in chunk))
                 for frame in chunk:
                     for clip in feed(assembler, frame):
                         await self._ask(assembler, asked, clip, served)
@@ -124,27 +138,3 @@ async def _collect(assembler: Assembler, asked: deque[tuple[Clip, asyncio.Task[R
     while asked and (len(asked) > most or asked[0][1].done()):
         clip, task = asked.popleft()
         assembler.answer(clip, (await task).answers.clip(0))
-
-
-async def _chunks(frames: Iterator[FaceFrame]) -> AsyncIterator[list[FaceFrame]]:
-    """Frames made by a thread, one chunk ahead of who takes them."""
-
-    def take() -> list[FaceFrame]:
-        return list(islice(frames, _FRAMES))
-
-    task = asyncio.create_task(asyncio.to_thread(take))
-    try:
-        while chunk := await asyncio.shield(task):  # a cancelled task would leave its thread inside the decoder
-            task = asyncio.create_task(asyncio.to_thread(take))
-            yield chunk
-    finally:
-        await asyncio.gather(task, return_exceptions=True)
-        await asyncio.to_thread(getattr(frames, "close", lambda: None))
-
-
-def _public(error: ValueError, paths: list[Path]) -> str:
-    """The message without our paths: 'file' for one upload, 'file 2' for one of several."""
-    message = str(error)
-    for number, path in enumerate(paths, 1):
-        message = message.replace(str(path), "file" if len(paths) == 1 else f"file {number}")
-    return message

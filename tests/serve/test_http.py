@@ -214,7 +214,7 @@ def test_files_that_cannot_be_used_are_422_with_the_reason(
     for reason, content in cases.items():
         answer = post(client, content)
         assert answer.status_code == 422, (reason, answer.text)
-        assert list(answer.json()) == ["error"]
+        assert list(answer.json()) == ["error", "request_id"]
         assert reason in answer.text
         assert str(tmp_path) not in answer.text
         assert "Traceback" not in answer.text
@@ -256,7 +256,7 @@ def test_size_is_enforced_while_reading_whatever_the_header_says(client: TestCli
 
 
 def test_a_long_video_as_one_document_is_refused_with_a_hint_and_streams(make_app: Make, face_video: Path) -> None:
-    with TestClient(make_app(json_frames=10)) as client:
+    with TestClient(make_app(json_rows=10)) as client:
         answer = post(client, face_video.read_bytes())
         assert answer.status_code == 413
         assert "application/x-ndjson" in answer.json()["error"]
@@ -295,7 +295,7 @@ def test_requests_that_are_wrong_are_4xx_with_one_shape_of_error(client: TestCli
     ]
     for number, (status, answer) in enumerate(cases):
         assert answer.status_code == status, (number, answer.status_code, answer.text)
-        assert list(answer.json()) == ["error"]
+        assert list(answer.json()) == ["error", "request_id"]
 
 
 def test_a_token_guards_everything_but_page_and_health(make_app: Make) -> None:

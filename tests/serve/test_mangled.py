@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import socket
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +23,11 @@ from starlette.testclient import TestClient
 REPOSITORY = Path(__file__).resolve().parents[2]
 LEAKS = ("Traceback", 'File "', "/tmp", "site-packages", ".py", "0x7f")
 REQUESTS = 300
+
+
+def has(*commands: str) -> bool:
+    """Whether these commands are on this machine."""
+    return all(shutil.which(name) or shutil.which(name, path="/usr/sbin") for name in commands)
 
 
 def load(name: str) -> Any:
@@ -71,35 +76,20 @@ def test_mangled_uploads_are_refused_or_read_and_nothing_else(client: TestClient
         statuses.setdefault(request.kind, set()).add(answer.status_code)
         assert answer.status_code == 200 or 400 <= answer.status_code < 500, (seed, request.kind, answer.text)
         if answer.status_code != 200:
-            assert list(answer.json()) == ["error"], (seed, request.kind)
+            assert list(answer.json()) == ["error", "request_id"], (seed, request.kind)
             assert answer.json()["error"]
             assert not [leak for leak in LEAKS if leak in answer.text], (seed, request.kind, answer.text)
     for kind in ("empty", "wrong type", "pixel bomb", "huge headers", "many parts", "lying types"):
         assert 200 not in statuses[kind]
 
 
-def drill(port: int, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command of docs/serving.md, with few requests."""
-    command = [sys.executable, str(REPOSITORY / "bench" / "serving" / "mangled.py"), f"--port={port}", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=250)
-
-
-def test_the_drill_needs_nothing_but_its_command() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    done = drill(port, "--count=12")
+@pytest.mark.skipif(not has("nginx", "ffmpeg"), reason="the drill needs the commands nginx and ffmpeg")
+@pytest.mark.ray
+def test_the_drill_through_proxy_and_serve_needs_nothing_but_its_command(model_folder: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "bench" / "serving" / "mangled.py"), f"--model={model_folder}"]
+    done = subprocess.run([*command, "--count=12"], capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1])["requests"] == 12
-
-
-def test_a_server_that_ends_at_its_start_ends_the_drill(model_folder: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        done = drill(taken.getsockname()[1], f"--model={model_folder}", "--count=1")
-    assert done.returncode == 1
-    assert "the server ended at its start" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["requests"] == 3 + 7 + 12
 
 
 def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(local_app: FastAPI) -> None:

@@ -70,7 +70,8 @@ def test_only_the_outputs_asked_for_come_back(client: TestClient, clips: NDArray
 
 
 def test_metadata_and_health_say_what_the_protocol_asks(client: TestClient) -> None:
-    assert client.get("/v2").json() == {"name": "ssm", "version": "1", "extensions": ["binary_tensor_data"]}
+    extensions = ["binary_tensor_data", "model_repository"]
+    assert client.get("/v2").json() == {"name": "ssm", "version": "1", "extensions": extensions}
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
     assert client.get("/v2/models/ssm/ready").json() == {"name": "ssm", "ready": True}
@@ -110,7 +111,7 @@ def test_a_tensor_that_does_not_fit_is_400(
 ) -> None:
     answer = client.post(INFER, json=request(clips, **{"data": clips.ravel().tolist(), **change}))
     assert answer.status_code == 400, answer.text
-    assert list(answer.json()) == ["error"]
+    assert list(answer.json()) == ["error", "request_id"]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_nonsense_is_400(client: TestClient, body: bytes, length: str | None) ->
     headers = {} if length is None else {"Inference-Header-Content-Length": length}
     answer = client.post(INFER, content=body, headers=headers)
     assert answer.status_code == 400
-    assert list(answer.json()) == ["error"]
+    assert list(answer.json()) == ["error", "request_id"]
 
 
 @pytest.mark.parametrize("name", sorted(DATATYPES))

@@ -69,6 +69,23 @@ def test_everyone_gets_their_own_answers_and_batches_fill_while_a_pass_runs(run:
     assert batcher.waiting == 0
 
 
+def test_a_large_request_lets_others_pass_between_its_pieces(run: Run) -> None:
+    passes = Passes()
+    batcher = Batcher(passes.read, most=2)
+    done: list[str] = []
+
+    async def ask(name: str, *values: int) -> None:
+        await batcher.submit(name, clips(*values))
+        done.append(name)
+
+    async def both() -> None:
+        await asyncio.gather(ask("large", *range(20)), ask("small", 1))
+
+    run(both())
+    assert done == ["small", "large"]
+    assert [key for key, _ in passes.sizes[:3]] == ["large", "small", "large"]
+
+
 def test_models_are_not_mixed_large_requests_are_cut_and_errors_reach_their_pass_only(run: Run) -> None:
     passes = Passes()
     batcher = Batcher(passes.read, most=4)
@@ -301,31 +318,15 @@ class NobodyThere:
 
 @pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/ssm/ready", "/v2/models/ssm", "/v1/model"])
 def test_with_no_replica_left_readiness_and_model_are_503_in_time(path: str, tmp_path: Path) -> None:
-    settings, handle = Settings(model="x"), NobodyThere()
+    settings, handle = Settings(model="x", hosts=("testserver",)), NobodyThere()
     backend = HandleBackend(handle, handle, patience_s=0.2)  # type: ignore[arg-type]
-    with TestClient(create_app(settings, backend, IngressMetrics(), Spool(str(tmp_path)))) as client:
+    with TestClient(create_app(settings, backend, IngressMetrics(), Spool(str(tmp_path), 10**9))) as client:
         answer = client.get(path)
         assert client.get("/v2/health/live").status_code == 200
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) >= 1
     assert "does not answer" in answer.json()["error"]
     assert [call.cancelled() for call in handle.asked] == [True], "nothing of it waits on in Serve's queue"
-
-
-# -- the spool ------------------------------------------------------------------------------------------------------
-
-
-def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
-    dead = tmp_path / "ssm-serve-4194305"  # above the largest process id
-    dead.mkdir()
-    (dead / "upload").write_bytes(b"x")
-    spool = Spool(str(tmp_path))
-    assert not dead.exists()
-    with spool.request() as folder:
-        (folder / "file").write_bytes(b"x")
-    assert list(spool.folder.iterdir()) == []
-    spool.close()
-    assert not spool.folder.exists()
 
 
 def test_replicas_that_hold_no_model_do_not_load_torch() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -69,7 +72,8 @@ def small_settings(model: Path, scratch: Path, **changes: object) -> Settings:
     limits = Limits(
         upload_bytes=3_000_000, tensor_bytes=2_000_000, images=4, video_s=60, frame_pixels=1_500_000, faces=4
     )
-    return Settings(**{"model": str(model), "scratch": str(scratch), "limits": limits, "threads": 1, **changes})
+    facts = {"model": str(model), "scratch": str(scratch), "limits": limits, "threads": 1, "hosts": ("testserver",)}
+    return Settings(**{**facts, **changes})
 
 
 AppMaker = Callable[..., FastAPI]
@@ -134,3 +138,24 @@ def run() -> Iterator[Callable[..., object]]:
     """Run a coroutine on one loop that lasts for the test."""
     with asyncio.Runner() as runner:
         yield runner.run
+
+
+class Lines(logging.Handler):
+    """What the service logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.facts: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.facts.append(json.loads(record.getMessage()))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, Any]]]:
+    """The lines that the service writes for operators."""
+    logger, lines = logging.getLogger("ray.serve.ssm"), Lines()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(lines)
+    yield lines.facts
+    logger.removeHandler(lines)

@@ -1,4 +1,4 @@
 from .joining import ClusterSize as ClusterSize
 from .joining import joined as joined
-from .manifests import ClusterSettings as ClusterSettings
 from .manifests import write_all as write_all
+from .settings import ClusterSettings as ClusterSettings

@@ -80,7 +80,7 @@ class FaceTracker:
     def push(self, image: NDArray[np.uint8]) -> list[tuple[TrackedFace, ...]]:
         """Take the next frame (H, W, 3); return the faces of those frames that became final, in order."""
         scale = min(1.0, self._settings.side / max(image.shape[:2]))
-        small = image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        small = image if scale == 1 else _shrunk(image, scale)
         self._waiting.append(_Small(self._pushed, np.asarray(small, np.uint8), scale))
         if self._pushed % self._settings.every == 0:
             self._run()
@@ -147,6 +147,15 @@ class FaceTracker:
         for track in self._tracks:
             while next(iter(track.knots)) < oldest and len(track.knots) > 1:
                 del track.knots[next(iter(track.knots))]
+
+
+def _shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """The image at a smaller size; a side never falls below one pixel, which OpenCV's factors do not see to."""
+    height, width = image.shape[:2]
+    if min(height, width) * scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class HasImage(Protocol):

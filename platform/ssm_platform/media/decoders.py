@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm_platform.media.errors import UnreadableVideo
-from ssm_platform.media.video_index import OPENING, Access, VideoIndex, lenient_frames, video_stream
+from ssm_platform.media.video_index import Access, VideoIndex, lenient_frames, open_container, video_stream
 
 _log = logging.getLogger(__name__)
 _THREADS = 1  # of one reader: its own threads would multiply with those of the worker pool
@@ -72,13 +72,12 @@ class _AvReader:
     """PyAV: decodes from the key frame before, or from the start where only counting is exact."""
 
     def __init__(self, index: VideoIndex) -> None:
-        import av
         from av.video.reformatter import VideoReformatter
 
         self._convert = VideoReformatter()  # one for all frames: a new one per frame costs more than decoding
         self._index = index
-        self._container: Any = av.open(index.info.path, metadata_errors="replace", options=OPENING)
-        self._stream = video_stream(index.info.path, self._container)
+        self._container: Any = open_container(index.info.path, index.pixels)
+        self._stream = video_stream(index.info.path, self._container, index.pixels)
         self._stream.codec_context.thread_count = _THREADS
         lenient = index.info.damaged
         decode = lenient_frames(self._container, self._stream) if lenient else self._container.decode(self._stream)
@@ -104,9 +103,7 @@ class _AvReader:
 
     def _image(self, frame: int) -> NDArray[np.uint8]:
         info, picture = self._index.info, self._picture(frame)
-        if (picture.width, picture.height) != info.coded:
-            size = f"{picture.width} x {picture.height} after {info.coded[0]} x {info.coded[1]} pixels"
-            raise UnreadableVideo(info.path, f"frame {frame} is {size}: two sizes in one stream; cut the file there")
+        _refuse_size(info.path, frame, (picture.width, picture.height), info.coded)
         width, height = info.flat
         picture = self._convert.reformat(picture, width, height, "rgb24")
         return np.asarray(picture.to_ndarray(), np.uint8)
@@ -195,6 +192,9 @@ class _DecordReader:
             batch: NDArray[np.uint8] = self._reader.get_batch(list(frames)).asnumpy()
         except (self._error, RuntimeError) as error:
             raise UnreadableVideo(self._info.path, f"decord: {_first_line(error)}") from error
+        _refuse_size(
+            self._info.path, frames[0], (batch.shape[2], batch.shape[1]), (self._info.width, self._info.height)
+        )
         return batch
 
     def close(self) -> None:
@@ -221,10 +221,20 @@ class _TorchcodecReader:
             batch: NDArray[np.uint8] = self._reader.get_frames_at(list(frames)).data.numpy()
         except (RuntimeError, IndexError) as error:
             raise UnreadableVideo(self._info.path, f"torchcodec: {_first_line(error)}") from error
+        _refuse_size(
+            self._info.path, frames[0], (batch.shape[2], batch.shape[1]), (self._info.width, self._info.height)
+        )
         return batch
 
     def close(self) -> None:
         self._reader = None
+
+
+def _refuse_size(path: str, frame: int, got: tuple[int, ...], first: tuple[int, int]) -> None:
+    """UnreadableVideo where a frame has another size than the first one: said before anything is made of it."""
+    if got != first:
+        size = f"{got[0]} x {got[1]} after {first[0]} x {first[1]} pixels"
+        raise UnreadableVideo(path, f"frame {frame} is {size}: two sizes in one stream; cut the file there")
 
 
 def _imported(module: str, remedy: str) -> Any:

@@ -22,7 +22,7 @@ from ssm_platform.media.formats import in_words, picture_format
 from ssm_platform.media.images import load_image, open_heif
 from ssm_platform.media.jpeg import is_damaged, picture_end
 from ssm_platform.media.video import InputInfo, Pictures, Video, open_video
-from ssm_platform.media.video_index import OPENING, read_head, video_stream
+from ssm_platform.media.video_index import open_container, read_head, video_stream
 
 VIDEO_ENDINGS = (
     ".mp4",
@@ -96,7 +96,7 @@ def open_input(paths: Sequence[Path], decoder: str, limits: InputLimits) -> Vide
 
 def _open_video(path: Path, decoder: str, limits: InputLimits) -> Video:
     _check_header(path, limits)
-    video = open_video(path, decoder)
+    video = open_video(path, decoder, limits.pixels)
     info = video.index.info
     _check_seconds(path, info.frames / info.rate, limits)
     return video
@@ -104,11 +104,10 @@ def _open_video(path: Path, decoder: str, limits: InputLimits) -> Video:
 
 def _check_header(path: Path, limits: InputLimits) -> None:
     """Container, size and length as the file's header gives them."""
-    import av
     from av.error import FFmpegError
 
     try:
-        with av.open(str(path), metadata_errors="replace", options=OPENING) as container:
+        with open_container(str(path), limits.pixels) as container:
             _check_stream(path, video_stream(str(path), container), container.duration, limits)
     except FFmpegError as error:
         told = in_words(read_head(path))
@@ -117,6 +116,8 @@ def _check_header(path: Path, limits: InputLimits) -> None:
 
 def _check_stream(path: Path, stream: Any, duration: int | None, limits: InputLimits) -> None:
     width, height = stream.codec_context.width, stream.codec_context.height
+    if not width and limits.pixels is not None:
+        raise TooLarge(f"{path}: no frame of at most {limits.pixels} pixels could be decoded")
     if not 0 < width <= _SIDE or not 0 < height <= _SIDE:
         raise UnreadableVideo(path, f"the header says {width} x {height} pixels")
     _check_pixels(path, width, height, limits)

@@ -22,7 +22,8 @@ from ssm_platform.media.decoders import VideoReader, choose_decoder, open_reader
 from ssm_platform.media.images import read_image
 from ssm_platform.media.video_index import VideoIndex, index_video
 
-_CHUNK = 16  # frames held at once while streaming
+_CHUNK = 16  # frames held at once while streaming,
+_CHUNK_BYTES = 2**25  # or as many as take this much: one, where a frame is large
 
 
 class TimedFrame(NamedTuple):
@@ -82,8 +83,9 @@ class Video:
             raise ValueError(f"{info.path}: frames {start}..{end} asked for, it has {info.frames}")
         reader = self.reader()
         try:
-            for first in range(start, end, _CHUNK):
-                numbers = range(first, min(first + _CHUNK, end))
+            chunk = max(1, min(_CHUNK, _CHUNK_BYTES // (3 * info.width * info.height)))
+            for first in range(start, end, chunk):
+                numbers = range(first, min(first + chunk, end))
                 for number, image in zip(numbers, reader.read(numbers), strict=True):
                     yield TimedFrame(number, self.index.seconds(number), image)
         finally:
@@ -103,7 +105,7 @@ class Pictures:
             yield TimedFrame(number, 0.0, read_image(path))
 
 
-def open_video(path: str | Path, decoder: str = "av") -> Video:
-    """UnreadableVideo (a ValueError) with path and reason where there is nothing usable."""
-    index = index_video(path)
+def open_video(path: str | Path, decoder: str = "av", pixels: int | None = None) -> Video:
+    """UnreadableVideo (a ValueError) with path and reason where there is nothing usable, or a frame above `pixels`."""
+    index = index_video(path, pixels)
     return Video(index, choose_decoder(index, decoder))

@@ -85,34 +85,37 @@ class VideoIndex:
     times: NDArray[np.int64]  # (frames,)
     keys: NDArray[np.int64]
     time_base: float
+    pixels: int | None = None  # most pixels of a frame that decoding may take on; None: no limit
 
     def seconds(self, frame: int) -> float:
         """Seconds between the first frame shown and this one."""
         return float(self.times[frame] - self.times[0]) * self.time_base
 
 
-def index_video(path: str | Path) -> VideoIndex:
-    """The index of a file, kept for the files used last. UnreadableVideo where there is none."""
+def index_video(path: str | Path, pixels: int | None = None) -> VideoIndex:
+    """The index of a file, kept for the files used last. UnreadableVideo where there is none.
+
+    `pixels`: a frame of more is not decoded, whatever the header says; readers of the index hold to it as well.
+    """
     try:
         state = os.stat(path)
     except OSError as error:
         raise UnreadableVideo(path, error.strerror or "cannot be opened") from error
-    return _index_cached(os.fspath(path), state.st_size, state.st_mtime_ns)
+    return _index_cached(os.fspath(path), state.st_size, state.st_mtime_ns, pixels)
 
 
 @lru_cache(maxsize=2048)
-def _index_cached(path: str, size: int, modified: int) -> VideoIndex:
+def _index_cached(path: str, size: int, modified: int, pixels: int | None) -> VideoIndex:
     if size == 0:
         raise UnreadableVideo(path, "the file is empty")
-    import av
     from av.error import FFmpegError
 
     head = read_head(path)
     if kind := picture_format(head):
         raise UnreadableVideo(path, f"it is a {kind} picture, not a video")
     try:
-        with av.open(path, metadata_errors="replace", options=OPENING) as container:
-            return _index_container(path, container)
+        with open_container(path, pixels) as container:
+            return _index_container(path, container, pixels)
     except FFmpegError as error:
         told = in_words(head)
         raise UnreadableVideo(path, f"truncated or not a video ({told or error.strerror or error})") from error
@@ -130,8 +133,19 @@ def read_head(path: str | Path) -> bytes:
     return head
 
 
-def video_stream(path: str, container: Any) -> Any:
-    """The stream that is read: FFmpeg's best that is no cover picture. UnreadableVideo where there is none."""
+def open_container(path: str, pixels: int | None = None) -> Any:
+    """The file, opened; even what FFmpeg decodes to know its streams is held to `pixels`."""
+    import av
+
+    limit = {} if pixels is None else {"max_pixels": str(pixels)}
+    return av.open(path, metadata_errors="replace", options={**OPENING, **limit})
+
+
+def video_stream(path: str, container: Any, pixels: int | None = None) -> Any:
+    """The stream that is read: FFmpeg's best that is no cover picture. UnreadableVideo where there is none.
+
+    `pixels`: the codec itself refuses frames of more, before it asks for their memory.
+    """
     best = container.streams.best("video")
     streams = [] if best is None else [best, *container.streams.video]
     stream = next((stream for stream in streams if not _is_cover(stream)), None)
@@ -140,6 +154,8 @@ def video_stream(path: str, container: Any) -> Any:
         raise UnreadableVideo(path, f"{sound}no video stream")
     if stream.codec_context is None:
         raise UnreadableVideo(path, "unknown video codec")
+    if pixels is not None:
+        stream.codec_context.options = {"max_pixels": str(pixels)}
     return stream
 
 
@@ -171,8 +187,8 @@ class _Packets:
     last_end: int  # display time just after the last packet
 
 
-def _index_container(path: str, container: Any) -> VideoIndex:
-    stream = video_stream(path, container)
+def _index_container(path: str, container: Any, pixels: int | None) -> VideoIndex:
+    stream = video_stream(path, container, pixels)
     packets = _read_packets(stream, container)
     if not packets.times:
         raise UnreadableVideo(path, "no frames")
@@ -203,7 +219,7 @@ def _index_container(path: str, container: Any) -> VideoIndex:
         damaged=bool(packets.damaged),
         notes=tuple(_notes(stream, first, packets, (width, height))),
     )
-    return VideoIndex(info=info, times=times, keys=keys, time_base=float(stream.time_base))
+    return VideoIndex(info=info, times=times, keys=keys, time_base=float(stream.time_base), pixels=pixels)
 
 
 def _read_packets(stream: Any, container: Any) -> _Packets:
@@ -330,10 +346,8 @@ def _notes(stream: Any, first: Any, packets: _Packets, size: tuple[int, int]) ->
 
 def _count_frames(path: str, container: Any, stream: Any, damaged: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Times by decoding everything; frames without a usable time are spaced by the rate."""
-    import av
-
     if damaged:  # from a fresh decoder on one thread, as readers do: what it conceals must be the same
-        with av.open(path, metadata_errors="replace", options=OPENING) as fresh:
+        with open_container(path) as fresh:
             chosen = video_stream(path, fresh)
             chosen.codec_context.thread_count = 1
             times = [frame.pts for frame in lenient_frames(fresh, chosen)]

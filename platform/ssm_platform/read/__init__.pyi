@@ -12,6 +12,7 @@ from .rows import analyse as analyse
 from .rows import assembler_for as assembler_for
 from .rows import face_stream as face_stream
 from .rows import feed as feed
+from .tables import cells as cells
 from .tables import columns as columns
 from .tables import csv_header as csv_header
 from .tables import csv_lines as csv_lines
@@ -20,5 +21,6 @@ from .tables import to_frame as to_frame
 from .windows import Assembler as Assembler
 from .windows import Clip as Clip
 from .windows import ClipAnswers as ClipAnswers
+from .windows import Face as Face
 from .windows import Row as Row
 from .windows import Window as Window

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import cv2
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssm_platform.base import open_storage
@@ -130,7 +131,7 @@ def predict_one(job: Job, out: Path, reader: ModelReader, settings: PredictSetti
             return Outcome(job.source, "skipped")
         with _local(job.source) as path:
             facts = _write(path, job, out, reader, settings)
-    except ValueError as error:
+    except (ValueError, OSError, cv2.error) as error:
         return Outcome(job.source, "failed", str(error), seconds=time.perf_counter() - start)
     _write_whole(sidecar, {"identity": identity, "source": job.source, **facts})
     return Outcome(job.source, "done", "", facts["video"]["frames"], facts["rows"], time.perf_counter() - start)

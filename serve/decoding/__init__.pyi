@@ -1,0 +1,4 @@
+from .messages import Job as Job
+from .sandbox import Sandbox as Sandbox
+from .sandbox import Spent as Spent
+from .sandbox import shared_sandbox as shared_sandbox

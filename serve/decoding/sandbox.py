@@ -1,0 +1,201 @@
+"""The replica's side: start the forker, hand a job over, read what the child says, kill it when nobody wants it.
+
+Every end has a meaning for the client: what the child refuses is 413 or 422, a child that used up its CPU is 413, one
+that crashed or fell silent is 422. Only a forker that cannot be started is our own trouble.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from serve.decoding.messages import LENGTHS, MOST_BODY, MOST_HEAD, Job, read_faces
+from serve.errors import Refusal, busy
+from ssm_platform.media import InputInfo
+from ssm_platform.read import FaceFrame
+
+_BUFFER = 2**21  # bytes of faces read ahead of who takes them
+_PING_S = 20.0
+_END_S = 2.0
+_KEPT = ("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+"""A process with threads cannot be forked safely: these are what libraries start when they are loaded."""
+
+
+@dataclass
+class Spent:
+    """What a decoding process cost; filled at its end."""
+
+    cpu_s: float = 0.0
+
+
+class Sandbox:
+    """Decodes uploads in processes of their own. For any number of uploads at once; start is lazy and repeated."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    async def decode(self, job: Job, spent: Spent | None = None) -> AsyncGenerator[InputInfo | list[FaceFrame], None]:
+        """Facts once the first frames are decoded, then frames. `Refusal` where that does not work."""
+        ours, theirs = socket.socketpair()
+        told, tell = os.pipe()
+        try:
+            with theirs:
+                try:
+                    await asyncio.to_thread(self._hand_over, job, theirs, tell)
+                finally:
+                    os.close(tell)
+            reader, writer = await asyncio.open_connection(sock=ours, limit=_BUFFER)
+            try:
+                async with aclosing(_said(reader, job)) as said:
+                    async for item in said:
+                        yield item
+            except asyncio.IncompleteReadError:
+                raise _ended(await asyncio.to_thread(_told, told, spent), job) from None
+            except Refusal:
+                await asyncio.to_thread(_told, told, spent)
+                raise
+            finally:
+                writer.close()
+            await asyncio.to_thread(_told, told, spent)
+        finally:
+            os.close(told)  # the forker kills what still runs
+
+    def check(self) -> None:
+        """RuntimeError unless the forker answers."""
+        with self._lock:
+            control = self._started()
+            control.settimeout(_PING_S)
+            try:
+                control.send(b"?")
+                if control.recv(8) != b"?":
+                    raise RuntimeError("the decoding process ended")
+            except OSError as error:
+                self._end()
+                raise RuntimeError(f"the decoding process does not answer: {error}") from error
+
+    def close(self) -> None:
+        """End the forker and all that it started."""
+        with self._lock:
+            self._end()
+
+    def _hand_over(self, job: Job, out: socket.socket, tell: int) -> None:
+        text = job.model_dump_json().encode()
+        for last in (False, True):
+            with self._lock:
+                try:
+                    socket.send_fds(self._started(), [text], [out.fileno(), tell])
+                except OSError as error:  # it was killed: start another one
+                    self._end()
+                    if last:
+                        raise busy(f"decoding cannot be started ({error.strerror})") from error
+                else:
+                    return
+
+    def _started(self) -> socket.socket:
+        if self._control is not None and self._process is not None and self._process.poll() is None:
+            return self._control
+        self._end()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "serve.decoding.forker", str(theirs.fileno())],
+                env=_environment(),
+                pass_fds=[theirs.fileno()],
+                cwd=tempfile.gettempdir(),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        return self._control
+
+    def _end(self) -> None:
+        if self._control is not None:
+            self._control.close()  # the forker kills its children and ends
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(2)
+            self._process.kill()
+            self._process.wait()
+        self._process = self._control = None
+
+
+@lru_cache(maxsize=1)
+def shared_sandbox() -> Sandbox:
+    """The one of this process."""
+    return Sandbox()
+
+
+def _environment() -> dict[str, str]:
+    """Where modules are, and nothing that a decoder should not know."""
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {**kept, **_ONE_THREAD, "PYTHONPATH": paths}
+
+
+async def _said(reader: asyncio.StreamReader, job: Job) -> AsyncGenerator[InputInfo | list[FaceFrame], None]:
+    """Messages until the last one. `asyncio.IncompleteReadError` where they break off."""
+    while True:
+        try:
+            async with asyncio.timeout(job.cpu_s + _PING_S):
+                head, body = await _message(reader)
+            if "end" in head:
+                return
+            if "refused" in head:
+                status, message = head["refused"]
+                raise Refusal(413 if status == 413 else 422, str(message))
+            item = InputInfo.model_validate(head["info"]) if "info" in head else read_faces(head, body)
+        except TimeoutError:
+            raise Refusal(422, f"decoding it made no progress for {job.cpu_s + _PING_S:g} seconds") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise Refusal(422, "decoding it gave nonsense") from error
+        yield item
+
+
+async def _message(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bytes]:
+    text, body = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
+    if text > MOST_HEAD or body > MOST_BODY:
+        raise Refusal(422, "decoding it gave nonsense")
+    head = json.loads(await reader.readexactly(text))
+    return dict(head), await reader.readexactly(body)
+
+
+def _told(told: int, spent: Spent | None) -> int | None:
+    """The exit code of the child (negative: a signal); None where it does not end, or the forker died with it."""
+    readable, _, _ = select.select([told], [], [], _END_S)
+    text = os.read(told, 4096) if readable else b""
+    if not text:
+        return None
+    facts = json.loads(text)
+    if spent is not None:
+        spent.cpu_s = float(facts["cpu_s"])
+    return int(facts["code"])
+
+
+def _ended(code: int | None, job: Job) -> Refusal:
+    if code is None:
+        return busy("decoding was interrupted")
+    if code == -signal.SIGXCPU:
+        return Refusal(413, f"decoding it takes more than {job.cpu_s:g} seconds of CPU")
+    if code < 0:
+        return Refusal(422, "the decoder crashed on it")
+    return Refusal(422, "the decoder cannot read it")
