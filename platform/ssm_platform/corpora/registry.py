@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from ssm_platform.base import explain
 from ssm_platform.corpora import readers
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
-from ssm_platform.records import Manifest, Reading, Record
+from ssm_platform.records import Manifest, Reading, Record, with_shared_videos
 
 _SHOWN = 5
 
@@ -82,7 +82,7 @@ def survey(
     report = Report(root)
     labels, sieve = options.vocabulary(root), _Sieve(report, on_record)
     records = sieve.distinct(corpus.read(root, options, report))
-    manifest = Manifest.build(root, corpus.name, "au" if labels.aus else "fe", labels, records)
+    manifest = with_shared_videos(Manifest.build(root, corpus.name, "au" if labels.aus else "fe", labels, records))
     sieve.report_subject_leaks()
     return Reading(manifest, report.issues, report.rows)
 

@@ -25,6 +25,11 @@ def label_files(root: Path, challenges: str) -> Iterator[tuple[str, Path]]:
             yield from ((part, path) for path in sorted(root.glob(f"{challenges}/{name}/*.txt")))
 
 
+def video_of(name: str) -> str:
+    """The video of a label file: two persons of one video share it, and no split divides it."""
+    return name.removesuffix("_left").removesuffix("_right")
+
+
 def label_lines(path: Path, report: Report) -> list[tuple[int, str]]:
     """(line number, text) of the label rows, the header left out."""
     return list(content(read_lines(path, report)))[1:]
