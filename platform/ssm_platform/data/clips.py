@@ -32,7 +32,7 @@ from ssm.training import Augmentation, augment
 from ssm_platform.base import sample_ids, text_key
 from ssm_platform.data.plan import AU, FE
 from ssm_platform.data.sampling import Window, segment_indices, window_indices
-from ssm_platform.media import FrameSource, open_frames
+from ssm_platform.media import DEFAULT_DECODER, FrameSource, open_frames
 from ssm_platform.records import UNKNOWN, Manifest
 
 if TYPE_CHECKING:  # loading torch costs a decode process seconds and hundreds of MB, and it needs none
@@ -54,7 +54,7 @@ class ClipConfig(BaseModel):
     augmentation: tuple[Augmentation, ...] | None = Field(
         default=None, description="random warp per manifest, in their order; null: evaluation, nothing is random"
     )
-    decoder: str = Field(default="decord", description="video decoder: decord, av or torchcodec")
+    decoder: str = Field(default=DEFAULT_DECODER, description="video decoder: decord, av or torchcodec")
 
 
 class TooManyUnreadable(ValueError):

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ssm_platform.faces.detectors import Detector
 from ssm_platform.faces.tracker import Face, FaceSettings, MainFace, crop, resize, track
 from ssm_platform.media import (
+    DEFAULT_DECODER,
     Decoder,
     FaceMark,
     StoredFrame,
@@ -56,13 +57,13 @@ class CropSettings(BaseModel):
     crops: Literal["auto", "always", "never"] = Field(
         default="auto", description="whether records are owners' face crops; auto: by the table of corpora"
     )
-    size: int = Field(default=256, ge=32, le=1024, description="side of a stored crop in pixels")
+    size: int = Field(default=256, ge=32, le=16384, description="side of a stored crop in pixels")
     margin: float = Field(default=0.25, ge=0, le=2, description="part of the face box added on each side")
     quality: int = Field(default=95, ge=50, le=100, description="JPEG quality of crops we make")
     min_face_share: float = Field(
         default=0.25, ge=0, le=1, description="share of frames with a face below which a clip is quarantined"
     )
-    decoder: Decoder = Field(default="decord", description="video decoder")
+    decoder: Decoder = Field(default=DEFAULT_DECODER, description="video decoder")
 
 
 class _Image(NamedTuple):

@@ -1,3 +1,4 @@
+from .decoders import DEFAULT_DECODER as DEFAULT_DECODER
 from .decoders import Decoder as Decoder
 from .frames import FrameSource as FrameSource
 from .frames import open_frames as open_frames

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.media.decoders import DECODERS, VideoReader, decoder_in_use, open_reader
+from ssm_platform.media.decoders import DECODERS, DEFAULT_DECODER, VideoReader, decoder_in_use, open_reader
 from ssm_platform.media.images import check_indices, decode_image, encode_jpeg, read_image
 from ssm_platform.media.shards import ShardFrames
 from ssm_platform.media.video_index import Access, UnreadableVideo, VideoInfo, index_video
@@ -71,13 +71,13 @@ def probe(path: str | Path) -> VideoInfo:
     return index_video(path).info
 
 
-def decoder_of(path: str | Path, decoder: str = "decord") -> str:
+def decoder_of(path: str | Path, decoder: str = DEFAULT_DECODER) -> str:
     """The decoder that really reads this file: av stands in where another one would not be exact."""
     return decoder_in_use(index_video(path), decoder)
 
 
 def iterate_frames(
-    path: str | Path, decoder: str = "decord", start: int = 0, stop: int | None = None
+    path: str | Path, decoder: str = DEFAULT_DECODER, start: int = 0, stop: int | None = None
 ) -> Iterator[TimedFrame]:
     """Frames start..stop-1 in order, a few in memory at a time."""
     index = index_video(path)
@@ -94,7 +94,7 @@ def iterate_frames(
         reader.close()
 
 
-def open_frames(record: Record, root: str | Path, decoder: str = "decord") -> FrameSource:
+def open_frames(record: Record, root: str | Path, decoder: str = DEFAULT_DECODER) -> FrameSource:
     """The frames of a record below its manifest's root (a folder; for shards also an s3:// prefix)."""
     if record.kind == "shard":
         return ShardFrames(record, str(root))
