@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 from faulty_s3 import Faulty
 
-from ssm_platform.base.storage import MissingKey, Storage, StorageError, StorageSettings, open_storage
+from ssm_platform.base.storage import (
+    DamagedObject,
+    MissingKey,
+    Storage,
+    StorageError,
+    StorageSettings,
+    may_return,
+    open_storage,
+)
 
 PAYLOAD = bytes(range(256)) * 400
-QUICK = StorageSettings(attempts=4, deadline_s=60, timeout_s=10, backoff_s=0.01)
+QUICK = StorageSettings(deadline_s=60, timeout_s=10, backoff_s=0.01)
+BRIEF = QUICK.model_copy(update={"deadline_s": 0.5})
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -49,10 +60,9 @@ def test_what_is_not_there_is_named(storage: Storage) -> None:
 
 def test_a_range_past_the_end_is_an_error_not_less(storage: Storage) -> None:
     storage.write("x.bin", b"0123456789")
-    with pytest.raises(StorageError, match=r"x\.bin: .*"):
-        storage.read_range("x.bin", 8, 5)
-    with pytest.raises(StorageError, match=r"x\.bin: .*"):
-        storage.read_range("x.bin", 50, 5)
+    for start in (8, 50):
+        with pytest.raises(DamagedObject, match=r"x\.bin: .*"):
+            storage.read_range("x.bin", start, 5)
 
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "a/../../b"])
@@ -109,19 +119,20 @@ def test_a_server_that_does_not_answer_is_asked_again(faulty: Faulty) -> None:
 
 @pytest.mark.parametrize("fault", ["error500", "truncated", "shorter", "dropped"])
 def test_a_lasting_fault_ends_after_the_tries_with_the_key(faulty: Faulty, fault: str) -> None:
-    storage = open_storage(faulty.uri, QUICK)
+    storage = open_storage(faulty.uri, BRIEF)
     storage.write("clips/k.bin", PAYLOAD)
-    faulty.schedule(*[fault] * 20)
-    with pytest.raises(StorageError, match=r"s3://shards/x/clips/k\.bin: gave up after 4 tries"):
+    faulty.schedule(*[fault] * 200)
+    with pytest.raises(StorageError, match=r"s3://shards/x/clips/k\.bin: gave up after \d+ tries in 0.5 s") as caught:
         storage.read_range("clips/k.bin", 0, 50_000)
-    assert faulty.requests("GET") == 4
+    assert 3 < faulty.requests("GET") < 60
+    assert may_return(caught.value)
 
 
 def test_a_trickle_ends_at_the_deadline(faulty: Faulty) -> None:
-    storage = open_storage(faulty.uri, QUICK.model_copy(update={"deadline_s": 0.6, "attempts": 20}))
+    storage = open_storage(faulty.uri, QUICK.model_copy(update={"deadline_s": 0.6}))
     storage.write("k.bin", PAYLOAD)
     faulty.schedule(*["trickle"] * 20)
-    with pytest.raises(StorageError, match=r"k\.bin: gave up after 1 tries: the body came too slowly"):
+    with pytest.raises(StorageError, match=r"k\.bin: gave up after 1 tries in 0.6 s: the body came too slowly"):
         storage.read_range("k.bin", 0, 100_000)
 
 
@@ -154,5 +165,44 @@ def test_a_refusal_is_not_tried_again_and_tells_no_secret(
 
 def test_nobody_listening_is_an_error_with_the_key(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(StorageError, match=r"s3://shards/k\.bin: gave up after 4 tries: EndpointConnectionError"):
-        open_storage(bucket, QUICK).read("k.bin")
+    with pytest.raises(StorageError, match=r"s3://shards/k\.bin: gave up after \d+ tries in 0.5 s: EndpointConnection"):
+        open_storage(bucket, BRIEF).read("k.bin")
+
+
+def test_an_object_larger_than_a_part_goes_both_ways_in_parts(faulty: Faulty, tmp_path: Path) -> None:
+    """No request carries more than a part, so no size is too large, and a fault costs one part."""
+    parts = QUICK.model_copy(update={"part_bytes": 5 * 2**20})
+    storage, large = open_storage(faulty.uri, parts), np.random.default_rng(0).bytes(5 * 2**20 + 5)
+    (tmp_path / "file").write_bytes(large)
+    faulty.limit = 5 * 2**20
+    for write in (lambda: storage.write("k.bin", large), lambda: storage.write_file("f.bin", tmp_path / "file")):
+        faulty.schedule("error500", "slow_down", "dropped")
+        write()
+        assert faulty.requests("PUT") >= 2
+    faulty.schedule("error500", "truncated", "dropped")
+    assert storage.read("k.bin") == large
+    assert faulty.requests("GET") == 3 + 2
+    with storage.as_file("f.bin") as path:
+        assert path.read_bytes() == large
+    with pytest.raises(MissingKey), storage.as_file("gone"):
+        pass
+
+
+def test_a_large_object_that_came_slowly_is_not_given_up_as_long_as_its_parts_come(faulty: Faulty) -> None:
+    storage = open_storage(faulty.uri, QUICK.model_copy(update={"part_bytes": 20_000, "deadline_s": 2.0}))
+    open_storage(faulty.uri, QUICK).write("k.bin", PAYLOAD)
+    faulty.schedule(*["trickle"] * 6)  # 0.05 s for 2,000 bytes: 2.5 s in all
+    assert storage.read("k.bin") == PAYLOAD
+
+
+def test_what_may_return_is_told_from_what_stays() -> None:
+    def caused(cause: BaseException) -> ValueError:
+        error = ValueError("unreadable")
+        error.__cause__ = cause
+        return error
+
+    for error in (StorageError("k", "gave up"), OSError(errno.EIO, "io"), caused(OSError(errno.ESTALE, "stale"))):
+        assert may_return(error)
+    lasting = (MissingKey("k", "no"), DamagedObject("k", "crc"), ValueError("cut"), FileNotFoundError(2, "no"))
+    for error in (*lasting, caused(lasting[0]), OSError("text only")):
+        assert not may_return(error)

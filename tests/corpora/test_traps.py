@@ -291,3 +291,16 @@ def test_the_summary_has_a_line_per_rule_worst_first(tree: Tree) -> None:
     lines = lenient("ferv39k", tree, allow_leaks=True).summary()
     assert [line.split(":")[0] for line in lines] == ["leak x1", "problem x2", "problem x1", "note x1"]
     assert f"(first: {TRAIN}:4: 'A/Sad/0001')" in lines[1]
+
+
+@pytest.mark.parametrize(("cell", "lost"), [("?", 1), ("1,", 12)], ids=["one row", "a trailing comma in every row"])
+def test_a_row_is_lost_once_however_many_files_score_it(tree: Tree, cell: str, lost: int) -> None:
+    for au in (1, 2, 4, 6, 9, 12, 25, 26):
+        rows = [f"{frame},{cell if lost == 12 or frame == 5 else 1}" for frame in range(1, 13)]
+        tree.text(f"ActionUnit_Labels/SN001/SN001_au{au}.txt", "\n".join(rows))
+    tree.video("Videos_RightCamera/RightVideoSN001_comp.avi", 12)
+    reading = lenient("disfa", tree)
+    assert (reading.lost, reading.rows) == (lost, 12)
+    assert len([issue for issue in reading.issues if issue.severity == "problem"]) == 8 * lost
+    assert sum("problem x" in line for line in reading.summary()) == 1
+    assert f"problem x{lost}: " in reading.summary()[0]

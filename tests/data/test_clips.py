@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -19,13 +20,17 @@ from stamp import read_stamp, stamp
 from ssm.interface.preprocessing import Preprocessing
 from ssm.labels.vocabulary import Vocabulary
 from ssm.training.augmentation import Augmentation
+from ssm_platform.base.hashing import UNREAD
+from ssm_platform.base.storage import DamagedObject, StorageError
+from ssm_platform.data import clips
 from ssm_platform.data.clips import ClipConfig, ClipReader, Columns, Quarantine, TooManyUnreadable, to_batches
-from ssm_platform.data.feed import STREAM, ResumingDataConfig
+from ssm_platform.data.feed import START, STREAM, ResumingDataConfig
 from ssm_platform.data.order import OrderHash, verify
 from ssm_platform.data.plan import AU, FE, Plan, PlanConfig, Rows, evaluation_rows
 from ssm_platform.data.sampling import segment_indices, window_indices
 from ssm_platform.data.streams import ClipStream, batches
 from ssm_platform.records.manifest import Manifest, Record
+from ssm_platform.train.endings import may_pass
 
 T, SIDE = 4, 64
 VOCABULARY = Vocabulary(aus=(1, 2, 4, 12), expressions=("happiness", "neutral", "fear"))
@@ -238,6 +243,48 @@ def global_batches(shards: list[Any], plan: Plan, steps: int) -> list[Columns]:
     ]
 
 
+class Weather:
+    """Frames whose storage is away while it storms."""
+
+    storm = False
+
+    def __init__(self, source: Any) -> None:
+        self._source, self.length, self.close = source, source.length, source.close
+
+    def read(self, indices: Any) -> Any:
+        if Weather.storm:
+            raise StorageError("s3://b/k", "gave up after 9 tries in 300 s")
+        return self._source.read(indices)
+
+
+def test_an_outage_raises_and_later_gives_the_same_bits_while_damage_is_masked(
+    manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short fault became a black clip and changed training in silence, or twenty of them ended the run for good."""
+    rows = Plan.of(manifests, PLAN_CONFIG).rows(0, 2).columns()
+    opened = clips.open_frames
+    monkeypatch.setattr(clips, "open_frames", lambda *args: Weather(opened(*args)))
+    before, reader = reader_of(manifests).read(rows), reader_of(manifests)
+    monkeypatch.setattr(Weather, "storm", True)
+    with pytest.raises(StorageError, match="gave up") as caught:
+        reader.read(rows)
+    assert may_pass(caught.value), "the worker ends as one that may be started again"
+    monkeypatch.setattr(Weather, "storm", False)
+    after = reader.read(rows)
+    for name, column in before.items():
+        np.testing.assert_array_equal(after[name], column, err_msg=name)
+    assert UNREAD not in before["sample"]
+
+    def damaged(*_: Any) -> Any:
+        raise DamagedObject("s3://b/k", "checksum does not fit")
+
+    monkeypatch.setattr(clips, "open_frames", damaged)
+    black = reader_of(manifests).read(rows)
+    assert (black["sample"] == UNREAD).all()
+    assert all("checksum" in problem for problem in black["problem"])
+    assert not black["au_mask"].any()
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_global_batches_are_the_plan_row_for_row_at_any_worker_count_and_across_a_change(
@@ -301,13 +348,16 @@ def test_ray_train_hands_out_the_plan_in_order_from_the_step_it_resumes_at(manif
     plan, first, total = Plan.of(manifests, PLAN_CONFIG), 2, 7
     stream = ClipStream(reader_of(manifests), decode_workers=1, decode_cpus=0.5)
     assert stream.steps_per_block(6) > total - first, "the stream goes on behind the last step, to a whole block"
-    config = ResumingDataConfig(stream, plan, total, lambda: first)
+    looks = iter([first, total])  # a late checkpoint of a dying worker would answer the second look otherwise
+    config = ResumingDataConfig(stream, plan, total, lambda: SimpleNamespace(first=next(looks)))
     nodes = [node["NodeID"] for node in ray.nodes()] * 2
-    shards = config.configure({}, 2, None, nodes)
+    told = config.configure({START: None}, 2, None, nodes)
+    assert [one[START].first for one in told] == [first, first], "decided once, told to every worker"
+    shards = config.configure({STREAM: None}, 2, None, nodes)
     got = global_batches([shard[STREAM] for shard in shards], plan, total - first)
     np.testing.assert_array_equal(np.concatenate([step["row"] for step in got]), plan.rows(first, total).row)
     with pytest.raises(ValueError, match="5 workers cannot share a batch of 8 FE and 4 AU clips"):
-        config.configure({}, 5, None, None)
+        config.configure({STREAM: None}, 5, None, None)
 
 
 def test_rows_that_are_not_whole_steps_are_refused(manifests: list[Manifest]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ssm.labels.vocabulary import Vocabulary
-from ssm_platform.base.hashing import sample_ids
-from ssm_platform.data.order import OrderError, OrderHash, Span, clip_keys, fingerprint, verify
+from ssm_platform.base.hashing import UNREAD, sample_ids
+from ssm_platform.data.order import OrderError, OrderHash, Span, clip_keys, verify
 from ssm_platform.data.plan import Plan, PlanConfig, Rows
 from ssm_platform.records.manifest import Manifest, Record
 
@@ -45,7 +48,25 @@ def samples_of(rows: Rows) -> np.ndarray:
     return np.array(one_by_one, np.int64)
 
 
-def train(state: dict[str, Any] | None, first: int, last: int, world: int) -> dict[str, Any]:
+def together(calls: list[Callable[..., Any]]) -> list[Any]:
+    """Each call in a thread of its own, with a `combine` that sums over them as a collective does."""
+    barrier, parts = threading.Barrier(len(calls)), [np.zeros(0, np.int64)] * len(calls)
+
+    def combine(rank: int, numbers: np.ndarray) -> np.ndarray:
+        parts[rank] = numbers
+        barrier.wait(10)
+        total = np.sum(parts, axis=0)
+        barrier.wait(10)
+        return total
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        running = [pool.submit(call, combine=partial(combine, rank)) for rank, call in enumerate(calls)]
+        return [one.result() for one in running]
+
+
+def train(
+    state: dict[str, Any] | None, first: int, last: int, world: int, black: tuple[int, ...] = ()
+) -> dict[str, Any]:
     """Steps first..last-1 by `world` workers, each of which sees its own rows only."""
     workers = [OrderHash(state) for _ in range(world)]
     share = PLAN.config.chunk(world)
@@ -53,12 +74,12 @@ def train(state: dict[str, Any] | None, first: int, last: int, world: int) -> di
         rows = PLAN.rows(step, step + 1)
         samples = samples_of(rows)
         cuts = [slice(rank * share, (rank + 1) * share) for rank in range(world)]
-        parts = [fingerprint(rows.row[cut], samples[cut]) for cut in cuts]
-        total = int(np.array(parts, np.int64).sum())
-        states = [
-            worker.update(step, rows.row[cut], samples[cut], combine=lambda _, total=total: total, world=world)
+        samples[np.isin(rows.row, black)] = UNREAD
+        calls = [
+            partial(worker.update, step, rows.row[cut], samples[cut], world=world)
             for worker, cut in zip(workers, cuts, strict=True)
         ]
+        states = together(calls)
         assert all(state == states[0] for state in states)
     stored: dict[str, Any] = json.loads(json.dumps(states[0]))
     return stored
@@ -79,6 +100,31 @@ def test_a_run_rolled_back_to_a_checkpoint_and_repeated_counts_its_steps_once() 
     checkpoint = train(None, 0, 4, 2)
     train(checkpoint, 4, 7, 2)
     assert verify(PLAN, MANIFESTS, train(checkpoint, 4, 9, 1)).steps == 9
+
+
+def test_black_clips_are_part_of_the_proof_counted_and_named() -> None:
+    """They were verified as used, since their identity was told before their pixels were read."""
+    black = (2, 11, 12, 40)
+    state = train(train(None, 0, 3, 4, black), 3, 6, 1, black)
+    assert state["unread"] == list(black)
+    verdict = verify(PLAN, MANIFESTS, state)
+    assert sum(verdict.unread.values()) == len(black)
+    assert "each used exactly once, but 4 without pixels" in str(verdict)
+    rows = PLAN.rows(0, 4)
+    named = {
+        f"{MANIFESTS[rows.corpus[row]].corpus}/{MANIFESTS[rows.corpus[row]][rows.record[row]].clip}" for row in black
+    }
+    assert set(verdict.unread) == named
+    for lie in ([], list(black[1:]), [*black, 50]):
+        with pytest.raises(OrderError, match="other samples"):
+            verify(PLAN, MANIFESTS, {**state, "unread": lie})
+    assert state["digest"] != train(None, 0, 6, 1)["digest"]
+
+
+def test_a_proof_of_an_earlier_version_still_holds() -> None:
+    state = train(None, 0, 6, 2)
+    del state["unread"]
+    assert verify(PLAN, MANIFESTS, state).unread == {}
 
 
 def swap_two_rows(rows: np.ndarray, samples: np.ndarray) -> None:

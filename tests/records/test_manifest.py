@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from ssm.labels.vocabulary import BASIC_EXPRESSIONS, Vocabulary
@@ -135,3 +136,15 @@ def test_what_is_no_file_is_refused_by_name(tmp_path: Path, place: str) -> None:
     with pytest.raises(ValueError, match=r"one Parquet file that can be read") as caught:
         Manifest.read(tmp_path / place)
     assert str(tmp_path / place) in str(caught.value)
+
+
+def test_a_manifest_without_the_column_of_groups_is_the_same_manifest(tmp_path: Path) -> None:
+    """As versions before groups wrote it: their runs and shards go on."""
+    manifest = fe_manifest()
+    pq.write_table(manifest._described().drop_columns(["group"]), tmp_path / "old.parquet")
+    assert Manifest.read(tmp_path / "old.parquet").fingerprint == manifest.fingerprint
+    grouped = [replace(record, group="film") for record in manifest]
+    again = Manifest.build(manifest.root, manifest.corpus, manifest.task, manifest.labels, grouped)
+    assert again.fingerprint != manifest.fingerprint
+    again.write(tmp_path / "new.parquet")
+    assert [record.group for record in Manifest.read(tmp_path / "new.parquet")] == ["film"] * len(manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from ssm.labels.vocabulary import Vocabulary
 from ssm_platform.base.overrides import override
-from ssm_platform.evaluate.results import Protocol
+from ssm_platform.corpora.registry import read_corpus
+from ssm_platform.records.groups import with_shared_videos
 from ssm_platform.records.manifest import Manifest, Record
-from ssm_platform.runs.config import CorpusConfig
+from ssm_platform.runs.config import CorpusConfig, Protocol
 from ssm_platform.runs.preparation import prepare
 from ssm_platform.runs.recipes import tiny
 from ssm_platform.runs.splits import Source, Split, SplitError, split, split_all
@@ -209,3 +211,54 @@ def test_ready_manifests_are_known_by_the_reader_that_made_them(tmp_path: Path) 
     sides = prepare(override(tiny(), {"data.corpora": corpora})).splits
     assert names(sides["left"].test) == names(sides["right"].test)
     assert names(sides["left"].validation) == names(sides["right"].validation)
+
+
+def in_the_owners_grammar(root: Path, videos: int) -> None:
+    """Both challenges of Aff-Wild2 over one set of videos, some with two persons, each with every expression."""
+    for number in range(videos):
+        for name in [f"v{number}_left", f"v{number}_right"] if number % 4 == 0 else [f"v{number}"]:
+            folder = root / "cropped" / name
+            folder.mkdir(parents=True)
+            for frame in range(1, 65):
+                (folder / f"{frame:05d}.jpg").write_bytes(b"x")
+            aus = root / "AU_Detection_Challenge" / "Train_Set" / f"{name}.txt"
+            aus.parent.mkdir(parents=True, exist_ok=True)
+            aus.write_text("\n".join(["header", *[",".join("01"[(frame + number) % 2] * 12) for frame in range(64)]]))
+            classes = root / "EXPR_Classification_Challenge" / "Train_Set" / f"{name}.txt"
+            classes.parent.mkdir(parents=True, exist_ok=True)
+            classes.write_text("\n".join(["header", *[str(frame // 16) for frame in range(64)]]))
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["the owner's tree", "manifests of shards"])
+def test_no_video_of_affwild2_is_on_two_sides_of_either_challenge_or_of_both(tmp_path: Path, stored: bool) -> None:
+    in_the_owners_grammar(tmp_path, 40)
+    sources = []
+    for name in ("affwild2_au", "affwild2_expr"):
+        manifest = read_corpus(name, tmp_path, **({"min_length": 8} if "expr" in name else {})).manifest
+        if stored:
+            shard = [replace(record, source="a.data", kind="shard", files=None) for record in manifest]
+            manifest = Manifest.build(tmp_path, name, manifest.task, manifest.labels, shard)
+        sources.append(Source(manifest, corpus(name), name))
+    found = split_all(sources, "clean", seed=1)
+    assert {name: len(everything(sides)) for name, sides in found.items()} == {"affwild2_au": 50, "affwild2_expr": 200}
+    of_side = [
+        {clip.split("/")[0].split("_")[0] for sides in found.values() for clip in names(getattr(sides, side))}
+        for side in ("train", "validation", "test")
+    ]
+    assert sum(map(len, of_side)) == len(set.union(*of_side)) == 40
+
+
+def test_clips_cut_out_of_one_video_of_nobody_known_stay_together(tmp_path: Path) -> None:
+    records = [
+        Record(f"c{clip:03}", f"film{clip // 5}.mp4", "video", 10 * clip, 8, expression=("anger", "fear")[clip % 2])
+        for clip in range(100)
+    ]
+    manifest = with_shared_videos(
+        Manifest.build("/x", "manifest", "fe", Vocabulary(expressions=("anger", "fear")), records)
+    )
+    sides = split(manifest, corpus("manifest"), "clean", seed=1)
+    films = [names(side, "source") for side in (sides.train, sides.validation, sides.test)]
+    assert all(films)
+    assert sum(map(len, films)) == len(set.union(*films)) == 20
+    apart = fe_manifest()
+    assert with_shared_videos(apart) is apart

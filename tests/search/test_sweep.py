@@ -5,16 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import av
+import cv2
+import numpy as np
 import pytest
 
+from ssm.interface import Preprocessing
+from ssm.labels import Vocabulary
+from ssm.training import FE_AUGMENTATION
 from ssm_platform.base.overrides import override
 from ssm_platform.cluster.joining import ClusterSize, Node
+from ssm_platform.data.clips import ClipConfig, ClipReader
+from ssm_platform.data.plan import Plan, PlanConfig
+from ssm_platform.faces import make_detector
+from ssm_platform.ingest.corpus import ingest_shard, read_manifest
+from ssm_platform.ingest.corpus import run as ingest_corpus
+from ssm_platform.records.manifest import Manifest, Record
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preflight import PreflightError
 from ssm_platform.runs.recipes import tiny
 from ssm_platform.search import tuning
 from ssm_platform.search.space import SpaceError, parse_space
-from ssm_platform.search.sweep import Sweep, SweepConfig
+from ssm_platform.search.sweep import Sweep, SweepConfig, stored
 from ssm_platform.search.trials import Budget, Ground, Trial
 
 STYLE = "model.text.style"
@@ -95,6 +107,46 @@ def test_a_resumed_bayesian_search_begins_with_what_was_cut_off(base: RunConfig)
     resumed = tuning._searcher(space, 1, [done.model_copy(update={"state": "finished"}), cut_off], {done.name: 0.5})
     assert resumed.suggest("third") == cut_off.setting
     assert resumed.suggest("fourth") not in (done.setting, cut_off.setting)
+
+
+def film(path: Path, frames: int = 20) -> None:
+    """A wide picture with detail that shrinking and enlarging would wash out, moving."""
+    noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
+    picture = cv2.resize(noise, (1280, 720), interpolation=cv2.INTER_LINEAR)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "12"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        for number in range(frames):
+            moved = np.roll(picture, 8 * number, axis=1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def test_trials_train_on_the_pixels_that_the_recipe_would_see(base: RunConfig, tmp_path: Path) -> None:
+    """Wide videos were stored at 256x144 and enlarged to the model's 224 again."""
+    film(tmp_path / "wide.mp4")
+    cv2.imwrite(str(tmp_path / "0.jpg"), np.random.default_rng(1).integers(0, 255, (400, 300, 3), np.uint8))
+    records = [
+        Record("film", "wide.mp4", "video", 0, 20, expression="anger"),
+        Record("picture", ".", "frames", 0, 1, files=("0.jpg",), expression="fear"),
+    ]
+    labels = Vocabulary(expressions=("anger", "fear"))
+    manifest = Manifest.build(tmp_path, "wild", "fe", labels, records)
+
+    def here(manifest: Manifest, out: str, settings: Any, tasks: Any) -> Any:
+        return [ingest_shard(manifest, out, settings, task, make_detector(settings.faces)) for task in tasks]
+
+    ingest_corpus(manifest, tmp_path / "shards", stored(base), here)
+    clips = ClipConfig(frames=4, preprocessing=Preprocessing(image_size=224), augmentation=(FE_AUGMENTATION,))
+    rows = Plan.of([manifest], PlanConfig(fe_batch=4, au_batch=0, frames=4, seed=1)).rows(0, 6)
+    own, shared = (
+        ClipReader([one], labels, clips).read(rows.columns()) for one in (manifest, read_manifest(tmp_path / "shards"))
+    )
+    assert not any(own["problem"])
+    assert np.array_equal(own["sample"], shared["sample"])
+    apart = np.abs(own["clip"].astype(int) - shared["clip"]).mean((1, 2, 3, 4))
+    assert (apart[own["record"] == 1] == 0).all(), "owners' JPEG files are the same bytes"
+    assert apart.max() < 1.0, "grey levels: only the coding of a video's frames as JPEG"
 
 
 @pytest.mark.ray

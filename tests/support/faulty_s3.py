@@ -15,6 +15,7 @@ ERRORS = {
     "error500": (500, "InternalError"),
     "slow_down": (503, "SlowDown"),
     "denied": (403, "AccessDenied"),
+    "too_large": (400, "EntityTooLarge"),
 }
 
 
@@ -43,6 +44,7 @@ class Faulty:
         self._target = endpoint.removeprefix("http://")
         self._faults: deque[str] = deque()
         self._seen: list[str] = []
+        self.limit: int | None = None  # bytes of a request's body past which it is refused, as S3 refuses 5 GiB
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -76,6 +78,8 @@ class Faulty:
         self._seen.append(client.command)
         body = client.rfile.read(int(client.headers.get("Content-Length", 0)))
         fault = self._faults.popleft() if self._faults else None
+        if self.limit is not None and len(body) > self.limit + 4096:  # boto3 frames what it sends with checksums
+            fault = "too_large"
         if fault in ERRORS:
             status, code = ERRORS[fault]
             text = f"<Error><Code>{code}</Code><Message>hush-hush</Message></Error>".encode()

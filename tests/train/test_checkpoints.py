@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,13 @@ def test_a_state_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(tmp_path
     made(tmp_path, (3, None), (6, None))
 
     class Away(Unreliable):
-        def read(self, key: str) -> bytes:
+        def as_file(self, key: str) -> Any:
             if key.endswith("00000006/state.pt"):
                 raise OSError(errno.EIO, "away")
-            return self._storage.read(key)
+            return self._storage.as_file(key)
 
     away = Checkpoints(Away(open_storage(tmp_path), []), deadline=0.1)  # type: ignore[arg-type]
-    for look in (away.newest_intact, away.resume):
+    for look in (away.begin, away.resume):
         with pytest.raises(CheckpointError, match=r"away.*given up") as caught:
             look()
         assert not caught.value.final
@@ -109,6 +110,35 @@ def test_nothing_is_loaded_but_tensors_and_plain_values(tmp_path: Path) -> None:
     marker = checkpoints.write({"code": Path("/etc")}, 1, "run", None)
     with pytest.raises(Exception, match=r"[Ww]eights.only"):
         checkpoints.load(marker)
+
+
+def test_where_an_attempt_goes_on_is_decided_once_and_a_late_writer_is_fenced_off(tmp_path: Path) -> None:
+    """A dying worker's checkpoint between two looks gave workers another start than their stream."""
+    checkpoints = made(tmp_path, (3, None), (6, None))
+    first = checkpoints.begin()
+    assert (first.number, first.first) == (0, 6)
+    assert checkpoints.write(state(9), 9, "run", None, attempt=0).step == 9
+    second = Checkpoints(open_storage(tmp_path)).begin()
+    assert (second.number, second.first) == (1, 9)
+    with pytest.raises(CheckpointError, match=r"attempt 0 of .* is over: attempt 1 has taken over"):
+        checkpoints.write(state(12), 12, "run", 0.9, attempt=0)
+    (tmp_path / "checkpoints/step-00000012/complete.json").write_text(
+        json.dumps({"step": 12, "bytes": 1, "sha256": "", "fingerprint": "run", "score": 0.9, "attempt": 0})
+    )  # it was between the check and the marker when the second attempt began
+    assert checkpoints.newest() == checkpoints.begin().start == second.start
+    mine = checkpoints.write(state(12), 12, "run", None, attempt=2)
+    assert checkpoints.newest() == mine
+    assert checkpoints.best() is None
+    assert torch.equal(checkpoints.load(mine)["train"]["weight"], torch.full((4,), 12.0))
+
+
+def test_a_marker_of_an_earlier_version_is_a_checkpoint_of_the_first_attempt(tmp_path: Path) -> None:
+    checkpoints = made(tmp_path, (6, 0.5))
+    path = tmp_path / "checkpoints/step-00000006/complete.json"
+    told = {name: value for name, value in json.loads(path.read_text()).items() if name != "attempt"}
+    path.write_text(json.dumps(told))
+    attempt = checkpoints.begin()
+    assert (attempt.number, attempt.first) == (0, 6)
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ STATE = {"weight": torch.arange(5.0)}
 
 
 def quick(uri: str, deadline: float = 20) -> Checkpoints:
-    return Checkpoints(open_storage(uri, StorageSettings(attempts=2, backoff_s=0.01, timeout_s=2)), 1, deadline)
+    return Checkpoints(
+        open_storage(uri, StorageSettings(deadline_s=deadline, backoff_s=0.01, timeout_s=2)), 1, deadline
+    )
 
 
 def test_checkpoints_live_in_a_bucket(bucket: str) -> None:

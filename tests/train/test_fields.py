@@ -27,6 +27,7 @@ from ssm.training.collective import SingleProcess
 from ssm_platform.base.overrides import describe_fields, override
 from ssm_platform.base.storage import open_storage
 from ssm_platform.data.clips import to_batches
+from ssm_platform.data.feed import START, STREAM
 from ssm_platform.data.plan import evaluation_rows
 from ssm_platform.runs import preflight
 from ssm_platform.runs.config import RunConfig
@@ -35,7 +36,7 @@ from ssm_platform.runs.recipes import tiny
 from ssm_platform.synthetic import PRESETS, write_corpus
 from ssm_platform.train import checkpoints
 from ssm_platform.train.building import evaluation_reader, make_step, step_config, training_reader
-from ssm_platform.train.checkpoints import CheckpointError, Checkpoints
+from ssm_platform.train.checkpoints import Attempt, CheckpointError, Checkpoints
 from ssm_platform.train.opening import open_run
 from ssm_platform.train.place import Job, RunPlace
 from ssm_platform.train.running import ray_trainer, scaling
@@ -165,7 +166,7 @@ def worked(config: RunConfig, folder: Path) -> Shard:
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_world_size=lambda: 1))
-        patch.setattr(ray.train, "get_dataset_shard", lambda _: shard)
+        patch.setattr(ray.train, "get_dataset_shard", {STREAM: shard, START: Attempt(0, None)}.get)
         patch.setattr(ray.train, "report", lambda _: None)
         patch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
         patch.setattr(logging.getLogger(), "level", logging.WARNING)

@@ -1,5 +1,6 @@
 from .companions import in_companion as in_companion
 from .companions import is_companion as is_companion
+from .hashing import UNREAD as UNREAD
 from .hashing import mix as mix
 from .hashing import sample_ids as sample_ids
 from .hashing import text_key as text_key
@@ -11,9 +12,12 @@ from .overrides import format_fields as format_fields
 from .overrides import override as override
 from .overrides import parse_value as parse_value
 from .overrides import split_assignments as split_assignments
+from .storage import PATIENT as PATIENT
+from .storage import DamagedObject as DamagedObject
 from .storage import MissingKey as MissingKey
 from .storage import Storage as Storage
 from .storage import StorageError as StorageError
 from .storage import StorageSettings as StorageSettings
 from .storage import default_place as default_place
+from .storage import may_return as may_return
 from .storage import open_storage as open_storage

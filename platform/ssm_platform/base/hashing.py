@@ -24,6 +24,10 @@ def text_key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
 
 
+UNREAD = 0
+"""In place of a sample's number where its pixels could not be read."""
+
+
 def sample_ids(clip_keys: NDArray[np.int64], starts: NDArray[np.int32]) -> NDArray[np.int64]:
     """One number per sample, from `text_key("corpus/clip")` and the first frame of its window."""
     keys = clip_keys.astype(np.uint64) ^ mix(starts.astype(np.uint64))

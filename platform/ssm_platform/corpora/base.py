@@ -77,6 +77,12 @@ class Report:
         self.root = root
         self.issues: list[Issue] = []
         self.rows = 0
+        self._lost: set[tuple[Path, int]] = set()
+
+    def lost_row(self, path: Path, line: int, value: object, rule: str, row: tuple[Path, int]) -> None:
+        """Label row ``row`` is lost (file or folder, number in it): told as often as it is met, counted once."""
+        self._add(path, line, value, rule, int(row not in self._lost), "problem")
+        self._lost.add(row)
 
     def problem(self, path: Path, line: int | None, value: object, rule: str, count: int = 1) -> None:
         """``count`` label rows are lost."""

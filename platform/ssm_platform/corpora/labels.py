@@ -77,8 +77,12 @@ class FrameLabels:
 class LabelRows:
     """Collects the rows of one label file, reports what is wrong with each, and gives `FrameLabels`."""
 
-    def __init__(self, path: Path, aus: Sequence[int], coding: Coding, report: Report) -> None:
+    def __init__(
+        self, path: Path, aus: Sequence[int], coding: Coding, report: Report, rows_of: Path | None = None
+    ) -> None:
+        """``rows_of``: what numbers the label rows, where several files share them; else each file has its own."""
         self._path, self._aus, self._coding, self._report = path, aus, coding, report
+        self._rows_of = rows_of or path
         self._rows: dict[int, tuple[int, list[int]]] = {}
         self._missing: dict[tuple[int, str], list[int]] = {}
 
@@ -88,7 +92,8 @@ class LabelRows:
             rule = "a frame has one label row; the first is used"
             self._report.problem(self._path, line, number, rule)
             return
-        self._rows[number] = (line, [self._value(line, au, cell) for au, cell in zip(self._aus, cells, strict=True)])
+        values = [self._value(line, number, au, cell) for au, cell in zip(self._aus, cells, strict=True)]
+        self._rows[number] = (line, values)
 
     def labels(self) -> FrameLabels:
         """All rows by frame number; missing-label codes become one note per AU."""
@@ -100,12 +105,13 @@ class LabelRows:
         at = np.array([self._rows[number][0] for number in numbers], np.int64)
         return FrameLabels(self._path, np.array(numbers, np.int64), values, at)
 
-    def _value(self, line: int, au: int, cell: str | None) -> int:
+    def _value(self, line: int, number: int, au: int, cell: str | None) -> int:
         if cell is None:
             return UNKNOWN
         label = self._coding.label(cell)
         if label is None:
-            self._report.problem(self._path, line, f"AU{au:02d}={cell}", f"{self._coding.rule}; masked")
+            value, rule = f"AU{au:02d}={cell}", f"{self._coding.rule}; masked"
+            self._report.lost_row(self._path, line, value, rule, (self._rows_of, number))
             return UNKNOWN
         if label == UNKNOWN:
             self._missing.setdefault((au, cell.strip()), []).append(line)
@@ -172,7 +178,7 @@ def read_intensity_files(
 
 def _read_pairs(path: Path, au: int, coding: Coding, report: Report) -> FrameLabels:
     """Lines "frame score"; header and # lines are passed over."""
-    table, begun = LabelRows(path, [au], coding, report), False
+    table, begun = LabelRows(path, [au], coding, report, path.parent), False
     for line, text in content(read_lines(path, report)):
         frame, *score = _PAIR.split(text, maxsplit=1)
         number = frame_number(frame)
@@ -180,7 +186,8 @@ def _read_pairs(path: Path, au: int, coding: Coding, report: Report) -> FrameLab
             continue
         begun = True
         if number is None or not score:
-            report.problem(path, line, text, "a row is a frame and a score")
+            row = (path, line) if number is None else (path.parent, number)
+            report.lost_row(path, line, text, "a row is a frame and a score", row)
         else:
             table.add(line, number, score)
     return table.labels()

@@ -45,6 +45,7 @@ class Sequence:
     clip: str
     subject: str | None = None
     part: str | None = None
+    group: str | None = None
 
 
 def folder_frames(
@@ -168,7 +169,17 @@ def _record(who: Sequence, clip: str, frames: Frames, at: npt.NDArray[np.intp], 
     files = None if frames.files is None else tuple(frames.files[index] for index in at)
     start = int(at[0]) if files is None else 0
     return Record(
-        clip, frames.source, frames.kind, start, len(at), who.subject, who.part, files, frames.rate, None, values
+        clip,
+        frames.source,
+        frames.kind,
+        start,
+        len(at),
+        who.subject,
+        who.part,
+        files,
+        frames.rate,
+        au_labels=values,
+        group=who.group,
     )
 
 

@@ -1,13 +1,14 @@
 """From a row of the plan to pixels and labels: one plain class, the same for training, evaluation and any worker count.
 
 A clip is decoded, warped by its own seed (training) or centred (evaluation), and laid beside dense masked labels in the
-columns of the model's vocabulary. A row whose pixels cannot be read keeps its place, with black frames and every mask
+columns of the model's vocabulary. A row whose pixels are damaged keeps its place, with black frames and every mask
 False: order, counts and the other rows of the batch stay what the plan says, no loss is taken from it, and its column
-`problem` says why. `Quarantine` counts those and refuses the job past a ceiling. Knows no Ray.
+`problem` says why. `Quarantine` counts those and refuses the job past a ceiling. Where storage is away instead, reading
+raises: the same rows read later are the same pixels. Knows no Ray.
 
 Columns of a batch (all dense, none ever null):
     row int64 N, task int8 N, corpus int16 N, record int32 N, start int32 N      as in the plan
-    sample int64 N        identity of the clip really read, for `order.OrderHash`
+    sample int64 N        identity of the clip really read, for `order.OrderHash`; `UNREAD` where it was not
     clip uint8 N T S S 3
     fe_label int64 N      column of the class; fe_classes uint8 N E: the corpus's classes (0 everywhere in AU rows)
     au_target uint8 N T A; au_mask uint8 N T A: 1 where the target is known (0 everywhere in FE rows)
@@ -29,10 +30,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from ssm.interface import Preprocessing, center
 from ssm.labels import Vocabulary
 from ssm.training import Augmentation, augment
-from ssm_platform.base import sample_ids, text_key
+from ssm_platform.base import UNREAD, may_return, sample_ids, text_key
 from ssm_platform.data.plan import AU, FE
 from ssm_platform.data.sampling import Window, segment_indices, window_indices
-from ssm_platform.media import FrameSource, open_frames
+from ssm_platform.media import DEFAULT_DECODER, FrameSource, open_frames
 from ssm_platform.records import UNKNOWN, Manifest
 
 if TYPE_CHECKING:  # loading torch costs a decode process seconds and hundreds of MB, and it needs none
@@ -54,7 +55,7 @@ class ClipConfig(BaseModel):
     augmentation: tuple[Augmentation, ...] | None = Field(
         default=None, description="random warp per manifest, in their order; null: evaluation, nothing is random"
     )
-    decoder: str = Field(default="decord", description="video decoder: decord, av or torchcodec")
+    decoder: str = Field(default=DEFAULT_DECODER, description="video decoder: decord, av or torchcodec")
 
 
 class TooManyUnreadable(ValueError):
@@ -90,7 +91,7 @@ class ClipReader:
         return sum(column.nbytes for column in self._blank(none).values())
 
     def read(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
-        """The columns (see above) of these rows of a plan, in their order."""
+        """The columns (see above) of these rows of a plan, in their order. StorageError or OSError for an outage."""
         out = self._blank(rows)
         for place in range(len(out["row"])):
             self._read_one(out, place, int(rows["seed"][place]))
@@ -100,7 +101,7 @@ class ClipReader:
         count, frames, size = len(rows["row"]), self._config.frames, self._config.preprocessing.image_size
         aus, classes = len(self._vocabulary.aus), len(self._vocabulary.expressions)
         out: Columns = {name: np.array(rows[name]) for name in ("row", "task", "corpus", "record", "start")}
-        out["sample"] = np.zeros(count, np.int64)
+        out["sample"] = np.full(count, UNREAD, np.int64)
         out["clip"] = np.empty((count, frames, size, size, 3), np.uint8)
         out["problem"] = np.full(count, "", object)
         if classes:
@@ -114,14 +115,16 @@ class ClipReader:
         manifest, length = self._manifests[corpus], int(self._manifests[corpus].lengths[record])
         window = self._window(task, length, start, seed)
         name = manifest.column("clip")[record].as_py()
-        key = np.array([text_key(f"{manifest.corpus}/{name}")], np.int64)
-        out["sample"][place] = sample_ids(key, np.array([start], np.int32))[0]
         try:
             frames = self._source(corpus, record).read(window.indices.tolist())
         except (ValueError, OSError) as error:
+            if may_return(error):
+                raise
             out["problem"][place] = f"{manifest.corpus}: clip {name!r}: {error}"
             out["clip"][place] = 0
             return
+        key = np.array([text_key(f"{manifest.corpus}/{name}")], np.int64)
+        out["sample"][place] = sample_ids(key, np.array([start], np.int32))[0]
         out["clip"][place] = self._warp(frames, corpus, seed)
         columns = self._columns[corpus]
         if task == FE:

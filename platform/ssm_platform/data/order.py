@@ -3,7 +3,8 @@
 A step's fingerprint is the sum mod 2^64 of hash(row, sample) over its global batch, so each worker adds up its own rows
 and one sum over the workers gives the same number at any worker count; the steps are chained by SHA-256. `row` is the
 place in the plan, `sample` the identity of the clip that was decoded for it, so a wrong, missing, repeated or
-exchanged clip changes the digest. The state is a small JSON value that lives in checkpoints: it is rolled back with
+exchanged clip changes the digest. A row without pixels counts as `UNREAD` instead, and is listed: a proof says which
+clips were black. The state is a small JSON value that lives in checkpoints: it is rolled back with
 the weights, and so covers exactly the steps that made them, across restarts. Knows no Ray and no tensors.
 
     order = OrderHash(state_of_the_checkpoint or None)
@@ -15,18 +16,20 @@ the weights, and so covers exactly the steps that made them, across restarts. Kn
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.base import mix, sample_ids, text_key
+from ssm_platform.base import UNREAD, mix, sample_ids, text_key
 from ssm_platform.data.plan import Plan, Rows
 from ssm_platform.records import Manifest
 
 _STEPS_AT_ONCE = 4096
+_SHOWN = 3  # clips named in a verdict
 
 
 class OrderError(ValueError):
@@ -44,17 +47,31 @@ class Span:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was proved: every row of steps 0..steps-1 was used exactly once, in plan order."""
+    """What was proved: every row of steps 0..steps-1 was used exactly once, in plan order, but for those unread."""
 
     steps: int
     rows: int
     spans: tuple[Span, ...]
     draws: Mapping[str, tuple[int, int, int]]  # per corpus: clips, least and greatest number of times one was drawn
+    unread: Mapping[str, int] = field(default_factory=dict)  # "corpus/clip": times its pixels could not be read
 
     def __str__(self) -> str:
         runs = ", ".join(f"{span.first}..{span.last - 1} by {span.world}" for span in self.spans)
         drawn = ", ".join(f"{name}: {n} clips {low}-{high} times each" for name, (n, low, high) in self.draws.items())
-        return f"{self.rows} rows in {self.steps} steps, each used exactly once (steps by workers: {runs}; {drawn})"
+        used = f"{self.rows} rows in {self.steps} steps, each used exactly once"
+        if black := sum(self.unread.values()):
+            first = ", ".join(list(self.unread)[:_SHOWN])
+            used += f", but {black} without pixels, masked ({len(self.unread)} clips that could not be read: {first})"
+        return f"{used} (steps by workers: {runs}; {drawn})"
+
+
+Combine = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""Element by element the sum over the workers, wrapping."""
+
+
+def _alone(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sum over the only worker there is."""
+    return numbers
 
 
 class OrderHash:
@@ -62,6 +79,7 @@ class OrderHash:
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
         state = state or {"steps": 0, "rows": 0, "digest": "", "spans": []}
+        self._unread: list[int] = list(state.get("unread", []))  # absent in states of earlier versions
         self._steps: int = state["steps"]
         self._rows: int = state["rows"]
         self._digest: str = state["digest"]
@@ -70,28 +88,34 @@ class OrderHash:
 
     @property
     def state(self) -> dict[str, Any]:
-        """For the checkpoint: steps and rows used so far, their digest, and where each span began."""
-        spans = [dict(span) for span in self._spans]
-        return {"steps": self._steps, "rows": self._rows, "digest": self._digest, "spans": spans}
+        """For the checkpoint: steps and rows used so far, their digest, where spans began, which rows were black."""
+        spans, unread = [dict(span) for span in self._spans], list(self._unread)
+        return {"steps": self._steps, "rows": self._rows, "digest": self._digest, "spans": spans, "unread": unread}
 
     def update(
         self,
         step: int,
         rows: NDArray[np.int64],
         samples: NDArray[np.int64],
-        combine: Callable[[int], int] = int,
+        combine: Combine = _alone,
         world: int = 1,
     ) -> dict[str, Any]:
         """Take in this worker's part of global batch `step`; all workers call it. Returns the new state.
 
-        `combine` sums a signed 64-bit number over the workers, wrapping. OrderError where `step` is not the next one.
+        `combine` sums signed 64-bit numbers over the workers, wrapping. OrderError where `step` is not the next one.
         """
         if step != self._steps:
             raise OrderError(f"step {step} after {self._steps} steps: the next one must be {self._steps}")
         if self._fresh or self._spans[-1]["world"] != world:
             self._spans.append({"first": step, "world": world, "digest": self._digest})
             self._fresh = False
-        self._digest = _chain(self._digest, step, combine(fingerprint(rows, samples)))
+        black = samples == UNREAD
+        total, missing = combine(np.array([fingerprint(rows, samples), black.sum()], np.int64)).tolist()
+        if missing:  # rare: a second round tells every worker which
+            size = len(rows) * world
+            places = np.bincount(rows[black] - step * size, minlength=size).astype(np.int64)
+            self._unread.extend((np.flatnonzero(combine(places)) + step * size).tolist())
+        self._digest = _chain(self._digest, step, total)
         self._steps += 1
         self._rows += len(rows) * world
         return self.state
@@ -112,13 +136,17 @@ def verify(plan: Plan, manifests: Sequence[Manifest], state: Mapping[str, Any]) 
     """Replay the plan without pixels and compare. OrderError names the span of steps in which the digests part."""
     keys = [clip_keys(manifest) for manifest in manifests]
     counts = [np.zeros(len(clips), np.int64) for clips in plan.corpora]
+    unread = np.array(state.get("unread", []), np.int64)
+    names: Counter[str] = Counter()
     expected = {0: ""}
     wanted = {span["first"] for span in state["spans"]} | {state["steps"]}
     digest = ""
     for first in range(0, state["steps"], _STEPS_AT_ONCE):
         rows = plan.rows(first, min(first + _STEPS_AT_ONCE, state["steps"]))
         _count(plan, rows, counts)
-        for step, total in enumerate(_step_fingerprints(plan, rows, keys), first):
+        black = np.isin(rows.row, unread)
+        names.update(_named(manifests, rows[black]))
+        for step, total in enumerate(_step_fingerprints(plan, rows, keys, black), first):
             digest = _chain(digest, step, total)
             if step + 1 in wanted:
                 expected[step + 1] = digest
@@ -127,7 +155,12 @@ def verify(plan: Plan, manifests: Sequence[Manifest], state: Mapping[str, Any]) 
         clips.corpus: (len(clips), int(count.min()), int(count.max()))
         for clips, count in zip(plan.corpora, counts, strict=True)
     }
-    return Verdict(state["steps"], state["rows"], _spans(state), draws)
+    return Verdict(state["steps"], state["rows"], _spans(state), draws, dict(names))
+
+
+def _named(manifests: Sequence[Manifest], rows: Rows) -> list[str]:
+    pairs = [(manifests[corpus], record) for corpus, record in zip(rows.corpus, rows.record.tolist(), strict=True)]
+    return [f"{manifest.corpus}/{manifest.column('clip')[record].as_py()}" for manifest, record in pairs]
 
 
 def _compare(state: Mapping[str, Any], expected: Mapping[int, str], global_batch: int) -> None:
@@ -152,11 +185,14 @@ def _tokens(rows: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.u
     return mix(mix(rows.astype(np.uint64)) ^ samples.astype(np.int64).view(np.uint64))
 
 
-def _step_fingerprints(plan: Plan, rows: Rows, keys: Sequence[NDArray[np.int64]]) -> list[int]:
+def _step_fingerprints(
+    plan: Plan, rows: Rows, keys: Sequence[NDArray[np.int64]], black: NDArray[np.bool_]
+) -> list[int]:
     samples = np.zeros(len(rows), np.int64)
     for corpus, of_clips in enumerate(keys):
         mine = rows.corpus == corpus
         samples[mine] = sample_ids(of_clips[rows.record[mine]], rows.start[mine])
+    samples[black] = UNREAD
     tokens = _tokens(rows.row, samples).reshape(-1, plan.config.global_batch)
     totals: list[int] = tokens.sum(axis=1, dtype=np.uint64).view(np.int64).tolist()
     return totals

@@ -30,6 +30,7 @@ from ssm_platform.media import FaceMark, ShardWriter, UnreadableVideo, remove_sc
 from ssm_platform.records import UNKNOWN, Manifest, Record
 
 MANIFEST, QUARANTINE, CLAIM = "manifest.parquet", "quarantine.csv", "ingest.json"
+_FREE = {"max_quarantined", "decoder"}  # settings that decide no stored byte: the decoders agree on frames
 _SHOWN = 5  # quarantined clips quoted in an error
 
 
@@ -155,9 +156,9 @@ def _stored(record: Record, source: str, start: int, marks: list[FaceMark]) -> R
 
 def _claim(storage: Storage, manifest: Manifest, settings: IngestSettings) -> None:
     """Write down what is ingested here; refuse to mix it with anything else."""
-    claim = json.loads(settings.model_dump_json(exclude={"max_quarantined"})) | {"manifest": manifest.fingerprint}
+    claim = json.loads(settings.model_dump_json(exclude=_FREE)) | {"manifest": manifest.fingerprint}
     try:
-        there = json.loads(storage.read(CLAIM))
+        there = {name: value for name, value in json.loads(storage.read(CLAIM)).items() if name not in _FREE}
     except MissingKey:
         storage.write(CLAIM, json.dumps(claim, indent=1).encode())
         return

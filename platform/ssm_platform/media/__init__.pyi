@@ -1,3 +1,4 @@
+from .decoders import DEFAULT_DECODER as DEFAULT_DECODER
 from .decoders import Decoder as Decoder
 from .errors import UnreadableVideo as UnreadableVideo
 from .frames import FrameSource as FrameSource

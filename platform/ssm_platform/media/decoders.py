@@ -25,6 +25,9 @@ _THREADS = 1  # of one reader: its own threads would multiply with those of the 
 Decoder = Literal["decord", "av", "torchcodec"]
 """Names of the decoders, for typed settings."""
 
+DEFAULT_DECODER: Decoder = "av"
+"""Of everything: it runs on every machine, and here no other was cheaper by the clip (docs/data.md)."""
+
 
 class VideoReader(Protocol):
     """An open video. Not for use by several threads at once."""

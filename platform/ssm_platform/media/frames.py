@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.media.decoders import VideoReader
+from ssm_platform.media.decoders import DEFAULT_DECODER, VideoReader
 from ssm_platform.media.errors import UnreadableVideo
 from ssm_platform.media.images import check_indices, read_image
 from ssm_platform.media.shards import ShardFrames
@@ -36,7 +36,7 @@ class FrameSource(Protocol):
         """Let go of files and buffers."""
 
 
-def open_frames(record: Record, root: str | Path, decoder: str = "av") -> FrameSource:
+def open_frames(record: Record, root: str | Path, decoder: str = DEFAULT_DECODER) -> FrameSource:
     """The frames of a record below its manifest's root (a folder; for shards also an s3:// prefix)."""
     if record.kind == "shard":
         return ShardFrames(record, str(root))

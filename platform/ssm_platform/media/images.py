@@ -89,8 +89,11 @@ def open_heif(data: bytes, kind: str, name: str) -> Any:
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """(H, W, 3) RGB as JPEG bytes, quality 1..100."""
-    good, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    """(H, W, 3) RGB as JPEG bytes, quality 1..100; at 100 colours are not subsampled either."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    if quality == 100:
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    good, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not good:
         raise ValueError(f"an image of shape {image.shape} cannot be stored as JPEG")
     return bytes(data)

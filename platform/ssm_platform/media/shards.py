@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.base import Storage, StorageError, open_storage
+from ssm_platform.base import PATIENT, DamagedObject, Storage, open_storage
 from ssm_platform.media.images import check_indices
 from ssm_platform.records import Manifest, Record
 
@@ -113,7 +113,8 @@ class ShardWriter:
 
 
 class ShardFrames:
-    """The frames of a shard's record (a `frames.FrameSource`). StorageError, a ValueError, where they cannot be had."""
+    """The frames of a shard's record (a `frames.FrameSource`). StorageError, a ValueError, where they cannot be had:
+    `DamagedObject` where another try gives no more."""
 
     def __init__(self, record: Record, root: str) -> None:
         """A record of kind "shard", and the folder or `s3://` prefix that its shard lies below."""
@@ -127,7 +128,7 @@ class ShardFrames:
         distinct, places = np.unique(np.asarray(indices, np.int64), return_inverse=True)
         images = [self._decode(number, data) for number, data in zip(distinct, self._checked(distinct), strict=True)]
         if len({image.shape for image in images}) > 1:
-            raise StorageError(self._key, f"clip {self._clip!r}: frames of different size")
+            raise DamagedObject(self._key, f"clip {self._clip!r}: frames of different size")
         return np.stack([images[place] for place in places])
 
     def close(self) -> None:
@@ -145,7 +146,7 @@ class ShardFrames:
     def _rows(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         table = _table(self._root, self._source)
         if self._start + self.length > len(table):
-            raise StorageError(
+            raise DamagedObject(
                 self._key,
                 f"clip {self._clip!r} needs frames {self._start}..{self._start + self.length - 1}, "
                 f"the shard has {len(table)}",
@@ -165,7 +166,7 @@ class ShardFrames:
                 return parts
             _table.cache_clear()
             _storage.cache_clear()
-        raise StorageError(self._key, f"clip {self._clip!r}, frame {wrong[0]}: checksum does not fit ({_READS} reads)")
+        raise DamagedObject(self._key, f"clip {self._clip!r}, frame {wrong[0]}: checksum does not fit ({_READS} reads)")
 
     def _parts(self, rows: NDArray[Any]) -> list[memoryview]:
         """The bytes of ascending rows, neighbours in one read."""
@@ -181,7 +182,7 @@ class ShardFrames:
     def _decode(self, number: int, data: memoryview) -> NDArray[np.uint8]:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if image is None:
-            raise StorageError(self._key, f"clip {self._clip!r}, frame {number}: not an image OpenCV can decode")
+            raise DamagedObject(self._key, f"clip {self._clip!r}, frame {number}: not an image OpenCV can decode")
         return np.asarray(image, np.uint8)
 
 
@@ -192,7 +193,7 @@ def _checksum(clip: str, start: int, number: int, data: bytes | memoryview) -> i
 
 @lru_cache(maxsize=8)
 def _storage(root: str) -> Storage:
-    return open_storage(root)
+    return open_storage(root, PATIENT)
 
 
 @lru_cache(maxsize=_TABLES)
@@ -201,7 +202,7 @@ def _table(root: str, source: str) -> NDArray[Any]:
     data = _storage(root).read(key)
     body = len(data) - len(_HEADER)
     if not data.startswith(_HEADER) or body % FRAME.itemsize:
-        raise StorageError(f"{root}/{key}", "not a frame table of this version")
+        raise DamagedObject(f"{root}/{key}", "not a frame table of this version")
     return np.frombuffer(data, FRAME, offset=len(_HEADER))
 
 

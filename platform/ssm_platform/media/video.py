@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm_platform.media.decoders import VideoReader, choose_decoder, open_reader
+from ssm_platform.media.decoders import DEFAULT_DECODER, VideoReader, choose_decoder, open_reader
 from ssm_platform.media.images import read_image
 from ssm_platform.media.video_index import VideoIndex, index_video
 
@@ -105,7 +105,7 @@ class Pictures:
             yield TimedFrame(number, 0.0, read_image(path))
 
 
-def open_video(path: str | Path, decoder: str = "av", pixels: int | None = None) -> Video:
+def open_video(path: str | Path, decoder: str = DEFAULT_DECODER, pixels: int | None = None) -> Video:
     """UnreadableVideo (a ValueError) with path and reason where there is nothing usable, or a frame above `pixels`."""
     index = index_video(path, pixels)
     return Video(index, choose_decoder(index, decoder))

@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -217,10 +216,8 @@ def _local(source: str) -> Iterator[Path]:
         yield Path(source)
         return
     prefix, _, key = source.rpartition("/")
-    with tempfile.NamedTemporaryFile(suffix=PurePosixPath(key).suffix) as file:
-        file.write(open_storage(prefix).read(key))
-        file.flush()
-        yield Path(file.name)
+    with open_storage(prefix).as_file(key) as path:
+        yield path
 
 
 _ENDINGS = (*VIDEO_ENDINGS, *PICTURE_ENDINGS)

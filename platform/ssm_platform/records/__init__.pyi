@@ -1,5 +1,7 @@
 from .clip_names import part_name as part_name
 from .clip_names import sequence_of as sequence_of
+from .groups import groups_of as groups_of
+from .groups import with_shared_videos as with_shared_videos
 from .issues import Issue as Issue
 from .issues import Reading as Reading
 from .issues import Severity as Severity

@@ -19,8 +19,9 @@ SEVERITIES: tuple[Severity, ...] = ("leak", "problem", "note")
 class Issue:
     """One line of a report: where (path below the root, line counted from 1), what was found, which rule it breaks.
 
-    ``count`` is how many label rows the line stands for. A "problem" loses rows and counts towards the ceiling, a
-    "leak" refuses the corpus unless allowed, a "note" (a missing code, a class outside our vocabulary) costs nothing.
+    ``count`` is how many label rows the line stands for: 0 where an earlier line has counted its row. A "problem" loses
+    rows and counts towards the ceiling, a "leak" refuses the corpus unless allowed, a "note" (a missing code, a class
+    outside our vocabulary) costs nothing.
     """
 
     path: str

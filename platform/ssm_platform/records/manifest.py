@@ -57,12 +57,14 @@ SCHEMA = pa.schema(
         pa.field("length", pa.int32(), nullable=False),
         pa.field("rate", pa.float32()),
         pa.field("expression", pa.large_string()),
+        pa.field("group", pa.large_string()),
         pa.field("au_labels", pa.large_list(pa.int8())),
     ]
 )
 """The Parquet columns. Corpus, task, root and label columns are one for all rows: they live in metadata ``ssm``."""
 
 _METADATA = b"ssm"
+_ADDED = ("group",)  # columns that manifests of earlier versions lack; left out of the fingerprint while they are empty
 _BUILD_ROWS = 16384
 _GROUP_ROWS, _GROUP_LABELS = 2**17, 2**20
 
@@ -83,6 +85,7 @@ class Record:
     expression: str | None = None  # the clip's class, by name
     au_labels: npt.NDArray[np.int8] | None = None  # (L, A): 1 active, 0 not, -1 unknown; columns are the manifest's AUs
     aus: tuple[int, ...] = ()  # AU numbers of the columns; filled in by the manifest
+    group: str | None = None  # what no split divides where no subject is known: the video that several records show
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +237,8 @@ class Manifest:
         """SHA-256 over corpus, task, labels and every column: equal content gives an equal fingerprint."""
         digest = hashlib.sha256(json.dumps([self.corpus, self.task, self.labels.model_dump(mode="json")]).encode())
         for name in SCHEMA.names:
+            if name in _ADDED and self.column(name).null_count == len(self):
+                continue
             for part in logical_bytes(self.column(name)):
                 digest.update(part)
         return digest.hexdigest()
@@ -271,6 +276,10 @@ class Manifest:
             raise ValueError(
                 f"{name}: no {_METADATA.decode()!r} metadata; not a manifest of ours (read it as corpus 'manifest')"
             )
+        for name in _ADDED:
+            if name not in table.schema.names:
+                column = pa.nulls(len(table), SCHEMA.field(name).type)
+                table = table.add_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
         about = json.loads(stored)
         labels = Vocabulary(**about["labels"])
         return cls(_absolute(root or about["root"]), about["corpus"], about["task"], labels, table)

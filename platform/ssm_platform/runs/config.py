@@ -19,7 +19,7 @@ from ssm.interface import CLIP_MEAN, CLIP_STD, Preprocessing
 from ssm.model import ModelConfig
 from ssm.training import AU_AUGMENTATION, Augmentation, TrainConfig
 from ssm_platform.base import default_place
-from ssm_platform.media import Decoder
+from ssm_platform.media import DEFAULT_DECODER, Decoder
 
 Protocol = Literal["clean", "published", "lodo"]
 """What a model's choices rest on; a report always names it (method, section 9)."""
@@ -78,7 +78,7 @@ class DataConfig(_Frozen):
     corpora: tuple[CorpusConfig, ...] = Field(min_length=1, description="the corpora, of either task, in any number")
     fe_batch: int = Field(default=12, ge=0, description="expression clips in a global batch")
     au_batch: int = Field(default=8, ge=0, description="AU clips in a global batch")
-    decoder: Decoder = Field(default="decord", description="video decoder")
+    decoder: Decoder = Field(default=DEFAULT_DECODER, description="video decoder")
     decode_workers: int = Field(default=1, ge=1, le=1024, description="decode processes of the training stream")
     decode_cpus: float = Field(default=0.5, gt=0, le=64, description="CPUs that each decode process declares to Ray")
     resize: int | None = Field(

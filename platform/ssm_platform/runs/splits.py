@@ -1,11 +1,11 @@
 """Which records of a corpus are trained on, which choose the model, and which are only tested on.
 
-Protocol `clean`: the test set is the owner's parts (or a share of the subjects drawn by hash), validation is held
-out of the rest, and no subject (no clip, where nobody names subjects) is on two sides. `published`: the test set is
-the validation set, as the released code does it. `lodo`: a corpus with role `test` is test only, every other one
-has no test set of its own. Corpora that show the same people (two cameras, a list made of a corpus) put each of them
-on the same side. A pure function of (manifests, corpus configs, protocol, seed); the draws are hashes of names, so
-adding a subject moves no other. Legend: N records.
+Protocol `clean`: the test set is the owner's parts (or a share of the groups drawn by hash), validation is held out of
+the rest, and no group is on two sides: a person, or a video or clip of nobody known (`records.groups_of`). `published`:
+the test set is the validation set, as the released code does it. `lodo`: a corpus with role `test` is test only, every
+other one has no test set of its own. Corpora that show the same people (two cameras, a list made of a corpus) put each
+of them on the same side. A pure function of (manifests, corpus configs, protocol, seed); the draws are hashes of names,
+so adding a subject moves no other. Legend: N records.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from ssm_platform.records import Manifest, sequence_of
+from ssm_platform.records import Manifest, groups_of
 from ssm_platform.runs.config import CorpusConfig, Protocol
 
 Mask = npt.NDArray[np.bool_]
@@ -91,7 +91,7 @@ def _choice(source: Source) -> tuple[bool, bool, bool]:
 def _place(corpus: CorpusConfig, sides: Split, protocol: Protocol, placed: dict[str, str]) -> None:
     """Notes who is on which side; `SplitError` for somebody who was on another in a corpus before."""
     for side in ("train", "test") if protocol == "published" else ("train", "validation", "test"):
-        for group in sorted(set(_groups(getattr(sides, side)))):
+        for group in sorted(set(groups_of(getattr(sides, side)))):
             before = placed.setdefault(group, side)
             if before != side and not corpus.options.get("allow_leaks"):
                 raise SplitError(
@@ -116,7 +116,7 @@ def split(
     everything = np.ones(len(manifest), bool)
     if corpus.role == "test":
         return Split(manifest.filter(~everything), manifest.filter(~everything), manifest)
-    groups = _groups(manifest)
+    groups = groups_of(manifest)
     draw = _Draw(manifest, corpus, groups, f"{seed}/{salt or corpus.name}", placed)
     test = ~everything if protocol == "lodo" else draw.side("test", everything)
     validation = test if protocol == "published" else draw.side("validation", ~test)
@@ -157,16 +157,6 @@ def _in_parts(manifest: Manifest, name: str, parts: tuple[str, ...], side: str) 
                 f"{', '.join(sorted(known)) or '(none)'}"
             )
     return np.isin(codes, [known.index(part) for part in parts])
-
-
-def _groups(manifest: Manifest) -> list[str]:
-    """What must not be divided: the subject of each record, or its sequence where no subject is known (N)."""
-    subjects = manifest.column("subject").to_pylist()
-    clips = manifest.column("clip").to_pylist()
-    return [
-        f"subject {subject}" if subject else f"clip {sequence_of(clip)}"
-        for subject, clip in zip(subjects, clips, strict=True)
-    ]
 
 
 def _drawn(manifest: Manifest, groups: list[str], among: Mask, share: float, salt: str) -> Mask:

@@ -27,7 +27,8 @@ from ssm_platform.train import open_run
 
 _CLAIM = "sweep.json"
 _BASE = "base"  # folder of the recipe that all trials start from
-_SIDE = 256  # pixels; larger frames are shrunk to this, unless the model looks at more
+_WHOLE = 16384  # pixels of a stored frame's longer side: no frame is shrunk, since a trial warps it as the recipe would
+_QUALITY = 100  # of frames that came out of a video; owners' JPEG files are stored as they are
 
 
 class SweepConfig(BaseModel):
@@ -149,10 +150,7 @@ class Sweep:
         manifest = load(corpus)
         if manifest.codes("kind")[1] == ["shard"]:
             return corpus.model_copy(update={"manifest": anchored(corpus.manifest or "", Path.cwd())})
-        preprocessing = self.base.preprocessing
-        side = max(_SIDE, preprocessing.resize or 0, preprocessing.image_size)
-        out = self.folder / "shards" / corpus.name
-        summary = ingest_corpus(manifest, out, IngestSettings(crops="always", size=side), on_ray)
+        summary = ingest_corpus(manifest, self.folder / "shards" / corpus.name, stored(self.base), on_ray)
         return corpus.model_copy(update={"root": None, "synthetic": None, "manifest": summary.manifest})
 
     def _probed(self) -> Iterator[RunConfig]:
@@ -189,3 +187,8 @@ class Sweep:
                 raise SpaceError(f"{path}: holds a sweep with another {', '.join(other)}; choose another --name")
             return
         open_storage(str(self.folder)).write(_CLAIM, json.dumps(mine, indent=1).encode())
+
+
+def stored(base: RunConfig) -> IngestSettings:
+    """How frames are stored so that trials see what the recipe would: whole, and as good as they came."""
+    return IngestSettings(crops="always", size=_WHOLE, quality=_QUALITY, decoder=base.data.decoder)

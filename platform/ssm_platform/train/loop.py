@@ -132,9 +132,9 @@ class Loop:
             yield batch
         raise OrderError(f"the feed ended after step {self.position.done} of {self.schedule.total}")
 
-    def _sum(self, value: int) -> int:
-        """A signed 64-bit number summed over the workers, wrapping."""
-        return int(self.step.collective.sum(torch.tensor(value, dtype=torch.int64, device=self.step.device)))
+    def _sum(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Signed 64-bit numbers summed over the workers, wrapping."""
+        return np.asarray(self.step.collective.sum(torch.from_numpy(values).to(self.step.device)).cpu())
 
     def _after_step(self, result: StepResult) -> None:
         done, total = self.position.done, self.schedule.total

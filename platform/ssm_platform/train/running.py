@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any
 
 from ssm_platform.cluster import joined
-from ssm_platform.data import STREAM, ClipStream, ResumingDataConfig, keep_pace, placeholder
+from ssm_platform.data import START, STREAM, ClipStream, ResumingDataConfig, keep_pace, placeholder
 from ssm_platform.runs import RunConfig, preflight
 from ssm_platform.train.building import training_reader
+from ssm_platform.train.checkpoints import Attempt
 from ssm_platform.train.endings import EndAtOnce, RunEnded
 from ssm_platform.train.finishing import TrainingFailed, TrainingResult, finish
 from ssm_platform.train.opening import Run, open_run
@@ -80,8 +81,8 @@ def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
         scaling_config=scaling(config),
         run_config=run_config,
         torch_config=TorchConfig(backend="nccl" if scale.gpu else "gloo"),
-        datasets={STREAM: placeholder},
-        dataset_config=ResumingDataConfig(stream, run.plan, job.total, partial(_first_step, job.place)),
+        datasets={START: placeholder, STREAM: placeholder},
+        dataset_config=ResumingDataConfig(stream, run.plan, job.total, partial(_begin, job.place)),
     )
 
 
@@ -98,7 +99,6 @@ def scaling(config: RunConfig) -> Any:
     )
 
 
-def _first_step(place: RunPlace) -> int:
-    """Where a stream starts: at the checkpoint that the workers resume from. Runs where Ray Train sets them up."""
-    newest = place.checkpoints.newest_intact()
-    return newest.step if newest else 0
+def _begin(place: RunPlace) -> Attempt:
+    """Where a group of workers starts, decided in the one process that sets up their streams."""
+    return place.checkpoints.begin()

@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from ssm.training import Collective, ProcessGroup, SingleProcess, TrainStep
-from ssm_platform.data import STREAM, Quarantine, Rows, batches, evaluation_rows, to_batches
+from ssm_platform.data import START, STREAM, Quarantine, Rows, batches, evaluation_rows, to_batches
+from ssm_platform.train.broadcast import broadcast
 from ssm_platform.train.building import evaluation_reader, make_step
-from ssm_platform.train.checkpoints import CheckpointError, Checkpoints, Writer
+from ssm_platform.train.checkpoints import Attempt, CheckpointError, Checkpoints, Writer
 from ssm_platform.train.endings import RunEnded, may_pass
 from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
 from ssm_platform.train.place import Job
@@ -50,13 +50,14 @@ def _work(job: Job) -> None:
     step = make_step(config, get_device(), collective)
     checkpoints = job.place.checkpoints
     loop = Loop(step, schedule(job), Position(), validation(job, step), Outlets())
-    _resume(loop, checkpoints, job.fingerprint)
+    attempt: Any = ray.train.get_dataset_shard(START)  # what was decided once, for the stream and all workers
+    _resume(loop, checkpoints, attempt, job.fingerprint)
     stream = batches(
         ray.train.get_dataset_shard(STREAM),
         config.data.global_batch // collective.world,
         config.data.prefetch_batches,
     )
-    _run(loop, job, checkpoints, _typed(stream))
+    _run(loop, job, checkpoints, attempt, _typed(stream))
 
 
 def schedule(job: Job) -> Schedule:
@@ -95,19 +96,16 @@ def validation(job: Job, step: TrainStep) -> Validation:
     )
 
 
-def _resume(loop: Loop, checkpoints: Checkpoints, fingerprint: str) -> None:
-    """Loads the newest checkpoint. The first worker drops damaged ones before the others look."""
-    rank, world = loop.step.collective.rank, loop.step.collective.world
-    found = checkpoints.resume() if rank == 0 else None
-    if world > 1:
-        dist.barrier()
-        found = found if rank == 0 else checkpoints.resume()
-    if found is None:
+def _resume(loop: Loop, checkpoints: Checkpoints, attempt: Attempt, fingerprint: str) -> None:
+    """Loads the checkpoint that this attempt starts from: read by the first worker, who sends it to the others."""
+    marker = attempt.start
+    if marker is None:
         return
-    marker, state = found
     if marker.fingerprint != fingerprint:
         raise CheckpointError(f"{marker.folder} belongs to another run; choose another name")
-    loop.load(state)
+    collective = loop.step.collective
+    state: Any = checkpoints.load(marker) if collective.rank == 0 else None
+    loop.load(broadcast(state, loop.step.device) if collective.world > 1 else state)
 
 
 def _typed(stream: Iterator[dict[str, Any]]) -> Iterator[Batch]:
@@ -123,7 +121,7 @@ def _warn(problems: list[str]) -> None:
         LOG.warning("clip without pixels: %s", problem)
 
 
-def _run(loop: Loop, job: Job, checkpoints: Checkpoints, stream: Iterator[Batch]) -> None:
+def _run(loop: Loop, job: Job, checkpoints: Checkpoints, attempt: Attempt, stream: Iterator[Batch]) -> None:
     """Trains with outlets: the first worker logs and writes, all of them report."""
     import ray.train
 
@@ -134,7 +132,7 @@ def _run(loop: Loop, job: Job, checkpoints: Checkpoints, stream: Iterator[Batch]
     trackers = Trackers.of(
         job.config, job.place.events(job.fingerprint), loop.position.done, Origin(job.folder, job.fingerprint)
     )
-    writer = Writer(checkpoints, job.fingerprint)
+    writer = Writer(checkpoints, job.fingerprint, attempt.number)
     loop.outlets = Outlets(trackers.log, writer.submit, Reporter(job.board), ray.train.report)
     with ExitStack() as ending:  # the last one first
         ending.callback(_upload_events, job)

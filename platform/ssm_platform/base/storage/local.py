@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from ssm_platform.base.storage.protocol import MissingKey, StorageError, checked
+from ssm_platform.base.storage.protocol import DamagedObject, MissingKey, StorageError, checked
 
 T = TypeVar("T")
 _OPEN_FILES = 64
@@ -44,7 +45,7 @@ class LocalStorage:
 
         data = self._told(key, attempt)
         if len(data) != length:
-            raise StorageError(
+            raise DamagedObject(
                 f"{self.uri}/{key}", f"{len(data)} of {length} bytes from {start}: the file is too short"
             )
         return data
@@ -64,11 +65,18 @@ class LocalStorage:
         except OSError:  # another file system
             self.write(key, path.read_bytes())
 
+    @contextmanager
+    def as_file(self, key: str) -> Iterator[Path]:
+        if not self.exists(key):
+            raise MissingKey(f"{self.uri}/{key}", "no such file")
+        yield self._path(key)
+
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
 
     def list(self, prefix: str = "") -> list[str]:
-        paths = (path.relative_to(self._folder) for path in self._folder.rglob("*") if path.is_file())
+        below = self._folder / prefix.rpartition("/")[0]  # a run's folder holds far more than what is asked for
+        paths = (path.relative_to(self._folder) for path in below.rglob("*") if path.is_file())
         keys = (path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
         return sorted(key for key in keys if key.startswith(prefix))
 

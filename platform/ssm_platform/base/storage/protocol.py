@@ -6,6 +6,8 @@ by threads. An error never carries a credential.
 
 from __future__ import annotations
 
+import errno
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -28,15 +30,52 @@ class MissingKey(StorageError):
     """There is nothing under this key."""
 
 
+class DamagedObject(StorageError):
+    """What lies under this key is not what was stored there: no other try gives more."""
+
+
+_PASSING = frozenset(
+    {
+        *(errno.ESTALE, errno.EREMOTEIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN),
+        *(errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.ECONNRESET, errno.ECONNABORTED),
+        *(errno.ECONNREFUSED, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EBUSY),
+    }
+)
+"""What a file system on a network, or a process out of means, answers. EIO counts as well where the system itself says
+it: FFmpeg also says it of damaged files."""
+
+
+def may_return(error: BaseException | None) -> bool:
+    """Whether what could not be read now may be read later: storage or a device that is away, at the bottom of `error`.
+
+    A missing key, a damaged object and a file that is not there stay what they are.
+    """
+    while error is not None:
+        if isinstance(error, StorageError):
+            return not isinstance(error, (MissingKey, DamagedObject))
+        if isinstance(error, OSError):
+            plain = type(error) is OSError and error.errno == errno.EIO
+            if plain or error.errno in _PASSING:
+                return True
+        error = error.__cause__
+    return False
+
+
 class StorageSettings(BaseModel):
-    """Bounds of one call to remote storage, all its tries together."""
+    """Bounds of one call to remote storage, all its tries together; of a large object, of each part."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    attempts: int = Field(default=5, ge=1, le=20, description="tries of one call")
     deadline_s: float = Field(default=60, gt=0, description="seconds after which no further try starts or goes on")
     timeout_s: float = Field(default=10, gt=0, description="seconds without a connection or a byte that end a try")
-    backoff_s: float = Field(default=0.1, ge=0, description="pause before the second try; doubles each time")
+    backoff_s: float = Field(default=0.1, ge=0, description="pause before the second try; doubles each time to 10 s")
+    part_bytes: int = Field(
+        default=64 * 2**20, ge=1, description="larger objects are read and written in parts of this size (S3: >= 5 MiB)"
+    )
+
+
+PATIENT = StorageSettings(deadline_s=300)
+"""For reading while a run goes on: an outage of minutes costs minutes, not the run."""
 
 
 class Storage(Protocol):
@@ -57,6 +96,9 @@ class Storage(Protocol):
 
     def write_file(self, key: str, path: Path) -> None:
         """Move a local file's content under a key; the file may be gone afterwards."""
+
+    def as_file(self, key: str) -> AbstractContextManager[Path]:
+        """An object as a local file for the body of a `with`, however large; errors as of `read`. Not to be changed."""
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under a key."""

@@ -1,18 +1,24 @@
-"""How long S3 is asked: which failures another try may mend, and how many tries there are in how much time.
+"""How long S3 is asked: which failures another try may mend, and for how long.
 
-Knows boto3's errors and none of its calls. What is raised in the end names the key and carries no text of boto3's own.
+Pauses double and are drawn at random below that, so that the decoders of a fleet do not come back all at once. Knows
+boto3's errors and none of its calls. What is raised in the end names the key and carries no text of boto3's own.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import count
 from typing import Any, TypeVar
 
-from ssm_platform.base.storage.protocol import MissingKey, StorageError, StorageSettings
+from ssm_platform.base.storage.protocol import DamagedObject, MissingKey, StorageError, StorageSettings
 
 T = TypeVar("T")
+
+
+_LONGEST_PAUSE = 10.0
 
 
 class Retry(Exception):
@@ -20,22 +26,20 @@ class Retry(Exception):
 
 
 def tried(name: str, settings: StorageSettings, action: Callable[[float], T]) -> T:
-    """The action's result, tried within the bounds of the settings; it is told when the time is up."""
+    """The action's result, tried until the deadline of the settings; it is told when the time is up."""
     until = time.monotonic() + settings.deadline_s
-    tries = 0
-    failure: StorageError | str = ""
-    for tries in range(1, settings.attempts + 1):
+    for tries in count(1):
         try:
             return action(until)
         except _s3_errors() as error:
             failure = _judged(name, error)
         if isinstance(failure, StorageError):
             raise failure
-        pause = settings.backoff_s * 2 ** (tries - 1)
+        pause = min(settings.backoff_s * 2 ** min(tries - 1, 20), _LONGEST_PAUSE) * random.uniform(0.5, 1)
         if time.monotonic() + pause > until:
             break
         time.sleep(pause)
-    raise StorageError(name, f"gave up after {tries} tries: {failure}")
+    raise StorageError(name, f"gave up after {tries} tries in {settings.deadline_s:g} s: {failure}")
 
 
 @cache
@@ -66,6 +70,8 @@ def _answered(key: str, answer: Mapping[str, Any]) -> StorageError | str:
     code = answer.get("Error", {}).get("Code", "unknown")
     if status == 404:
         return MissingKey(key, f"no such object ({code})")
+    if status == 416:
+        return DamagedObject(key, "the object ends before what is asked for")
     if status < 500 and status != 429 and code not in ("SlowDown", "RequestTimeout"):
         return StorageError(key, f"refused: {code} (HTTP {status})")
     return f"{code} (HTTP {status})"

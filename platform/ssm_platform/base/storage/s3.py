@@ -1,22 +1,35 @@
 """Storage below a bucket's prefix, through boto3 (credentials and region as boto3 finds them; `AWS_ENDPOINT_URL` for
 other servers).
 
-Short bodies are detected and asked for again; `retrying` bounds the tries.
+Short bodies are detected and asked for again; `retrying` bounds the tries. Objects larger than a part are read and
+written part by part: memory is flat, a slow link costs time and not the object, and none is too large for a request.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from ssm_platform.base.storage.protocol import MissingKey, StorageSettings, checked
+from ssm_platform.base.storage.protocol import DamagedObject, MissingKey, StorageError, StorageSettings, checked
 from ssm_platform.base.storage.retrying import Retry, tried
 
 T = TypeVar("T")
 _CHUNK = 1 << 14  # bytes between two looks at the clock
+_MOST_PARTS = 10_000  # of one object, by S3's rules
+
+
+class _Got(NamedTuple):
+    """An answer: its bytes, how many the whole object has, and the version they are of."""
+
+    data: bytes
+    whole: int
+    tag: str | None
 
 
 class S3Storage:
@@ -49,25 +62,38 @@ class S3Storage:
         return boto3.session.Session().client("s3", config=config)
 
     def read(self, key: str) -> bytes:
-        return self._try(key, lambda until: self._get(key, None, until))
+        return b"".join(self._parts(key))
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         if length == 0:
             return b""
 
         def attempt(until: float) -> bytes:
-            data = self._get(key, f"bytes={start}-{start + length - 1}", until)
-            if len(data) != length:
-                raise Retry(f"{len(data)} of {length} bytes from {start}")
-            return data
+            got = self._get(key, start, length, until)
+            if start + length > got.whole:
+                why = f"{len(got.data)} of {length} bytes from {start}: the object is too short"
+                raise DamagedObject(f"{self.uri}/{key}", why)
+            if len(got.data) != length:
+                raise Retry(f"{len(got.data)} of {length} bytes from {start}")
+            return got.data
 
         return self._try(key, attempt)
 
+    @contextmanager
+    def as_file(self, key: str) -> Iterator[Path]:
+        with tempfile.NamedTemporaryFile(suffix=Path(key).suffix) as file:
+            for part in self._parts(key):
+                file.write(part)
+            file.flush()
+            yield Path(file.name)
+
     def write(self, key: str, data: bytes) -> None:
-        self._try(key, lambda _: self._client.put_object(Bucket=self._bucket, Key=self._name(key), Body=data))
+        view = memoryview(data)
+        self._put(key, len(view), lambda start, length: view[start : start + length])
 
     def write_file(self, key: str, path: Path) -> None:
-        self._try(key, lambda _: self._client.upload_file(str(path), self._bucket, self._name(key)))
+        with path.open("rb") as file:
+            self._put(key, path.stat().st_size, lambda start, length: os.pread(file.fileno(), length, start))
 
     def exists(self, key: str) -> bool:
         try:
@@ -91,13 +117,27 @@ class S3Storage:
             for item in page.get("Contents", []):
                 yield item["Key"].removeprefix(self._prefix)
 
-    def _get(self, key: str, span: str | None, until: float) -> bytes:
-        """The body as long as its header says; a slower one than the deadline allows is given up."""
-        wanted = {"Range": span} if span else {}
+    def _parts(self, key: str) -> Iterator[bytes]:
+        """An object part by part, each within the deadline; of one version."""
+        first = self._try(key, lambda until: self._get(key, 0, None, until))
+        yield first.data
+        done, part = len(first.data), self._settings.part_bytes
+        while done < first.whole:
+            wanted = min(part, first.whole - done)
+            yield self._try(key, partial(self._get, key, done, wanted, tag=first.tag)).data
+            done += wanted
+
+    def _get(self, key: str, start: int, length: int | None, until: float, *, tag: str | None = None) -> _Got:
+        """Bytes from `start`, all that the header says or a part of the object; a slower answer is given up."""
+        wanted = {} if length is None else {"Range": f"bytes={start}-{start + length - 1}"}
+        if tag is not None:
+            wanted["IfMatch"] = tag
         answer = self._client.get_object(Bucket=self._bucket, Key=self._name(key), **wanted)
-        parts, body, missing = list[bytes](), answer["Body"], int(answer["ContentLength"])
+        total, parts, body = int(answer["ContentLength"]), list[bytes](), answer["Body"]
+        missing = total if length is not None else min(total, self._settings.part_bytes)
+        cut = missing < total  # else it is read to its end, where boto3 compares the checksum
         try:
-            while part := body.read(_CHUNK):
+            while (missing or not cut) and (part := body.read(min(_CHUNK, missing) if cut else _CHUNK)):
                 parts.append(part)
                 missing -= len(part)
                 if missing and time.monotonic() > until:
@@ -105,8 +145,36 @@ class S3Storage:
         finally:
             body.close()
         if missing:
-            raise Retry(f"{answer['ContentLength'] - missing} of {answer['ContentLength']} bytes")
-        return b"".join(parts)
+            raise Retry(f"{total - missing} of {total} bytes")
+        whole = int(str(answer.get("ContentRange", f"/{total}")).rpartition("/")[2])
+        return _Got(b"".join(parts), whole, answer.get("ETag"))
+
+    def _put(self, key: str, size: int, part: Callable[[int, int], bytes | memoryview]) -> None:
+        """Writes what `part(start, length)` gives, in one request or, where it is larger, in one for each part."""
+        place = {"Bucket": self._bucket, "Key": self._name(key)}
+        step = max(self._settings.part_bytes, -(-size // _MOST_PARTS))
+        if size <= step:
+            body = bytes(part(0, size))
+            self._try(key, lambda _: self._client.put_object(**place, Body=body))
+            return
+        upload = self._try(key, lambda _: self._client.create_multipart_upload(**place))["UploadId"]
+        try:
+            parts = [
+                {"PartNumber": number, "ETag": self._send(key, upload, number, part(start, min(step, size - start)))}
+                for number, start in enumerate(range(0, size, step), 1)
+            ]
+            whole = {**place, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
+            self._try(key, lambda _: self._client.complete_multipart_upload(**whole))
+        except StorageError:
+            with suppress(StorageError):
+                self._try(key, lambda _: self._client.abort_multipart_upload(**place, UploadId=upload))
+            raise
+
+    def _send(self, key: str, upload: str, number: int, data: bytes | memoryview) -> str:
+        """One part of an upload; returns its tag."""
+        place = {"Bucket": self._bucket, "Key": self._name(key), "UploadId": upload, "PartNumber": number}
+        body = bytes(data)
+        return str(self._try(key, lambda _: self._client.upload_part(**place, Body=body))["ETag"])
 
     def _try(self, key: str, action: Callable[[float], T]) -> T:
         self._connect()

@@ -22,7 +22,7 @@ from ssm.labels import ACTION_UNITS
 from ssm_platform.corpora.base import Corpus
 from ssm_platform.corpora.duplicates import same_content
 from ssm_platform.corpora.registry import corpus_named, refusal, settings_of, survey
-from ssm_platform.records import Manifest, Reading, sequence_of
+from ssm_platform.records import Manifest, Reading, groups_of, sequence_of
 
 _FAR_POINTS, _FAR_RATIO = 5.0, 1.5  # a prevalence this far from the published one, both ways, is worth a look
 _BINS = 24
@@ -91,6 +91,7 @@ class Diagnosis(_Frozen):
     sequences: int
     frames: int
     subjects: int
+    groups: int = Field(description="persons, or videos or clips of nobody known: what no split divides")
     seconds: float | None = Field(description="length of all records together, where every rate is known")
     rates: list[float]
     rows: int = Field(description="label rows in the owner's files")
@@ -132,6 +133,7 @@ def examine(
         sequences=len({sequence_of(clip) for clip in manifest.column("clip").to_pylist()}),
         frames=int(manifest.lengths.sum()),
         subjects=len(manifest.codes("subject")[1]),
+        groups=len(set(groups_of(manifest))),
         seconds=_seconds(manifest),
         rates=sorted(_rates(manifest)),
         rows=reading.rows,

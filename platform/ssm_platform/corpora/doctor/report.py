@@ -30,7 +30,8 @@ def describe(diagnosis: Diagnosis, shown: int = 20) -> Iterator[str]:
     yield f"{diagnosis.title} in {diagnosis.root}"
     yield (
         f"{diagnosis.records} records of {diagnosis.sequences} clips, {diagnosis.frames} frames, "
-        f"{diagnosis.subjects or 'unknown'} subjects; {diagnosis.lost} of {diagnosis.rows} label rows lost"
+        f"{diagnosis.subjects or 'unknown'} subjects, {diagnosis.groups} groups that no split divides; "
+        f"{diagnosis.lost} of {diagnosis.rows} label rows lost"
     )
     yield ""
     unit = "frames" if diagnosis.task == "au" else "clips"

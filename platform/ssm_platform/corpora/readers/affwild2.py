@@ -30,6 +30,11 @@ def label_files(root: Path, *challenges: str) -> Iterator[tuple[str, Path]]:
         yield from ((part, path) for path in found)
 
 
+def video_of(name: str) -> str:
+    """The video of a label file: two persons of one video share it, and no split divides it."""
+    return name.removesuffix("_left").removesuffix("_right")
+
+
 def label_lines(path: Path, report: Report) -> list[tuple[int, str]]:
     """(line number, text) of the label rows behind the header, a blank line in between included: it is a frame."""
     lines = [(number, line.strip()) for number, line in enumerate(read_lines(path, report), 1)]

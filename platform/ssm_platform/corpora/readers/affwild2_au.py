@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ssm_platform.corpora.base import AUOptions, Corpus, Report
 from ssm_platform.corpora.labels import Coding, read_label_lines
-from ssm_platform.corpora.readers.affwild2 import Crops, label_files, label_lines
+from ssm_platform.corpora.readers.affwild2 import Crops, label_files, label_lines, video_of
 from ssm_platform.corpora.sources import Sequence, labelled_records
 from ssm_platform.records import Record
 
@@ -35,7 +35,9 @@ def read(root: Path, options: AffWild2AUOptions, report: Report) -> Iterator[Rec
         labels = read_label_lines(path, label_lines(path, report), options.aus, AUS, _CODING, report)
         frames = crops.frames(path.stem, report, labels.cause)
         if frames is not None:
-            yield from labelled_records(Sequence(path.stem, None, part), labels, frames, report, sparse=True)
+            yield from labelled_records(
+                Sequence(path.stem, None, part, video_of(path.stem)), labels, frames, report, sparse=True
+            )
 
 
 CORPUS = Corpus(

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ssm.labels import BASIC_EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
-from ssm_platform.corpora.readers.affwild2 import Crops, label_files, label_lines
+from ssm_platform.corpora.readers.affwild2 import Crops, label_files, label_lines, video_of
 from ssm_platform.corpora.sources import Frames
 from ssm_platform.corpora.text import integer
 from ssm_platform.records import Record
@@ -92,7 +92,9 @@ def _clips(
 def _clip(video: str, part: str, expression: str, piece: list[tuple[int, int]], frames: Frames) -> Record:
     files = tuple((frames.files or ())[at] for _, at in piece)
     name = f"{video}/{piece[0][0]:05d}"
-    return Record(name, frames.source, "frames", 0, len(piece), None, part, files, None, expression)
+    return Record(
+        name, frames.source, "frames", 0, len(piece), None, part, files, None, expression, group=video_of(video)
+    )
 
 
 CORPUS = Corpus(
