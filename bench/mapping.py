@@ -292,10 +292,10 @@ Results = Callable[[Setting], list[Found]]
 """The runs of a setting, one a seed."""
 
 
-def map_table(results: Results) -> Iterator[str]:
+def map_table(results: Results, settings: Mapping[str, Setting]) -> Iterator[str]:
     yield "| setting | r of AU→FE map | r of FE→AU map | AU AUC | UAR | pull of D1's gradient | its steadiness |"
     yield "|---|---|---|---|---|---|---|"
-    for name, setting in MAP.items():
+    for name, setting in settings.items():
         found = results(setting)
         columns = [[getattr(one, what) for one in found] for what in ("map_r", "back_r", "uar", "pull", "noise")]
         auc = [float(one.auc.mean()) for one in found]
@@ -303,16 +303,16 @@ def map_table(results: Results) -> Iterator[str]:
         yield f"| {name} | {' | '.join(cells)} |"
 
 
-def unlabelled_table(results: Results) -> Iterator[str]:
+def unlabelled_table(results: Results, settings: Mapping[str, Setting]) -> Iterator[str]:
     names = ("AU prototype", "AU map", "FE prototype", "FE map")
     yield f"| 3 AUs and 2 expressions without a label | {' | '.join(f'AUC, {name}' for name in names)} |"
     yield "|---|---|---|---|---|"
-    for name, setting in UNLABELLED.items():
+    for name, setting in settings.items():
         found = results(setting)
         yield f"| {name} | {' | '.join(interval([one.zero_shot[read] for one in found]) for read in names)} |"
 
 
-def people_table(results: Results) -> Iterator[str]:
+def people_table(results: Results, _: Mapping[str, Setting]) -> Iterator[str]:
     yield "| trained on | figure | alone | with the other task | gain, paired |"
     yield "|---|---|---|---|---|"
     for people in (1, 3, 9, 27):
@@ -329,7 +329,11 @@ def _gain(name: str, figure: str, found: Sequence[Sequence[float]]) -> str:
     return f"| {name} | {figure} | {interval(alone)} | {interval(both)} | {interval(gains)} |"
 
 
-STUDIES = {"map": map_table, "unlabelled": unlabelled_table, "people": people_table}
+STUDIES: Mapping[str, tuple[Callable[[Results, Mapping[str, Setting]], Iterator[str]], Mapping[str, Setting]]] = {
+    "map": (map_table, MAP),
+    "unlabelled": (unlabelled_table, UNLABELLED),
+    "people": (people_table, {}),
+}
 
 
 def main() -> None:
@@ -337,6 +341,7 @@ def main() -> None:
     parser.add_argument("study", choices=tuple(STUDIES))
     parser.add_argument("--seeds", type=int, default=5, help="worlds, and starts in them")
     parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--only", nargs="+", metavar="SETTING", help="these rows of map or unlabelled alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -344,7 +349,10 @@ def main() -> None:
         return [run(seed, setting, options.steps) for seed in range(1, options.seeds + 1)]
 
     print(f"<!-- python {' '.join(sys.argv)} -->\n")
-    for line in STUDIES[options.study](results):
+    study, settings = STUDIES[options.study]
+    if unknown := [name for name in options.only or () if name not in settings]:
+        parser.error(f"no setting {unknown[0]!r}; there are: {', '.join(settings) or 'none in this study'}")
+    for line in study(results, {name: settings[name] for name in options.only or settings}):
         print(line, flush=True)
 
 
