@@ -23,6 +23,9 @@ Values = NDArray[np.float64]
 Measure = Callable[[NDArray[Any]], Any]
 """Figures of summed counts: (R, ...counts) -> (R, ...figures); nan where the counts say nothing about a figure."""
 
+LEVEL = 0.95
+"""The coverage that intervals are made for."""
+
 _CHUNK = 250  # rows at a time: bounds memory
 
 
@@ -49,26 +52,25 @@ class _Spread:
     subjects: NDArray[np.int64]
 
 
-def share_interval(counts: NDArray[Any], measure: Measure, level: float = 0.95) -> Estimate:
+def share_interval(counts: NDArray[Any], measure: Measure) -> Estimate:
     """Interval of a figure in [0, 1]; `counts` is (S, ...counts)."""
+    from scipy.special import expit, logit
+
     found = _jackknife(counts, measure)
-    inside = (found.value > 0) & (found.value < 1)
-    share = np.where(inside, found.value, 0.5)
-    reach = _reach(found, level) / (share * (1 - share))
-    centre = np.log(share / (1 - share))
-    low, high = (np.where(inside, 1 / (1 + np.exp(-(centre + side * reach))), np.nan) for side in (-1, 1))
-    most = 1 - (1 - level) ** (1 / np.maximum(found.subjects, 1))  # exact, for none among n trials ("rule of three")
-    low, high = np.where(found.value == 0, 0.0, low), np.where(found.value == 0, most, high)
-    low, high = np.where(found.value == 1, 1 - most, low), np.where(found.value == 1, 1.0, high)
-    return _estimate(found, low, high)
+    share = np.where((found.value > 0) & (found.value < 1), found.value, 0.5)
+    reach = _reach(found) / (share * (1 - share))
+    low, high = expit(logit(share) - reach), expit(logit(share) + reach)
+    most = 1 - (1 - LEVEL) ** (1 / np.maximum(found.subjects, 1))  # exact, for none among n trials ("rule of three")
+    ends = (found.value == 0, found.value == 1)
+    return _estimate(found, np.select(ends, (0.0, 1 - most), low), np.select(ends, (most, 1.0), high))
 
 
-def difference_interval(counts: NDArray[Any], others: NDArray[Any], measure: Measure, level: float = 0.95) -> Estimate:
+def difference_interval(counts: NDArray[Any], others: NDArray[Any], measure: Measure) -> Estimate:
     """Interval of measure(counts) - measure(others): two systems on the same subjects (paired); both (S, ...counts)."""
-    return seeds_difference(counts[:, None], others[:, None], measure, level)
+    return seeds_difference(counts[:, None], others[:, None], measure)
 
 
-def seeds_difference(counts: NDArray[Any], others: NDArray[Any], measure: Measure, level: float = 0.95) -> Estimate:
+def seeds_difference(counts: NDArray[Any], others: NDArray[Any], measure: Measure) -> Estimate:
     """Interval of the mean over K seeds of measure(counts) - measure(others), for other people *and* other seeds.
 
     Both are (S, K, ...counts), paired by subject and seed. The variances of leaving out subjects and of the seeds add
@@ -86,7 +88,7 @@ def seeds_difference(counts: NDArray[Any], others: NDArray[Any], measure: Measur
     if seeds > 1:
         variance = np.asarray(by_seed(both.sum(0, keepdims=True))[0].var(0, ddof=1) / seeds, np.float64)
         people = _added(people, variance, seeds - 1)
-    reach = _reach(people, level)
+    reach = _reach(people)
     return _estimate(people, people.value - reach, people.value + reach)
 
 
@@ -117,11 +119,11 @@ def _added(people: _Spread, variance: Values, freedom: int) -> _Spread:
     return _Spread(people.value, total, joint, people.subjects)
 
 
-def _reach(found: _Spread, level: float) -> Values:
+def _reach(found: _Spread) -> Values:
     """Half the width of the interval."""
     from scipy.stats import t
 
-    quantile = t.ppf((1 + level) / 2, np.maximum(found.freedom, 1))
+    quantile = t.ppf((1 + LEVEL) / 2, np.maximum(found.freedom, 1))
     return np.asarray(quantile * np.sqrt(found.variance), np.float64)
 
 

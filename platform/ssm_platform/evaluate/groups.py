@@ -93,15 +93,18 @@ def _read(path: Path, rows: csv.DictReader[str], chosen: Sequence[str]) -> dict[
 def group_scores(tables: Tables, rule: DecisionRule, people: People) -> list[GroupScore]:
     """Corpus by corpus, column by column, group by group. ValueError where the table knows nobody of any corpus."""
     scores = [score for corpus, table in tables.items() for score in _of_corpus(corpus, table, rule, people)]
-    if scores and all(score.group == NOT_SAID for score in scores):
+    if not scores:
         someone = next(iter(tables.values())).subjects[0]
         raise ValueError(f"the table of people names none of the test subjects (the first is {someone!r})")
     return scores
 
 
 def _of_corpus(corpus: str, table: Table, rule: DecisionRule, people: People) -> Iterator[GroupScore]:
+    """Nothing of a column that says nothing of anybody here."""
     for column in people.columns:
         groups = np.array([people.group(column, corpus, subject) for subject in table.subjects])
+        if (groups == NOT_SAID).all():
+            continue
         for group in sorted(set(groups.tolist()), key=lambda name: (name == NOT_SAID, name)):
             for measure, score in _scores(table, rule, groups == group):
                 yield GroupScore(
