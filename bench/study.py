@@ -79,7 +79,7 @@ class Run:
     """A finished run of one variant with one seed."""
 
     evaluation: Evaluation
-    counts: Mapping[str, NDArray[np.int64]]  # by measure: what a bootstrap over subjects (S, ...) resamples
+    counts: Mapping[str, NDArray[np.int64]]  # by measure: of each subject (S, ...), what intervals are made of
     noise: NoiseFloor
 
 

@@ -1,6 +1,6 @@
 """What an evaluation says: typed, serialisable results that reports, registry, search and tables read.
 
-Pure data; `ssm_platform.evaluate.scoring` fills it in. Every figure that can have one carries its bootstrap interval,
+Pure data; `ssm_platform.evaluate.scoring` fills it in. Every figure that can have one carries its interval,
 and an `Evaluation` always names its protocol (method, section 9): `published` numbers were selected on the test labels.
 """
 
