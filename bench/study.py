@@ -5,9 +5,10 @@
 Every run is `jobs/train.py --recipe quickstart+VARIANT --seed=S`, at most `--jobs` of them at a time on one local Ray
 cluster; finished runs are kept, so a study that was cut off goes on; one that was trained with other fields is refused.
 The corpora and their test sides are the same in all runs, so differences to `full` are paired by subject and seed: the
-interval of a difference resamples subjects and averages over seeds; the spread over seeds stands beside it. Last comes
-the noise floor: how far a figure of the full model moves with the choice of the people it is tested on. With `--unseen`
-a second table scores the same models on many more people, whom no run has seen.
+interval of a difference is for other people and other seeds, with the subjects and the seeds that it rests on and, seed
+by seed, the difference itself. Last comes the noise floor: how far a figure of the full model moves with the choice of
+the people it is tested on. With `--unseen` a second table scores the same models on many more people, whom no run has
+seen.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from numpy.typing import NDArray
 from ssm.metrics import (
     AUTable,
     Estimate,
-    bootstrap_difference,
     confusion_by_subject,
     f1_score,
     hits_by_subject,
     macro,
     ranked_area,
     scores_by_subject,
+    seeds_difference,
     unweighted_recall,
 )
 from ssm_platform.base.machine import describe_machine
@@ -78,7 +79,7 @@ class Run:
     """A finished run of one variant with one seed."""
 
     evaluation: Evaluation
-    counts: Mapping[str, NDArray[np.int64]]  # by measure: what a bootstrap over subjects (S, ...) resamples
+    counts: Mapping[str, NDArray[np.int64]]  # by measure: of each subject (S, ...), what intervals are made of
     noise: NoiseFloor
 
 
@@ -212,8 +213,9 @@ def _answer_unseen(config: RunConfig, folder: Path, corpora: Mapping[str, Manife
     manifests = [corpora[corpus.name] for corpus in config.data.corpora]
     clips = ClipConfig(frames=config.model.frames, preprocessing=config.preprocessing, decoder=config.data.decoder)
     answers = predict(folder / "model", manifests, config.model.vocabulary, clips, Pool())
+    model = Evaluation.read(folder / "evaluation.json").provenance.model
     for manifest, found in zip(manifests, answers.tables, strict=True):
-        open_storage(folder).write(f"predictions/{manifest.corpus}.unseen.parquet", to_parquet(found))
+        open_storage(folder).write(f"predictions/{manifest.corpus}.unseen.parquet", to_parquet(found, model))
 
 
 def _unseen(root: Path, corpus: CorpusConfig) -> Manifest:
@@ -222,11 +224,12 @@ def _unseen(root: Path, corpus: CorpusConfig) -> Manifest:
 
 
 def _read(folder: Path, side: str = "test") -> Run:
+    evaluation = Evaluation.read(folder / "evaluation.json")
     sides: dict[str, dict[str, Table]] = {"validation": {}, side: {}}
     for path in sorted((folder / "predictions").glob("*.parquet")):
         corpus, of = path.name.removesuffix(".parquet").rsplit(".", 1)
         if of in sides:
-            sides[of][corpus] = from_parquet(path.read_bytes())
+            sides[of][corpus] = _table(path, evaluation.provenance.model)
     counts: dict[str, NDArray[np.int64]] = {}
     for found in sides[side].values():
         if isinstance(found, AUTable):
@@ -235,7 +238,14 @@ def _read(folder: Path, side: str = "test") -> Run:
             counts["macro F1"] = hits_by_subject(found, rule.apply(found.probabilities, found.lengths))
         else:
             counts["UAR"] = confusion_by_subject(found)
-    return Run(Evaluation.read(folder / "evaluation.json"), counts, noise_floor(sides[side]))
+    return Run(evaluation, counts, noise_floor(sides[side]))
+
+
+def _table(path: Path, model: str) -> Table:
+    try:
+        return from_parquet(path.read_bytes(), model)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def table(runs: Mapping[str, Runs]) -> str:
@@ -277,13 +287,15 @@ def _difference(found: Runs, full: Runs, measure: str) -> str:
     if not pairs:
         return ""
     estimate = difference(pairs, MEASURES[measure])
-    return f"{float(estimate.value):+.3f} [{float(estimate.low):+.3f}, {float(estimate.high):+.3f}]"
+    seeds = [float(MEASURES[measure](one.sum(0)) - MEASURES[measure](other.sum(0))) for one, other in pairs]
+    interval = f"[{float(estimate.low):+.3f}, {float(estimate.high):+.3f}, n {int(estimate.subjects)} x {len(pairs)}]"
+    return f"{float(estimate.value):+.3f} {interval} ({', '.join(f'{one:+.3f}' for one in seeds)})"
 
 
 def difference(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], measure: Any) -> Estimate:
-    """Mean over seeds of measure(one) - measure(other), with its interval over the same subjects in all of them."""
+    """Mean over seeds of measure(one) - measure(other), with its interval for other people and other seeds."""
     ones, others = (np.stack(side, axis=1) for side in zip(*pairs, strict=True))  # S seeds ...
-    return bootstrap_difference(ones, others, lambda total: measure(total).mean(1))
+    return seeds_difference(ones, others, measure)
 
 
 def _map(found: Runs) -> str:

@@ -1,5 +1,5 @@
 """Evaluate a finished run, write its report and publish its model: `python jobs/evaluate.py RUN [--protocol NAME]
-[--field=value ...]`.
+[--people FILE.csv [--groups COLUMN ...]] [--field=value ...]`.
 
 RUN is the folder (or s3:// prefix) that `jobs/train.py` wrote, for example runs/quickstart. Training ends with this by
 itself; run it again for the published protocol (which publishes no model), for another registry, or on another machine:
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import get_args
 
 from ssm_platform.base import split_assignments
-from ssm_platform.evaluate import assess
-from ssm_platform.runs import Protocol
+from ssm_platform.evaluate import EvaluationProtocol, assess, read_people
 
 
 def main() -> None:
@@ -23,12 +23,19 @@ def main() -> None:
     )
     parser.add_argument("run", help="folder or s3:// prefix of a finished run")
     parser.add_argument(
-        "--protocol", choices=get_args(Protocol), help="published, or the protocol the run was trained under (default)"
+        "--protocol",
+        choices=get_args(EvaluationProtocol),
+        help="published, published_per_au, or the protocol the run was trained under (default)",
     )
     parser.add_argument("--registry", help="folder or s3:// prefix of the registry (default: registry beside the run)")
+    parser.add_argument("--people", type=Path, help="CSV: a column subject, perhaps corpus, and one per attribute")
+    parser.add_argument("--groups", nargs="+", default=[], help="columns of --people to judge by (default: all)")
     arguments, fields = parser.parse_known_args()
+    if arguments.groups and not arguments.people:
+        parser.error("--groups names columns of the file that --people gives: give both")
     try:
-        outcome = assess(arguments.run, arguments.protocol, arguments.registry, split_assignments(fields))
+        people = read_people(arguments.people, arguments.groups) if arguments.people else None
+        outcome = assess(arguments.run, arguments.protocol, arguments.registry, split_assignments(fields), people)
     except ValueError as error:
         sys.exit(f"error: {error}")
     print(outcome.evaluation.summary())

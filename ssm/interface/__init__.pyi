@@ -9,6 +9,7 @@ from .preprocessing import normalise as normalise
 from .rules import THRESHOLDS as THRESHOLDS
 from .rules import AURule as AURule
 from .rules import DecisionRule as DecisionRule
+from .rules import fit_common_rule as fit_common_rule
 from .rules import fit_rule as fit_rule
 from .segments import segment_centres as segment_centres
 from .segments import segment_edges as segment_edges

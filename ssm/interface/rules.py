@@ -11,7 +11,7 @@ inserting two shifted arrays into the sorted ones of K - 1, and one histogram gi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import numpy as np
@@ -29,6 +29,8 @@ _LEFT_OUT = 2 * _BINS  # histogram cell of frames without a label and of repeate
 
 Floats = NDArray[np.floating]
 Bytes = NDArray[np.uint8]
+Grid = list[NDArray[np.float64]]
+"""F1 of every rule: for each K an array (2K+1 votes, 99 thresholds)."""
 
 
 class AURule(BaseModel):
@@ -101,29 +103,52 @@ def fit_rule(
     smallest K, then m nearest the majority K + 1, then the threshold nearest 0.5, then the lower one. An AU without
     a positive label therefore keeps the plain threshold at 0.5.
     """
+    grids = _grids(aus, probabilities_NA, labels_NA, lengths)
+    return DecisionRule(rules={au: _best(grid) for au, grid in zip(aus, grids, strict=True)})
+
+
+def fit_common_rule(
+    aus: Sequence[int], probabilities_NA: Floats, labels_NA: NDArray[np.integer], lengths: Sequence[int] | None = None
+) -> DecisionRule:
+    """One threshold and vote for all AUs: that of the grid with the greatest mean F1, as the released code searches.
+
+    Labels and ties as in `fit_rule`; an AU without a positive label has no say.
+    """
+    total: Grid | None = None
+    for grid in _grids(aus, probabilities_NA, labels_NA, lengths):
+        total = grid if total is None else [one + other for one, other in zip(total, grid, strict=True)]
+    common = AURule() if total is None else _best(total)
+    return DecisionRule(rules=dict.fromkeys(aus, common))
+
+
+def _grids(
+    aus: Sequence[int], probabilities_NA: Floats, labels_NA: NDArray[np.integer], lengths: Sequence[int] | None
+) -> Iterator[Grid]:
+    """F1 of every rule, AU by AU."""
     lengths = _check_lengths(probabilities_NA, len(aus), lengths)
     if labels_NA.shape != probabilities_NA.shape:
         raise ValueError(f"labels are {labels_NA.shape}, probabilities {probabilities_NA.shape}: must be the same")
     source, inside = _with_edges(lengths, MOST_HALF_WINDOW)
-    rules = {}
-    for column, au in enumerate(aus):
+    for column in range(len(aus)):
         # 0 .. 99: float64, as `apply` compares
         reached = np.searchsorted(THRESHOLDS, probabilities_NA[:, column].astype(np.float64), side="right")
         cells = np.full(len(source), _LEFT_OUT, np.uint8)
         labels = labels_NA[:, column]
         cells[inside] = np.where(labels < 0, _LEFT_OUT, _BINS * (labels > 0))
-        rules[au] = _fit_one(reached.astype(np.uint8)[source], cells)
-    return DecisionRule(rules=rules)
+        yield [
+            np.stack([_f1_at_thresholds(statistic, cells) for statistic in ordered])
+            for ordered in _order_statistics(reached.astype(np.uint8)[source])
+        ]
 
 
-def _fit_one(reached: Bytes, cells: Bytes) -> AURule:
-    """Best rule of one AU, from thresholds reached and histogram cells of all frames, edges repeated."""
+def _best(grid: Grid) -> AURule:
+    """The rule with the greatest entry; the simplest of several."""
     best = -1.0
     rule = AURule()
-    for half_window, ordered in enumerate(_order_statistics(reached)):
+    for half_window, f1_by_votes in enumerate(grid):
         majority = half_window + 1
         for votes in sorted(range(1, 2 * half_window + 2), key=lambda m: (abs(m - majority), m)):
-            f1 = _f1_at_thresholds(ordered[votes - 1], cells)
+            f1 = f1_by_votes[votes - 1]
             index = _nearest_half(np.flatnonzero(f1 == f1.max()))
             if f1[index] > best:
                 best = float(f1[index])

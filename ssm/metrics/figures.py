@@ -6,26 +6,18 @@ nan and left out of means. Letters: N frames or clips, S subjects, A AUs, E expr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssm.interface import DecisionRule
-from ssm.metrics.intervals import Estimate, Values, bootstrap
+from ssm.metrics.calibration import Reliability, expected_error, reliability, winner_error
+from ssm.metrics.intervals import Estimate, Values, share_interval
 from ssm.metrics.predictions import AUTable, ExpressionTable
-
-CALIBRATION_BINS = 15
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Mean prediction against observed frequency in equal bins of the prediction; nan in an empty bin."""
-
-    confidence: Values
-    observed: Values
-    counts: NDArray[np.int64]
+from ssm.metrics.ranking import ranked_area, scores_by_subject
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,8 @@ class AUFigures:
     f1_half: Estimate  # A, at probability 0.5 without vote
     macro_f1: Estimate  # scalar
     macro_f1_half: Estimate  # scalar
-    roc_auc: Values
+    roc_auc: Estimate  # A
+    mean_auc: Estimate  # scalar
     average_precision: Values
     calibration_error: Values
     reliability: Reliability  # pooled over AUs
@@ -55,46 +48,46 @@ class ExpressionFigures:
     subjects: int
     uar: Estimate  # scalar: mean recall of the classes that occur
     war: Estimate  # scalar: share of clips that are right
-    recall: Values  # E
+    recall: Estimate  # E
     confusion: NDArray[np.int64]  # E E, row: true class, column: predicted
     calibration_error: float  # of the winning class
 
 
-def au_figures(table: AUTable, rule: DecisionRule, *, replicates: int = 2000, seed: int = 0) -> AUFigures:
+def au_figures(table: AUTable, rule: DecisionRule) -> AUFigures:
     """All figures of an AU corpus, F1 under `rule` (fitted elsewhere) and at 0.5."""
     ruled = hits_by_subject(table, rule.select(table.aus).apply(table.probabilities, table.lengths))
     plain = hits_by_subject(table, DecisionRule.default(table.aus).apply(table.probabilities, table.lengths))
+    ranked, areas = scores_by_subject(table), roc_auc(table)  # bins suffice for an interval; the value is exact
     known = table.labels >= 0
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
     return AUFigures(
         aus=table.aus,
         frames=len(table),
         subjects=len(table.subjects),
         prevalence=_share((table.labels == 1).sum(0), known.sum(0)),
-        f1=bootstrap(ruled, f1_score, **options),
-        f1_half=bootstrap(plain, f1_score, **options),
-        macro_f1=bootstrap(ruled, lambda hits: macro(f1_score(hits)), **options),
-        macro_f1_half=bootstrap(plain, lambda hits: macro(f1_score(hits)), **options),
-        roc_auc=roc_auc(table),
+        f1=share_interval(ruled, f1_score),
+        f1_half=share_interval(plain, f1_score),
+        macro_f1=share_interval(ruled, macro_f1),
+        macro_f1_half=share_interval(plain, macro_f1),
+        roc_auc=replace(share_interval(ranked, ranked_area), value=areas),
+        mean_auc=replace(share_interval(ranked, mean_area), value=macro(areas)),
         average_precision=average_precision(table),
         calibration_error=calibration_error(table),
         reliability=reliability(table.probabilities[known], table.labels[known]),
     )
 
 
-def expression_figures(table: ExpressionTable, *, replicates: int = 2000, seed: int = 0) -> ExpressionFigures:
+def expression_figures(table: ExpressionTable) -> ExpressionFigures:
     """All figures of an expression corpus."""
     counts = confusion_by_subject(table)
-    confusion = counts.sum(0)
     return ExpressionFigures(
         expressions=table.expressions,
         clips=len(table),
         subjects=len(table.subjects),
-        uar=bootstrap(counts, unweighted_recall, replicates=replicates, seed=seed),
-        war=bootstrap(counts, weighted_recall, replicates=replicates, seed=seed),
-        recall=recall(confusion),
-        confusion=confusion,
-        calibration_error=_winner_calibration(table),
+        uar=share_interval(counts, unweighted_recall),
+        war=share_interval(counts, weighted_recall),
+        recall=share_interval(counts, recall),
+        confusion=counts.sum(0),
+        calibration_error=winner_error(table),
     )
 
 
@@ -113,6 +106,16 @@ def f1_score(hits: NDArray[Any]) -> Values:
     """(... A 3) -> F1 (... A); nan for an AU without a positive label."""
     true, false, missed = np.moveaxis(np.asarray(hits, np.float64), -1, 0)
     return np.where(true + missed > 0, _share(2 * true, 2 * true + false + missed), np.nan)
+
+
+def macro_f1(hits: NDArray[Any]) -> Values:
+    """(... A 3) -> mean F1 of the AUs that have a positive label (...)."""
+    return macro(f1_score(hits))
+
+
+def mean_area(counts: NDArray[Any]) -> Values:
+    """(... A 2 K) -> mean ROC-AUC of the AUs that have both kinds of label (...)."""
+    return macro(ranked_area(counts))
 
 
 def macro(values: Values) -> Values:
@@ -137,15 +140,7 @@ def average_precision(table: AUTable) -> Values:
 
 def calibration_error(table: AUTable) -> Values:
     """A: expected calibration error of the probability of presence; nan for an AU with one class only."""
-    return _per_au(table, lambda labels, scores: _expected_error(reliability(scores, labels)))
-
-
-def reliability(probabilities: NDArray[Any], labels: NDArray[Any], bins: int = CALIBRATION_BINS) -> Reliability:
-    """Probabilities (N) of events that happened (1) or did not (0), in equal bins; 1.0 belongs to the last one."""
-    place = np.minimum((probabilities.astype(np.float64) * bins).astype(np.intp), bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    sums = [np.bincount(place, values.astype(np.float64), minlength=bins) for values in (probabilities, labels)]
-    return Reliability(_share(sums[0], counts), _share(sums[1], counts), counts)
+    return _per_au(table, lambda labels, scores: expected_error(reliability(scores, labels)))
 
 
 def confusion_by_subject(table: ExpressionTable) -> NDArray[np.int64]:
@@ -179,20 +174,11 @@ def _share(part: NDArray[Any], whole: NDArray[Any]) -> Values:
     return out
 
 
-def _per_au(table: AUTable, figure: Any) -> Values:
+def _per_au(table: AUTable, figure: Callable[[NDArray[Any], NDArray[Any]], float]) -> Values:
     values = np.full(len(table.aus), np.nan)
     for column in range(len(table.aus)):
         known = table.labels[:, column] >= 0
         labels = table.labels[known, column]
-        if labels.min(initial=1) != labels.max(initial=0):
+        if 0 < labels.sum() < len(labels):
             values[column] = figure(labels, table.probabilities[known, column])
     return values
-
-
-def _expected_error(bins: Reliability) -> float:
-    return float(np.nansum(bins.counts * np.abs(bins.confidence - bins.observed)) / bins.counts.sum())
-
-
-def _winner_calibration(table: ExpressionTable) -> float:
-    right = table.probabilities.argmax(1) == table.labels
-    return _expected_error(reliability(table.probabilities.max(1), right))

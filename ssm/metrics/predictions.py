@@ -78,6 +78,9 @@ class AUPredictions:
             want = (len(numbers), len(self.aus))
             raise ValueError(f"{sequence}: probabilities {found.shape} and labels {truth.shape} must both be {want}")
         _check_probabilities(sequence, found)
+        if not (np.isin(truth, (0, 1)) | (truth < 0)).all():
+            wrong = truth[~(np.isin(truth, (0, 1)) | (truth < 0))][0]
+            raise ValueError(f"{sequence}: an AU label is {wrong}; it must be 0, 1, or negative where it is unknown")
         kept = np.where(truth < 0, -1, truth > 0).astype(np.int8)
         self._stretches.append(_Stretch(sequence, subject or sequence, numbers, found.copy(), kept))
 

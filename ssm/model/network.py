@@ -33,6 +33,7 @@ class SSMOutput:
     au_semantic_logits: Tensor | None = None  # B T A, already times w, before smoothing
     map_au_to_fe: Tensor | None = None  # E A, without gradient, as is the next
     map_fe_to_au: Tensor | None = None  # A E
+    fe_au_logits: Tensor | None = None  # B T A of the FE clips, without gradient, where it was asked for
 
 
 class Folded(nn.Module):
@@ -96,11 +97,12 @@ class SSMNetwork(nn.Module):
         fe_row_ids: Tensor | None = None,
         au_row_ids: Tensor | None = None,
         noise_key: int | Tensor | None = None,
+        aus_of_fe: bool = False,
     ) -> SSMOutput:
         """Clips float (B, T, 3, S, S), normalised, to logits and maps.
 
-        Row ids (int64 B) with `noise_key` make the gate noise of training a pure function of the rows. ValueError for
-        clips that do not fit the model.
+        Row ids (int64 B) with `noise_key` make the gate noise of training a pure function of the rows; `aus_of_fe` also
+        says which AUs are seen on the FE clips. ValueError for clips that do not fit the model.
         """
         if fe_clips is None and au_clips is None:
             raise ValueError("neither fe_clips nor au_clips was given")
@@ -116,7 +118,11 @@ class SSMNetwork(nn.Module):
         # Losses reach the maps through the prototypes; by way of the output DDP would wait for gradients that a step of
         # one side does not have.
         to_fe, to_au = (None, None) if maps is None else (maps.au_to_fe.detach(), maps.fe_to_au.detach())
-        return SSMOutput(fe[0], fe[1], au[0], au[1], to_fe, to_au)
+        seen = None
+        if aus_of_fe and fe_frames is not None:
+            with torch.no_grad():
+                seen, _ = self.read_aus(fe_frames, prototypes)
+        return SSMOutput(fe[0], fe[1], au[0], au[1], to_fe, to_au, seen)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Backbone features (N, D) of single frames (N, 3, S, S): long videos pass through here in pieces."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from pydantic import BaseModel
+
 from ssm.labels import ACTION_UNITS
 from ssm.model import ModelConfig
 from ssm.saved.facts import ModelFacts
@@ -56,14 +58,18 @@ def model_card(config: ModelConfig, facts: ModelFacts, fingerprints: Mapping[str
         "## Metrics",
         _block(facts.metrics, "Not measured. A figure without its protocol says nothing."),
         "## Decision rule (thresholds and vote over time)",
-        _block(facts.rule, "None fitted: probabilities only."),
+        _block(_dump(facts.rule), "None fitted: probabilities only."),
         "## Preprocessing",
-        _block(facts.preprocessing, "Not recorded."),
+        _block(_dump(facts.preprocessing), "Not recorded."),
         _LIMITS,
         "## Fingerprints",
         *(f"* {name}: `{value}`" for name, value in fingerprints.items()),
         "",
     ])  # fmt: skip
+
+
+def _dump(value: BaseModel | None) -> dict[str, object] | None:
+    return None if value is None else value.model_dump(mode="json")
 
 
 def _block(value: Mapping[str, object] | None, absent: str) -> str:

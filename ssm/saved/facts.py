@@ -7,7 +7,7 @@ import json
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from ssm.interface import Preprocessing
+from ssm.interface import DecisionRule, Preprocessing
 from ssm.model import ModelConfig, SSMNetwork, TextShape
 
 
@@ -16,10 +16,8 @@ class ModelFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preprocessing: dict[str, JsonValue] | None = Field(default=None, description="dump of ssm.interface.preprocessing")
-    rule: dict[str, JsonValue] | None = Field(
-        default=None, description="dump of the fitted ssm.interface.rules.DecisionRule"
-    )
+    preprocessing: Preprocessing | None = Field(default=None, description="how a frame becomes the model's input")
+    rule: DecisionRule | None = Field(default=None, description="when an AU counts as present; None: not fitted")
     metrics: dict[str, JsonValue] = Field(default_factory=dict, description="figures with their protocol")
     data: dict[str, JsonValue] = Field(default_factory=dict, description="corpora, splits, seeds, licences")
 
@@ -59,4 +57,4 @@ def _preprocessing_fingerprint(facts: ModelFacts) -> str:
     """That of `ssm.interface.preprocessing`, which covers its code too; of nothing where none is recorded."""
     if facts.preprocessing is None:
         return fingerprint(None)
-    return Preprocessing.model_validate(facts.preprocessing).fingerprint()
+    return facts.preprocessing.fingerprint()

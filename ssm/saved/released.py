@@ -86,7 +86,7 @@ def import_released(
     assert model.text is not None
     model.text.use_tower(tower)
     model.facts = ModelFacts(
-        preprocessing=Preprocessing(image_size=config.backbone.image_size).model_dump(mode="json"),
+        preprocessing=Preprocessing(image_size=config.backbone.image_size),
         data={
             "origin": "weights released by the authors of arXiv 2604.10541, imported",
             "file": checkpoint.name,

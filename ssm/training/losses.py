@@ -31,6 +31,9 @@ class LossConfig(BaseModel):
     au: float = Field(default=2.0, ge=0, description="weight of L2, binary cross-entropy of the AU logits")
     fe_semantic: float = Field(default=1.0, ge=0, description="weight of L3, as L1 on the semantic logits; ramped")
     au_semantic: float = Field(default=1.0, ge=0, description="weight of L4, as L2 on the semantic logits; ramped")
+    map_evidence: float = Field(
+        default=0.0, ge=0, description="weight of `ssm.training.evidence`, by which the maps learn; 0: as published"
+    )
     ramp: float = Field(default=10.0, gt=0, description="steepness of the ramp on L3 and L4 over training progress")
     momentum: float = Field(
         default=0.95, ge=0, lt=1, description="momentum of the running mean each loss is divided by"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from ssm.interface import Preprocessing
 from ssm.model import SSMNetwork
 from ssm.training.batch import AUBatch, FEBatch, MicroBatch, au_part, fe_part
 from ssm.training.collective import Collective, SingleProcess
+from ssm.training.evidence import map_evidence
 from ssm.training.losses import LOSSES, LossConfig, RunningMeans
 from ssm.training.mal import MALConfig, SampleWeighting, WeightingScope
 from ssm.training.optim import (
@@ -106,6 +107,8 @@ class TrainStep:
         self._forward = torch.compile(self._wrapped, dynamic=False) if config.compile else self._wrapped
         self._parameters = list(trainable(self.model).values())
         self._weighting = self._make_weighting()
+        if config.loss.map_evidence and getattr(model, "mapping", None) is None:
+            raise ValueError("loss.map_evidence is for the maps, and this model has none: set it to 0")
         self._started: set[tuple[bool, bool]] = set()
         self._watch = Watch()
 
@@ -224,7 +227,7 @@ class TrainStep:
         sides = (slices[0].fe is not None, slices[0].au is not None)
         if sides in self._started:
             return
-        sums, produced = zip(*(self._sums(self.model, part, key) for part in slices), strict=True)
+        sums, produced, _ = zip(*(self._sums(self.model, part, key) for part in slices), strict=True)
         losses_L = self.collective.sum(torch.stack(sums).sum(0)) / _safe(counts_L)
         self.means.start(losses_L, self._seen(counts_L, produced[0]))
         if all(known or not there for known, there in zip(self.means.known, produced[0], strict=True)):
@@ -235,23 +238,37 @@ class TrainStep:
     ) -> tuple[Tensor, list[bool]]:
         """Gradients of the total into the parameters; the global losses (L) and which of them the model produced."""
         factors_L = coefficients_L * self.collective.world / _safe(counts_L)  # DDP takes the mean over workers
+        evidence_factor = self.config.loss.map_evidence * self.collective.world / _safe(counts_L)[0]
         sums = torch.zeros_like(counts_L)
         for number, part in enumerate(slices, start=1):
             with self._sync(last=number == len(slices)):
-                sums_L, produced = self._sums(self._forward, part, key)
-                torch.autograd.backward((sums_L * factors_L).sum())
+                sums_L, produced, evidence = self._sums(self._forward, part, key)
+                torch.autograd.backward((sums_L * factors_L).sum() + evidence * evidence_factor)
             sums += sums_L.detach()
         return self.collective.sum(sums) / _safe(counts_L), produced
 
-    def _sums(self, model: Callable[..., Any], part: MicroBatch, key: int) -> tuple[Tensor, list[bool]]:
-        """The four weighted sums over one micro-batch (L), zero where the model does not produce a loss."""
-        inputs = part.inputs(self.preprocessing)
+    def _sums(self, model: Callable[..., Any], part: MicroBatch, key: int) -> tuple[Tensor, list[bool], Tensor]:
+        """The four weighted sums over one micro-batch (L), zero where the model does not produce a loss.
+
+        With them which are produced, and the maps' evidence: zero unless it is asked for and both sides are there.
+        """
+        inputs: dict[str, Any] = {**part.inputs(self.preprocessing)}
+        if self._evidence(part):
+            inputs["aus_of_fe"] = True
         with self._autocast():
             # as a tensor: a compiled model would otherwise be compiled again for another number
             output = model(**inputs, noise_key=torch.tensor(key, device=self.device))
         sums = part.loss_sums(output)
         zero = torch.zeros((), device=self.device)
-        return torch.stack([zero if value is None else value for value in sums]), [v is not None for v in sums]
+        evidence = zero
+        if part.fe is not None and self._evidence(part):
+            known_B = part.fe.class_mask.any(1)
+            evidence = map_evidence(cast(Any, self.model).mapping, output.fe_au_logits, part.fe.labels, known_B)
+        stacked = torch.stack([zero if value is None else value for value in sums])
+        return stacked, [v is not None for v in sums], evidence
+
+    def _evidence(self, part: MicroBatch) -> bool:
+        return self.config.loss.map_evidence > 0 and part.fe is not None and part.au is not None
 
     def _seen(self, counts_L: Tensor, produced: list[bool]) -> Tensor:
         return (counts_L > 0) & torch.tensor(produced, device=self.device)

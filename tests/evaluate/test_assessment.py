@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -20,8 +21,12 @@ from ssm_platform.runs.preparation import prepare
 pytestmark = pytest.mark.ray
 
 
+def _evaluation(run: Path) -> Evaluation:
+    return Evaluation.read(run / "evaluation.json")
+
+
 def test_a_finished_run_is_evaluated_reported_and_published(tiny_run: Path) -> None:
-    evaluation = Evaluation.model_validate_json((tiny_run / "evaluation.json").read_text())
+    evaluation = _evaluation(tiny_run)
     assert evaluation.protocol == "clean"
     assert evaluation.provenance.run == "tiny"
     page = (tiny_run / "report.html").read_text()
@@ -29,11 +34,13 @@ def test_a_finished_run_is_evaluated_reported_and_published(tiny_run: Path) -> N
     published = SSM.from_pretrained(Registry(tiny_run.parent / "registry").resolve("latest"))
     assert published.facts == SSM.from_pretrained(tiny_run / "model").facts
     assert published.facts.rule is not None
+    weights = (tiny_run / "model" / "model.safetensors").read_bytes()
+    assert evaluation.provenance.model == hashlib.sha256(weights).hexdigest()
 
 
 def test_predictions_on_disk_give_the_figures_of_the_report(tiny_run: Path) -> None:
     tables = {
-        path.name.removesuffix(".parquet"): from_parquet(path.read_bytes())
+        path.name.removesuffix(".parquet"): from_parquet(path.read_bytes(), _evaluation(tiny_run).provenance.model)
         for path in (tiny_run / "predictions").iterdir()
     }
     assert tables.keys() == {"bp4d.validation", "bp4d.test", "dfew.validation", "dfew.test"}
@@ -73,7 +80,7 @@ def test_a_corpus_that_lodo_trains_on_has_no_test_side(tiny_run: Path) -> None:
 
 
 def test_a_run_is_evaluated_only_as_it_was_split(tiny_run: Path) -> None:
-    with pytest.raises(ValueError, match=r"split for clean.*train with --protocol=lodo"):
+    with pytest.raises(ValueError, match=r"split for clean.*published_per_au; train with --protocol=lodo"):
         assess(str(tiny_run), "lodo")
 
 

@@ -11,6 +11,7 @@ import pytest
 from ssm_platform.evaluate.page import Thumbnail, render
 from ssm_platform.evaluate.results import (
     AUScores,
+    Calibration,
     Evaluation,
     FEScores,
     Interval,
@@ -18,21 +19,31 @@ from ssm_platform.evaluate.results import (
     NoiseFloor,
     Provenance,
     Reliability,
+    RiskCoverage,
 )
+
+NOWHERE = Interval(value=float("nan"), low=float("nan"), high=float("nan"), subjects=0)
 
 
 def example(protocol: str = "clean", run: str = "example") -> Evaluation:
     """An evaluation with two AUs and three classes; the numbers are for layout only."""
-    intervals = (Interval(value=0.61, low=0.55, high=0.67), Interval(value=0.4, low=0.31, high=0.52))
+    intervals = (
+        Interval(value=0.61, low=0.55, high=0.67, subjects=8),
+        Interval(value=0.4, low=0.31, high=0.52, subjects=8),
+    )
+    calibration = Calibration(before=0.2, temperature=1.5, after=0.1)
+    risk = RiskCoverage(coverage=(0.5, 1.0), risk=(0.1, 0.2), area=0.12)
     au = AUScores(
         corpus="bp4d", aus=(6, 12), frames=1000, subjects=8, prevalence=(0.46, 0.56), f1=intervals, f1_half=intervals,
-        macro_f1=intervals[0], macro_f1_half=intervals[1], roc_auc=(0.7, float("nan")), average_precision=(0.6, 0.5),
-        calibration_error=(0.05, 0.1),
+        macro_f1=intervals[0], macro_f1_half=intervals[1],
+        roc_auc=(intervals[0], NOWHERE), mean_auc=intervals[0], average_precision=(0.6, 0.5),
+        calibration_error=(0.05, 0.1), calibration=calibration, risk=risk,
         reliability=Reliability(confidence=(0.1, 0.5, 0.9), observed=(0.15, 0.5, 0.8), counts=(500, 300, 200)),
     )  # fmt: skip
     fe = FEScores(
-        corpus="dfew", expressions=("happiness", "sadness", "neutral"), clips=90, uar=intervals[0], war=intervals[1],
-        recall=(0.7, 0.6, 0.5), confusion=((21, 5, 4), (6, 18, 6), (9, 6, 15)),
+        corpus="dfew", expressions=("happiness", "sadness", "neutral"), clips=90, subjects=90, uar=intervals[0],
+        war=intervals[1], recall=(*intervals, NOWHERE), confusion=((21, 5, 4), (6, 18, 6), (9, 6, 15)),
+        calibration=calibration, risk=risk,
     )  # fmt: skip
     maps = MapReport(
         expressions=fe.expressions, aus=au.aus, prior=((1.0, 1.0), (0.02, 0.02), (0.02, 0.02)),
@@ -59,9 +70,19 @@ def test_the_page_is_self_contained_and_says_everything() -> None:
         rules={6: "p >= 0.40"},
     )
     assert not re.findall(r'(?:src|href)="(?!data:)[^"#]', page), "nothing is fetched from outside"
-    for text in ("Protocol: clean", "0.610", "AU12", "lip corner puller", "noise floor", "clip 7", "p &gt;= 0.40"):
+    for text in (
+        "Protocol: clean",
+        "0.610",
+        "AU12",
+        "lip corner puller",
+        "noise floor",
+        "clip 7",
+        "p &gt;= 0.40",
+        "subjects: 8",
+        "after temperature 1.50: 0.100",
+    ):
         assert text in page
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 8
 
 
 def test_the_same_numbers_give_the_same_page() -> None:
@@ -81,7 +102,7 @@ def test_an_evaluation_survives_its_file(tmp_path: Path) -> None:
     path.write_text(example().model_dump_json())
     again = Evaluation.read(path)
     assert again.model_dump_json() == example().model_dump_json()
-    assert np.isnan(again.au[0].roc_auc[1])
+    assert np.isnan(again.au[0].roc_auc[1].value)
     assert again.macro_f1 == pytest.approx(0.61)
 
 

@@ -51,13 +51,14 @@ def test_differences_are_paired_by_seed_where_a_run_is_missing(study: ModuleType
     table = study.table({"full": full, "mal": {2: run(study, 4), 3: run(study, 6)}})
     (_, seeds, *_, uar, difference, _) = cells(table, "mal")
     assert (seeds, uar) == ("2", "0.500 ± 0.141")
+    assert difference.endswith("n 10 x 2] (-0.100, -0.100)")
     assert difference.startswith("-0.100 [")  # seed 2 with seed 2: by place it would be (4 - 9 + 6 - 5) / 20 = -0.2
     assert cells(table, "full")[7] == ""
 
 
 def test_a_run_equal_to_the_full_one_differs_by_exactly_nothing(study: ModuleType) -> None:
     table = study.table({"full": {1: run(study, 6)}, "no_dpm": {1: run(study, 6)}})
-    assert cells(table, "no_dpm")[7] == "+0.000 [+0.000, +0.000]"
+    assert cells(table, "no_dpm")[7] == "+0.000 [+0.000, +0.000, n 10 x 1] (+0.000)"
 
 
 def test_a_variant_without_a_seed_in_common_has_no_difference(study: ModuleType) -> None:

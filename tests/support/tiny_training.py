@@ -18,6 +18,7 @@ from ssm.labels.vocabulary import Vocabulary
 from ssm.model.config import AUTimeConfig, BackboneConfig, ExpertsConfig, ExpressionTimeConfig, ModelConfig, TextConfig
 from ssm.training.batch import AUBatch, FEBatch
 from ssm.training.collective import ProcessGroup
+from ssm.training.losses import LossConfig
 from ssm.training.optim import OptimConfig
 from ssm.training.step import StepResult, TrainConfig, TrainStep
 
@@ -110,6 +111,7 @@ def fast_with(**changes: object) -> TrainConfig:
 WORKER_RUNS: tuple[tuple[str, dict[str, object], int], ...] = (
     ("plain", {}, 20),
     ("accumulated", {"accumulation": 2}, 4),
+    ("evidence", {"loss": LossConfig(map_evidence=1.0)}, 4),
     ("weighted", {"sample_weighting": "mal"}, 4),
     ("one side", {}, 4),
     ("unread", {"sample_weighting": "mal"}, 4),

@@ -94,6 +94,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "loss.au": ({}, 5.0, weights),
     "loss.fe_semantic": ({}, 3.0, weights),
     "loss.au_semantic": ({}, 3.0, weights),
+    "loss.map_evidence": ({}, 1.0, weights),
     "loss.ramp": ({}, 1.0, weights),
     "loss.momentum": ({}, 0.2, weights),
     "mixup_alpha": ({}, 0.0, weights),

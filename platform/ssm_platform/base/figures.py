@@ -38,7 +38,7 @@ def f1_bars(
     labels: Sequence[str], values: NDArray[np.floating], low: NDArray[np.floating], high: NDArray[np.floating],
     baseline: NDArray[np.floating], title: str,
 ) -> str:  # fmt: skip
-    """Bars with bootstrap intervals, one per label; `baseline` (always positive) is a grey mark on each bar."""
+    """Bars with intervals, one per label; `baseline` (always positive) is a grey mark on each bar."""
     with drawing(max(4.5, 0.55 * len(labels) + 1.5), 3.0) as (figure, axes):
         at = np.arange(len(labels))
         axes.bar(at, values, width=0.62, color=BLUE)
@@ -118,6 +118,15 @@ def reliability(
         sizes = 12 + 160 * counts[shown] / max(int(counts.max()), 1)
         axes.scatter(confidence[shown], accuracy[shown], s=sizes, color=BLUE, alpha=0.8)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted", ylabel="observed", title=title)
+        return svg(figure)
+
+
+def risk(coverage: NDArray[np.floating], wrong: NDArray[np.floating], title: str) -> str:
+    """Share of wrong answers against the share of answers given, surest first."""
+    with drawing(3.2, 3.0) as (figure, axes):
+        axes.plot(coverage, wrong, color=BLUE, linewidth=1.5)
+        axes.set(xlim=(0, 1), ylim=(0, None), xlabel="coverage", ylabel="wrong among them", title=title)
+        axes.grid(axis="y", color=LIGHT)
         return svg(figure)
 
 

@@ -1,3 +1,5 @@
 from .assessment import Outcome as Outcome
 from .assessment import assess as assess
 from .assessment import run_config as run_config
+from .groups import read_people as read_people
+from .results import EvaluationProtocol as EvaluationProtocol

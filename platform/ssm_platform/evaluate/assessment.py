@@ -3,14 +3,16 @@
     outcome = assess("runs/quickstart")     # also `python jobs/evaluate.py runs/quickstart`
 
 Writes below the run's folder: `predictions/<corpus>.<side>.parquet`, `evaluation.json`, `report.html`, and the model
-again with its fitted rule and figures; then a version in the registry. Under `published`, for a run that was not
-trained so, it writes `evaluation.published.json` and `report.published.html` and leaves model and registry alone: what
+again with its fitted rule and figures; then a version in the registry. Under `published` (and
+`published_per_au`), for a run that was not trained so, it writes `evaluation.published.json` and
+`report.published.html` and leaves model and registry alone: what
 was chosen on test labels is for comparison, not for use. Everything can be made again from the run's checkpoints, so an
 interrupted assessment is simply started again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,17 +29,18 @@ from ssm.metrics import AUTable, ExpressionTable
 from ssm_platform.base import Storage, describe_machine, open_storage, override
 from ssm_platform.cluster import joined
 from ssm_platform.data import ClipConfig, keep_pace, segment_indices
+from ssm_platform.evaluate.groups import People
 from ssm_platform.evaluate.maps import map_report
 from ssm_platform.evaluate.page import Thumbnail, render
 from ssm_platform.evaluate.prediction_files import to_parquet
 from ssm_platform.evaluate.predictions import Pool, Tables, predict
-from ssm_platform.evaluate.results import Evaluation, Provenance
-from ssm_platform.evaluate.rules import describe
-from ssm_platform.evaluate.scoring import evaluate
+from ssm_platform.evaluate.results import Evaluation, EvaluationProtocol, Provenance
+from ssm_platform.evaluate.rules import ON_TEST, describe
+from ssm_platform.evaluate.scoring import About, evaluate
 from ssm_platform.media import open_frames
 from ssm_platform.models import Registry
 from ssm_platform.records import Manifest, Record
-from ssm_platform.runs import Prepared, Protocol, RunConfig, preflight, prepare
+from ssm_platform.runs import Prepared, RunConfig, preflight, prepare
 from ssm_platform.synthetic import read_truth
 from ssm_platform.train import upload_model
 
@@ -55,11 +58,16 @@ class Outcome:
 
 
 def assess(
-    folder: str, protocol: Protocol | None = None, registry: str | None = None, changes: Mapping[str, Any] | None = None
+    folder: str,
+    protocol: EvaluationProtocol | None = None,
+    registry: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    people: People | None = None,
 ) -> Outcome:
-    """Evaluate the finished run in `folder` (or `s3://` prefix) under its own protocol or `published`.
+    """Evaluate the finished run in `folder` (or `s3://` prefix) under its own protocol or one that fits on test labels.
 
-    `changes` replace fields of the run's config that leave its numbers alone: CPUs, GPU, places of corpora. ValueError
+    `changes` replace fields of the run's config that leave its numbers alone: CPUs, GPU, places of corpora. `people`
+    says who is in which group (`read_people`): the same figures are then given for each. ValueError
     where the folder holds no finished run, where its corpora have changed, for a protocol that the run was not split
     for, and where no corpus has a test side.
     """
@@ -71,19 +79,17 @@ def assess(
     _check_data(storage.uri, stored["data"], prepared)
     with local_model(storage) as path:
         validation, test, unreadable = _predict(config, prepared, path)
-        model = SSM.from_pretrained(path)
-        evaluation, rule = evaluate(
-            test,
-            validation,
-            protocol,
-            config.model.vocabulary.aus,
-            _provenance(folder, protocol, config, prepared),
+        model, digest = SSM.from_pretrained(path), _digest(path)
+        about = About(
+            _provenance(folder, protocol, config, prepared, digest),
             map_report(model, _true_association(prepared)),
             unreadable,
+            people,
         )
+        evaluation, rule = evaluate(test, validation, protocol, config.model.vocabulary.aus, about)
         for side, tables in (("validation", validation), ("test", test)):
             for corpus, table in tables.items():
-                storage.write(f"predictions/{corpus}.{side}.parquet", to_parquet(table))
+                storage.write(f"predictions/{corpus}.{side}.parquet", to_parquet(table, digest))
         own = protocol == config.protocol
         place = "" if own else f".{protocol}"
         storage.write(f"evaluation{place}.json", evaluation.model_dump_json(indent=1).encode())
@@ -113,12 +119,17 @@ def _changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     return changed
 
 
-def _checked(protocol: Protocol | None, config: RunConfig) -> Protocol:
+def _digest(model: Path) -> str:
+    """SHA-256 of the weights."""
+    return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+
+
+def _checked(protocol: EvaluationProtocol | None, config: RunConfig) -> EvaluationProtocol:
     """The protocol to evaluate under; a run's split decides which ones say something true of it."""
-    if protocol not in (None, config.protocol, "published"):
+    if protocol not in (None, config.protocol, *ON_TEST):
         raise ValueError(
             f"protocol {protocol}: the run was split for {config.protocol}, so it can be evaluated under "
-            f"{config.protocol} or published; train with --protocol={protocol} for the other"
+            f"{config.protocol}, published or published_per_au; train with --protocol={protocol} for the other"
         )
     return protocol or config.protocol
 
@@ -172,9 +183,12 @@ def _predict(config: RunConfig, prepared: Prepared, model: Path) -> tuple[Tables
     return validation, test, answers.unreadable
 
 
-def _provenance(folder: str, protocol: Protocol, config: RunConfig, prepared: Prepared) -> Provenance:
+def _provenance(
+    folder: str, protocol: EvaluationProtocol, config: RunConfig, prepared: Prepared, model: str
+) -> Provenance:
     return Provenance(
         run=config.name,
+        model=model,
         command=f"python jobs/evaluate.py {folder} --protocol={protocol}",
         seed=config.seed,
         config_fingerprint=config.fingerprint(),
@@ -221,9 +235,7 @@ def _publish(
     """Save the model with what was found out about it, in the run and in the registry (beside the runs by default)."""
     figures = json.loads(evaluation.model_dump_json(exclude={"provenance", "maps"}))
     provenance = json.loads(evaluation.provenance.model_dump_json())
-    model.facts = model.facts.model_copy(
-        update={"rule": rule.model_dump(mode="json"), "metrics": figures, "data": provenance}
-    )
+    model.facts = model.facts.model_copy(update={"rule": rule, "metrics": figures, "data": provenance})
     model.save_pretrained(path)
     if "://" in storage.uri:
         upload_model(path, storage)

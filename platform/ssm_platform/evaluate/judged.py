@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from ssm.metrics import AUTable, ExpressionPredictions, ExpressionTable
-from ssm_platform.evaluate.predictions import Table, Tables
+from ssm_platform.evaluate.predictions import Table, Tables, shares
 
 
 def trained_labels(test: Tables, trained: Tables) -> tuple[Tables, list[str]]:
@@ -57,7 +57,7 @@ def _of_classes(table: ExpressionTable, columns: Sequence[int]) -> ExpressionTab
     rows = np.flatnonzero(np.isin(table.labels, columns))
     gathered = ExpressionPredictions([table.expressions[column] for column in columns])
     for row in rows:
-        among = table.probabilities[row, columns].astype(np.float64)
+        among = shares(table.probabilities[row, columns])
         label = columns.index(int(table.labels[row]))
-        gathered.update(table.clips[row], table.subjects[table.subject[row]], among / among.sum(), label)
+        gathered.update(table.clips[row], table.subjects[table.subject[row]], among, label)
     return gathered.table() if len(rows) else None

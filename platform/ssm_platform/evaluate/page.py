@@ -6,6 +6,7 @@ Knows how a report looks and nothing about how its numbers came to be.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ssm.labels import ACTION_UNITS
 from ssm_platform.base import figures
-from ssm_platform.evaluate.results import PROTOCOL_NOTES, AUScores, Evaluation, FEScores
+from ssm_platform.evaluate.results import PROTOCOL_NOTES, AUScores, Evaluation, FEScores, Interval, RiskCoverage
 
 History = Mapping[str, Sequence[tuple[int, float]]]
 """Named series of (step, value)."""
@@ -50,11 +51,12 @@ def render(
         training.append(figures.curves(losses, "Losses", "loss"))
     if validation:
         training.append(figures.curves(validation, "Validation", "score"))
-    per_corpus = {scores.corpus: _au_figures(scores) for scores in evaluation.au}
-    per_corpus |= {scores.corpus: _fe_figures(scores) for scores in evaluation.fe}
+    per_corpus = {scores.corpus: _au_figures(scores) for scores in evaluation.every_au}
+    per_corpus |= {scores.corpus: _fe_figures(scores) for scores in evaluation.every_fe}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ssm_platform.evaluate", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters |= {"number": number, "bounds": bounds}
     return environment.get_template("page.html.j2").render(
         evaluation=evaluation,
         note=PROTOCOL_NOTES[evaluation.protocol],
@@ -79,12 +81,32 @@ def _au_figures(scores: AUScores) -> dict[str, str]:
         "reliability": figures.reliability(
             np.array(bins.confidence), np.array(bins.observed), np.array(bins.counts), "Calibration"
         ),
+        "risk": _risk(scores.risk),
     }
 
 
 def _fe_figures(scores: FEScores) -> dict[str, str]:
     title = f"Confusion: UAR {scores.uar.value:.3f}, WAR {scores.war.value:.3f}"
-    return {"confusion": figures.confusion(np.array(scores.confusion), scores.expressions, title)}
+    return {
+        "confusion": figures.confusion(np.array(scores.confusion), scores.expressions, title),
+        "risk": _risk(scores.risk),
+    }
+
+
+def _risk(found: RiskCoverage) -> str:
+    return figures.risk(np.array(found.coverage), np.array(found.risk), "Risk and coverage")
+
+
+def number(value: float) -> str:
+    """Three digits, or that there is nothing to show."""
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def bounds(interval: Interval) -> str:
+    """An interval in words, with the people behind it."""
+    if math.isnan(interval.low):
+        return f"no interval, subjects: {interval.subjects}"
+    return f"95 % interval {interval.low:.3f} – {interval.high:.3f}, subjects: {interval.subjects}"
 
 
 def _map_figure(evaluation: Evaluation) -> str | None:

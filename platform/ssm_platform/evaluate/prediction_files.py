@@ -1,7 +1,8 @@
 """Predictions on disk: one Parquet file per corpus and side, readable by anybody and read back exactly.
 
 AU files have a row per frame (`sequence`, `stretch`, `subject`, then `AU01` probability and `AU01_label`, -1 unknown);
-expression files a row per clip (`clip`, `subject`, `label`, then a probability per class).
+expression files a row per clip (`clip`, `subject`, `label`, then a probability per class). The metadata names the
+model that made them, so that files of two models are not read as one evaluation.
 """
 
 from __future__ import annotations
@@ -16,21 +17,26 @@ from ssm.labels import ACTION_UNITS
 from ssm.metrics import AUTable, ExpressionTable
 from ssm_platform.evaluate.predictions import Table
 
-_AUS, _CLASSES = b"aus", b"expressions"
+_AUS, _CLASSES, _MODEL = b"aus", b"expressions", b"model"
 
 
-def to_parquet(table: Table) -> bytes:
-    """The file's bytes."""
+def to_parquet(table: Table, model: str = "") -> bytes:
+    """The file's bytes; `model` is the digest of the weights that predicted."""
     content = _au_content(table) if isinstance(table, AUTable) else _fe_content(table)
+    content = content.replace_schema_metadata({**content.schema.metadata, _MODEL: model.encode()})
     sink = io.BytesIO()
     pq.write_table(content, sink, compression="zstd")
     return sink.getvalue()
 
 
-def from_parquet(data: bytes) -> Table:
-    """The inverse of `to_parquet`; ValueError where the bytes are something else."""
+def from_parquet(data: bytes, model: str | None = None) -> Table:
+    """The inverse of `to_parquet`; ValueError where the bytes are something else, or predictions of another model."""
     content = pq.read_table(pa.BufferReader(data))
     metadata = content.schema.metadata or {}
+    if model is not None and (found := metadata.get(_MODEL, b"").decode()) != model:
+        raise ValueError(
+            f"predictions of model {found[:12] or '(not named)'}, not of {model[:12]}: evaluate the run again"
+        )
     if _AUS in metadata:
         return _au_table(content, tuple(int(au) for au in metadata[_AUS].decode().split(",")))
     if _CLASSES in metadata:

@@ -84,6 +84,13 @@ def predict(
     return Answers([gatherer.table() for gatherer in gathered], tuple(quarantine.problems))
 
 
+def shares(chosen: NDArray[Any]) -> NDArray[np.float64]:
+    """Probabilities of some classes as shares of their sum; equal ones where the model gives them none at all."""
+    among = chosen.astype(np.float64)
+    total = among.sum()
+    return among / total if total > 0 else np.full(len(among), 1 / len(among))
+
+
 def _scored(
     model: Path, manifests: Sequence[Manifest], rows: Rows, vocabulary: Vocabulary, clips: ClipConfig, pool: Pool
 ) -> Iterator[Columns]:
@@ -119,9 +126,8 @@ class _Gatherer:
         """Take in the answer to one row of the plan."""
         name = self._names[record]
         if self._manifest.task == "fe":
-            chosen = fe_E[self._fe_columns]
             label = int(self._manifest.expression_columns[record])
-            self._fe.update(name, self._subjects[record], chosen / chosen.sum(), label)
+            self._fe.update(name, self._subjects[record], shares(fe_E[self._fe_columns]), label)
             return
         count = min(len(au_TA), int(self._manifest.lengths[record]) - start)
         labels = self._manifest.au_labels(record, start, count)

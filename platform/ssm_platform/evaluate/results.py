@@ -1,6 +1,6 @@
 """What an evaluation says: typed, serialisable results that reports, registry, search and tables read.
 
-Pure data; `ssm_platform.evaluate.scoring` fills it in. Every figure that can have one carries its bootstrap interval,
+Pure data; `ssm_platform.evaluate.scoring` fills it in. Every figure that can have one carries its interval,
 and an `Evaluation` always names its protocol (method, section 9): `published` numbers were selected on the test labels.
 """
 
@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm_platform.runs import Protocol
+from ssm.metrics import Estimate
 
-PROTOCOL_NOTES: dict[str, str] = {
+EvaluationProtocol = Literal["clean", "published", "published_per_au", "lodo"]
+"""What a run can be evaluated under: those it can be split for, and a second reading of `published`."""
+
+PROTOCOL_NOTES: dict[EvaluationProtocol, str] = {
     "clean": "Model choice, thresholds and vote rule were fitted on held-out validation data and applied to test once.",
-    "published": "Selected on the test labels, as the published protocol does: for comparison with papers only, not an "
-    "estimate of how the model does on new people.",
+    "published": "Selected on the test labels, as the published protocol does, with one threshold and vote for all "
+    "AUs: for comparison with papers only, not an estimate of how the model does on new people.",
+    "published_per_au": "Selected on the test labels with a threshold and vote per AU, which flatters more than the "
+    "published protocol does: not an estimate of how the model does on new people.",
     "lodo": "Leave one corpus out: the test corpus was not trained on; thresholds come from the other corpora.",
 }
 
@@ -31,14 +37,35 @@ class Result(BaseModel):
 
 
 class Interval(Result):
-    """An estimate with its 95 % bootstrap interval (units are whole subjects, or clips where nobody knows subjects)."""
+    """An estimate with its 95 % interval (units are whole subjects, or clips where nobody knows subjects)."""
 
     value: float
     low: float
     high: float
+    subjects: int = Field(description="subjects that the figure rests on; fewer than two give no interval")
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Self:
+        """Of a scalar estimate."""
+        value, low, high, subjects = estimate.value, estimate.low, estimate.high, estimate.subjects
+        return cls(value=float(value), low=float(low), high=float(high), subjects=int(subjects))
+
+    @classmethod
+    def each(cls, estimate: Estimate) -> tuple[Self, ...]:
+        """Of an estimate of several figures."""
+        parts = (estimate.value.tolist(), estimate.low.tolist(), estimate.high.tolist(), estimate.subjects.tolist())
+        return tuple(
+            cls(value=value, low=low, high=high, subjects=subjects)
+            for value, low, high, subjects in zip(*parts, strict=True)
+        )
 
     def __str__(self) -> str:
-        return "n/a" if math.isnan(self.value) else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        """With the number of subjects behind it."""
+        if math.isnan(self.value):
+            return "n/a"
+        if math.isnan(self.low):
+            return f"{self.value:.3f} [no interval, n {self.subjects}]"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}, n {self.subjects}]"
 
 
 class Reliability(Result):
@@ -47,6 +74,30 @@ class Reliability(Result):
     confidence: tuple[float, ...]
     observed: tuple[float, ...]
     counts: tuple[int, ...]
+
+
+class Calibration(Result):
+    """Expected calibration error (AUs: mean over AUs; expressions: of the likeliest class), and what one number mends.
+
+    The temperature is fitted on the validation side, never on what is judged here.
+    """
+
+    before: float
+    temperature: float | None = Field(default=None, description="None where validation has no labels to fit it on")
+    after: float | None = None
+
+    def __str__(self) -> str:
+        if self.temperature is None or self.after is None:
+            return f"{self.before:.3f} (no temperature: nothing to fit it on)"
+        return f"{self.before:.3f}, after temperature {self.temperature:.2f}: {self.after:.3f}"
+
+
+class RiskCoverage(Result):
+    """Share of wrong answers among the surest: at each coverage, and its mean over all coverages."""
+
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+    area: float
 
 
 class AUScores(Result):
@@ -61,15 +112,24 @@ class AUScores(Result):
     f1_half: tuple[Interval, ...] = Field(description="F1 at probability 0.5, no vote")
     macro_f1: Interval
     macro_f1_half: Interval
-    roc_auc: tuple[float, ...]
+    roc_auc: tuple[Interval, ...]
+    mean_auc: Interval
     average_precision: tuple[float, ...]
     calibration_error: tuple[float, ...]
+    calibration: Calibration
+    risk: RiskCoverage
     reliability: Reliability
 
     @property
     def chance(self) -> tuple[float, ...]:
-        """F1 of a model that calls the AU active on every frame: the bar a useful one must pass."""
+        """F1 of a model that calls the AU active on every frame: the bar a useful one must pass; nan without labels."""
         return tuple(2 * share / (1 + share) if share else 0.0 for share in self.prevalence)
+
+    @property
+    def mean_chance(self) -> float:
+        """Over the AUs that count in macro F1."""
+        known = [chance for chance, f1 in zip(self.chance, self.f1, strict=True) if not math.isnan(f1.value)]
+        return sum(known) / len(known) if known else math.nan
 
 
 class FEScores(Result):
@@ -78,10 +138,24 @@ class FEScores(Result):
     corpus: str
     expressions: tuple[str, ...]
     clips: int
+    subjects: int = Field(description="as many as clips where nobody names subjects")
     uar: Interval = Field(description="mean of the class recalls")
     war: Interval = Field(description="share of clips that are right")
-    recall: tuple[float, ...]
+    recall: tuple[Interval, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="row: true class, column: predicted")
+    calibration: Calibration
+    risk: RiskCoverage
+
+
+class GroupScore(Result):
+    """A figure on the people of one group alone."""
+
+    corpus: str
+    column: str = Field(description="what people are grouped by: sex, age, ...")
+    group: str
+    measure: str
+    subjects: int
+    score: Interval
 
 
 class NoiseFloor(Result):
@@ -118,6 +192,7 @@ class Provenance(Result):
     """What is needed to get the same numbers again."""
 
     run: str
+    model: str = Field(default="", description="SHA-256 of the weights that were evaluated")
     command: str
     seed: int
     config_fingerprint: str
@@ -142,38 +217,57 @@ class Provenance(Result):
 class Evaluation(Result):
     """Everything one evaluation of one run found."""
 
-    protocol: Protocol
+    protocol: EvaluationProtocol
     fitted_on: str = Field(description="the split on which thresholds and vote rule were chosen")
     au: tuple[AUScores, ...] = ()
     fe: tuple[FEScores, ...] = ()
+    au_pooled: AUScores | None = Field(default=None, description="all AU corpora as one, where there are several")
+    fe_pooled: FEScores | None = Field(
+        default=None, description="all expression corpora as one, where there are several"
+    )
+    groups: tuple[GroupScore, ...] = Field(default=(), description="the same figures on groups of people")
     noise: NoiseFloor
     maps: MapReport | None = None
     left_out: tuple[str, ...] = Field(default=(), description="what was not judged, and why")
+    undefined: tuple[str, ...] = Field(default=(), description="figures that are nan, and why")
     provenance: Provenance
 
     @property
     def macro_f1(self) -> float | None:
-        """Mean macro F1 over AU corpora, None without one."""
-        return sum(scores.macro_f1.value for scores in self.au) / len(self.au) if self.au else None
+        """Mean macro F1 over the AU corpora where it is defined, None without one."""
+        return _mean([scores.macro_f1.value for scores in self.au])
 
     @property
     def uar(self) -> float | None:
-        """Mean UAR over expression corpora, None without one."""
-        return sum(scores.uar.value for scores in self.fe) / len(self.fe) if self.fe else None
+        """Mean UAR over the expression corpora where it is defined, None without one."""
+        return _mean([scores.uar.value for scores in self.fe])
+
+    @property
+    def every_au(self) -> tuple[AUScores, ...]:
+        """Per corpus, then pooled."""
+        return (*self.au, *([self.au_pooled] if self.au_pooled else []))
+
+    @property
+    def every_fe(self) -> tuple[FEScores, ...]:
+        """Per corpus, then pooled."""
+        return (*self.fe, *([self.fe_pooled] if self.fe_pooled else []))
 
     def summary(self) -> str:
         """The few lines a terminal shows."""
         lines = [f"protocol {self.protocol}: {PROTOCOL_NOTES[self.protocol]}"]
-        for s in self.au:
-            always = sum(s.chance) / len(s.chance)
-            lines.append(f"  {s.corpus}: macro F1 {s.macro_f1} (at 0.5: {s.macro_f1_half})")
-            lines.append(f"    always positive {always:.3f}; {s.frames} frames of {s.subjects} subjects")
-        for e in self.fe:
+        for s in self.every_au:
+            lines.append(f"  {s.corpus}: macro F1 {s.macro_f1} (at 0.5: {s.macro_f1_half}), AUC {s.mean_auc}")
+            lines.append(f"    always positive {s.mean_chance:.3f}; {s.frames} frames of {s.subjects} subjects")
+            lines.append(f"    calibration error {s.calibration}")
+        for e in self.every_fe:
             lines.append(f"  {e.corpus}: UAR {e.uar}, WAR {e.war}")
-            lines.append(f"    chance {1 / len(e.expressions):.3f}; {e.clips} clips")
+            lines.append(f"    chance {1 / len(e.expressions):.3f}; {e.clips} clips of {e.subjects} subjects")
+            lines.append(f"    calibration error {e.calibration}")
+        lines += [f"  {g.corpus}, {g.column} {g.group}: {g.measure} {g.score}" for g in self.groups]
         floor = ", ".join(f"{name} +-{sd:.3f}" for name, sd in self.noise.figures.items())
         lines.append(f"  noise floor over {self.noise.repeats} half splits: {floor or 'too few test subjects for one'}")
         lines += [f"  left out: {one}" for one in self.left_out]
+        lines += [f"  not defined: {one}" for one in self.undefined]
         return "\n".join(lines)
 
     @classmethod
@@ -183,3 +277,10 @@ class Evaluation(Result):
             return cls.model_validate_json(path.read_text())
         except ValueError as error:
             raise ValueError(f"{path}: not an evaluation of ours: {error}") from error
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    known = [value for value in values if not math.isnan(value)]
+    if not values:
+        return None
+    return sum(known) / len(known) if known else math.nan

@@ -67,5 +67,5 @@ def averaged_model(config: RunConfig, state: dict[str, Any]) -> SSM:
     """The model of a checkpoint with its averaged weights, folded and with the facts that travel with it."""
     model = SSM(config.model)
     model.load_state_dict({**state["train"]["model"], **state["train"]["average"]}, strict=False)
-    model.facts = ModelFacts(preprocessing=config.preprocessing.model_dump(mode="json"))
+    model.facts = ModelFacts(preprocessing=config.preprocessing)
     return model.fold()

@@ -160,9 +160,7 @@ def test_models_without_mapped_prototypes_predict_without_reasons(change: str) -
 
 def test_a_saved_folder_predicts_the_same_with_its_rule(predictor: Predictor, tmp_path: Path) -> None:
     model = _model()
-    model.facts = model.facts.model_copy(
-        update={"preprocessing": PREPROCESSING.model_dump(mode="json"), "rule": _rule().model_dump(mode="json")}
-    )
+    model.facts = model.facts.model_copy(update={"preprocessing": PREPROCESSING, "rule": _rule()})
     model.save_pretrained(tmp_path / "model")
     again = Predictor.from_pretrained(tmp_path / "model", batch=3)
     frames = _frames(21)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ssm.interface.rules import THRESHOLDS, AURule, DecisionRule, fit_rule
+from ssm.interface.rules import THRESHOLDS, AURule, DecisionRule, fit_common_rule, fit_rule
 
 
 def _votes(yes: NDArray[np.bool_], half_window: int) -> NDArray[np.int64]:
@@ -92,6 +92,30 @@ def test_applying_the_fitted_rule_reaches_the_f1_it_was_chosen_for() -> None:
         for k in range(8)
     ]
     assert f1(fitted) >= max(map(f1, neighbours))
+
+
+def test_the_common_rule_is_the_best_of_the_grid_by_mean_f1_and_the_same_for_all() -> None:
+    """As the released code searches: one threshold and vote; an AU that is never active has no say."""
+    generator = np.random.default_rng(3)
+    lengths = [12, 9]
+    labels = np.concatenate([generator.integers(-1, 2, (21, 2)), np.zeros((21, 1), int)], 1).astype(np.int8)
+    probabilities = np.clip(0.4 + 0.2 * labels + 0.2 * generator.standard_normal((21, 3)), 0, 1)
+
+    def mean_f1(rule: AURule) -> float:
+        present = DecisionRule(rules={1: rule, 2: rule}).apply(probabilities[:, :2], lengths)
+        true, known = labels[:, :2] == 1, labels[:, :2] >= 0
+        hits = (present & true).sum(0)
+        return float(np.mean(2 * hits / ((present & known).sum(0) + true.sum(0))))
+
+    fitted = fit_common_rule([1, 2, 4], probabilities, labels, lengths)
+    assert len(set(fitted.rules.values())) == 1
+    grid = [
+        AURule(threshold=float(threshold), half_window=k, votes=votes)
+        for threshold in THRESHOLDS[::2]
+        for k in (0, 1, 2, 5)
+        for votes in range(1, 2 * k + 2)
+    ]
+    assert mean_f1(fitted.rules[1]) >= max(map(mean_f1, grid))
 
 
 def test_an_au_without_positive_labels_keeps_the_plain_threshold() -> None:

@@ -15,16 +15,22 @@ from safetensors.torch import load_file, save_file
 
 from ssm import SSM
 from ssm.interface.preprocessing import Preprocessing
+from ssm.interface.rules import AURule, DecisionRule
 from ssm.saved import folder as on_disk
 from ssm.saved.facts import ModelFacts
 from ssm.saved.folder import CARD, CONFIG, WEIGHTS
 
 FACTS = ModelFacts(
-    preprocessing=Preprocessing(image_size=32).model_dump(mode="json"),
-    rule={"threshold": [0.4], "half_window": 2},
+    preprocessing=Preprocessing(image_size=32),
+    rule=DecisionRule(rules={1: AURule(threshold=0.4, half_window=2)}),
     metrics={"protocol": "clean", "macro_f1": 0.61},
     data={"corpora": ["synthetic"]},
 )
+
+
+def test_a_rule_that_is_none_is_refused_where_it_would_be_stored() -> None:
+    with pytest.raises(ValueError, match="rules"):
+        ModelFacts.model_validate({"rule": {"threshold": [0.4], "half_window": 2}})
 
 
 @pytest.fixture

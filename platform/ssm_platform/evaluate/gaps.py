@@ -1,0 +1,52 @@
+"""Why a figure of a test side is not defined, in words: what the labels, the people or the scores do not allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssm.metrics import AUTable, ExpressionTable
+from ssm_platform.evaluate.predictions import Table, Tables
+
+
+def undefined(tables: Tables) -> list[str]:
+    """One line for each thing that leaves figures nan or without an interval."""
+    return [f"{corpus}: {line}" for corpus, table in tables.items() for line in _gaps(table)]
+
+
+def _gaps(table: Table) -> Iterator[str]:
+    if len(table.subjects) < 2:
+        yield f"one subject ({table.subjects[0]}): no intervals"
+    yield from _au_gaps(table) if isinstance(table, AUTable) else _expression_gaps(table)
+
+
+def _au_gaps(table: AUTable) -> Iterator[str]:
+    for column, au in enumerate(table.aus):
+        active, inactive = table.labels[:, column] == 1, table.labels[:, column] == 0
+        name, scores = f"AU{au}", table.probabilities[active | inactive, column]
+        if not len(scores):
+            yield f"{name} has no label: no figures"
+        elif not active.any():
+            yield f"{name} is active on none of {inactive.sum()} labelled frames: no F1, AUC, AP or calibration"
+        else:
+            if not inactive.any():
+                yield f"{name} is active on all of {active.sum()} labelled frames: no AUC, AP or calibration"
+            if (shown := _people(table.subject[active])) < 2 <= len(table.subjects):
+                yield f"{name} is shown by {shown} subject: no interval of its F1"
+            if len(scores) > 1 and np.ptp(scores) == 0:
+                yield f"{name} has the same score on all frames: its AUC is 0.5 whatever the labels"
+
+
+def _expression_gaps(table: ExpressionTable) -> Iterator[str]:
+    for column, name in enumerate(table.expressions):
+        here = table.labels == column
+        if not here.any():
+            yield f"{name} has no clip: no recall, and UAR is over the other classes"
+        elif (shown := _people(table.subject[here])) < 2 <= len(table.subjects):
+            yield f"{name} is shown by {shown} subject: no interval of its recall"
+
+
+def _people(subject: NDArray[np.intp]) -> int:
+    return len(np.unique(subject))
