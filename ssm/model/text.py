@@ -21,6 +21,7 @@ from torch.nn import functional
 from ssm.labels import Vocabulary
 from ssm.labels.prompts import Descriptions, load_style
 from ssm.model.config import TextConfig
+from ssm.model.precision import full, island
 from ssm.model.towers import TextTower, TokenVectors, load_tower
 
 
@@ -138,7 +139,9 @@ class TextualPrototypes(nn.Module):
 
     def forward(self) -> Prototypes:
         """Prototypes of all labels."""
-        rows = functional.normalize(self.projection(self._features()).float(), dim=-1)
+        features = self._features()
+        with island(features):
+            rows = functional.normalize(self.projection(full(features)), dim=-1)
         return Prototypes(rows[: self.expressions], rows[self.expressions :])
 
     def _features(self) -> Tensor:

@@ -22,6 +22,7 @@ from ssm.interface import Preprocessing
 from ssm.model import SSMNetwork
 from ssm.training.batch import AUBatch, FEBatch, MicroBatch, au_part, fe_part
 from ssm.training.collective import Collective, SingleProcess
+from ssm.training.exactness import check_exact
 from ssm.training.losses import LOSSES, LossConfig, RunningMeans
 from ssm.training.mal import MALConfig, SampleWeighting, WeightingScope
 from ssm.training.optim import (
@@ -95,6 +96,7 @@ class TrainStep:
         preprocessing: Preprocessing | None = None,
     ) -> None:
         self.config, self.device = config, torch.device(device)
+        check_exact(model)
         self.model = model.to(self.device)
         self.collective = collective or SingleProcess()
         self.preprocessing = preprocessing or Preprocessing()
