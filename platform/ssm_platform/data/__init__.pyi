@@ -9,6 +9,7 @@ from .feed import placeholder as placeholder
 from .order import OrderError as OrderError
 from .order import OrderHash as OrderHash
 from .order import Verdict as Verdict
+from .order import fingerprint as fingerprint
 from .order import verify as verify
 from .pace import keep_pace as keep_pace
 from .plan import AU as AU

@@ -86,14 +86,18 @@ class OrderHash:
 
         `combine` sums a signed 64-bit number over the workers, wrapping. OrderError where `step` is not the next one.
         """
+        return self.add(step, combine(fingerprint(rows, samples)), len(rows) * world, world)
+
+    def add(self, step: int, total: int, count: int, world: int) -> dict[str, Any]:
+        """Take in global batch `step` of `count` rows by its fingerprint, summed over `world` workers."""
         if step != self._steps:
             raise OrderError(f"step {step} after {self._steps} steps: the next one must be {self._steps}")
         if self._fresh or self._spans[-1]["world"] != world:
             self._spans.append({"first": step, "world": world, "digest": self._digest})
             self._fresh = False
-        self._digest = _chain(self._digest, step, combine(fingerprint(rows, samples)))
+        self._digest = _chain(self._digest, step, total)
         self._steps += 1
-        self._rows += len(rows) * world
+        self._rows += count
         return self.state
 
 

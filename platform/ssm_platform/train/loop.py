@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssm.training import AUBatch, FEBatch, StepResult, TrainStep
-from ssm_platform.data import OrderError, OrderHash
+from ssm_platform.data import OrderError, OrderHash, fingerprint
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Loop:
     position: Position
     validate: Callable[[torch.nn.Module], dict[str, float]]  # all workers call it together; `score` is what chooses
     outlets: Outlets
+    _used: list[int] = field(default_factory=list)  # fingerprints of this worker's rows, not yet summed over workers
     _notes: dict[str, str] = field(default_factory=dict)  # last loss and last score, for the progress bar
 
     def run(self, batches: Iterable[Batch]) -> Position:
@@ -103,11 +104,13 @@ class Loop:
             result = self.step(batch.fe, batch.au, self.position.done, self.schedule.total)
             self.position.done += 1
             self._after_step(result)
+        self._settle_order()
         self.step.check()
         return self.position
 
     def state(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on."""
+        """Everything that the rest of the run depends on. All workers call it together."""
+        self._settle_order()
         return {"train": self.step.state_dict(), "position": self.position.state()}
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -126,15 +129,19 @@ class Loop:
                     f"step {self.position.done}, worker {collective.rank} of {collective.world}: got rows "
                     f"{batch.rows[:3]}.. ({len(batch.rows)}), the plan has {first}..{first + share - 1}"
                 )
-            self.position.order.update(
-                self.position.done, batch.rows, batch.samples, combine=self._sum, world=collective.world
-            )
+            self._used.append(fingerprint(batch.rows, batch.samples))
             yield batch
         raise OrderError(f"the feed ended after step {self.position.done} of {self.schedule.total}")
 
-    def _sum(self, value: int) -> int:
-        """A signed 64-bit number summed over the workers, wrapping."""
-        return int(self.step.collective.sum(torch.tensor(value, dtype=torch.int64, device=self.step.device)))
+    def _settle_order(self) -> None:
+        """Sums the fingerprints of the steps since the last time over the workers: each sum would wait for a GPU."""
+        if not self._used:
+            return
+        collective = self.step.collective
+        totals = collective.sum(torch.tensor(self._used, dtype=torch.int64).to(self.step.device)).tolist()
+        for step, total in enumerate(totals, self.position.done - len(totals)):
+            self.position.order.add(step, total, self.schedule.global_batch, collective.world)
+        self._used.clear()
 
     def _after_step(self, result: StepResult) -> None:
         done, total = self.position.done, self.schedule.total

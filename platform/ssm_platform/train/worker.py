@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ssm_platform.base import Storage, StorageSettings, open_storage, text_key
 from ssm_platform.data import STREAM, ClipConfig, ClipReader, Quarantine, Rows, batches, evaluation_rows, to_batches
 from ssm_platform.records import Manifest
 from ssm_platform.runs import RunConfig
+from ssm_platform.train.ahead import ahead
 from ssm_platform.train.checkpoints import CheckpointError, Checkpoints, Writer
 from ssm_platform.train.endings import RunEnded, may_pass
 from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
@@ -86,7 +88,7 @@ def _work(job: Job) -> None:
         config.data.global_batch // collective.world,
         config.data.prefetch_batches,
     )
-    _run(loop, job, checkpoints, _typed(stream))
+    _run(loop, job, checkpoints, ahead(_typed(stream), step.device))
 
 
 def make_step(config: RunConfig, device: torch.device, collective: Collective) -> TrainStep:
@@ -95,7 +97,7 @@ def make_step(config: RunConfig, device: torch.device, collective: Collective) -
         initial_model(config),
         step_config(config),
         device=device,
-        wrap=_distributed if collective.world > 1 else lambda module: module,
+        wrap=partial(_distributed, config) if collective.world > 1 else lambda module: module,
         collective=collective,
         preprocessing=config.preprocessing,
     )
@@ -137,14 +139,18 @@ def _clip_config(config: RunConfig, augmentation: Any) -> ClipConfig:
     )
 
 
-def _distributed(model: nn.Module) -> nn.Module:
-    """DDP that looks for unused parameters: a step may leave a head out, and then DDP keeps its buckets as they are.
+def _distributed(config: RunConfig, model: nn.Module) -> nn.Module:
+    """DDP. It looks for unused parameters where a step lacks a side, so that a head is left out.
 
-    Rebuilt after the first step, as is its habit, they would sum in another order, and a resumed run round differently.
+    On a CPU always: otherwise DDP rebuilds its buckets after the first step, sums in another order, and a run resumed
+    on three workers or more would round differently. On a GPU restarts are equal to rounding anyway.
     """
     device = next(model.parameters()).device
+    whole = config.data.fe_batch > 0 and config.data.au_batch > 0
     return nn.parallel.DistributedDataParallel(
-        model, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=True
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        find_unused_parameters=device.type == "cpu" or not whole,
     )
 
 
@@ -181,6 +187,7 @@ def validation(job: Job, step: TrainStep) -> Validation:
         preprocessing=config.preprocessing,
         collective=step.collective,
         device=step.device,
+        precision=config.train.precision,
     )
 
 
