@@ -50,5 +50,6 @@ class Explainer:
 
     def __call__(self, features_BD: Tensor) -> Contributions:
         """Contributions for the clips' features, as `SSM.expression_time` gives them."""
-        unit_BD = functional.normalize(features_BD.float(), dim=-1)
-        return Contributions(unit_BD @ self._own_ED.T, torch.einsum("bd,ead->bea", unit_BD, self._shares_EAD))
+        with torch.autocast(features_BD.device.type, enabled=False):
+            unit_BD = functional.normalize(features_BD.float(), dim=-1)
+            return Contributions(unit_BD @ self._own_ED.T, torch.einsum("bd,ead->bea", unit_BD, self._shares_EAD))

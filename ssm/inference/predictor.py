@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from ssm.inference.explain import Explainer
 from ssm.interface import DecisionRule, Frames, Preprocessing, center, normalise, segment_centres
 from ssm.labels import Vocabulary
+from ssm.model import Precision, autocast, resolve
 from ssm.saved import SSM
 
 Floats = NDArray[np.float32]
@@ -71,8 +73,13 @@ class Predictor:
         *,
         device: torch.device | str = "cpu",
         batch: int = 8,
+        precision: Precision | Literal["auto"] = "auto",
+        compiled: bool = False,
     ) -> None:
-        """`rule` None: probability 0.5, no vote; `batch`: windows read at once. ValueError where parts do not fit."""
+        """`rule` None: probability 0.5, no vote; `batch`: windows read at once. ValueError where parts do not fit.
+
+        `compiled`: the backbone goes through torch.compile, a graph for each power of two up to `batch`.
+        """
         if preprocessing.image_size != model.config.backbone.image_size:
             sizes = f"makes {preprocessing.image_size} pixels, the model takes {model.config.backbone.image_size}"
             raise ValueError(f"the preprocessing does not fit the model: it {sizes}")
@@ -80,19 +87,31 @@ class Predictor:
             raise ValueError(f"batch is {batch}: must be at least 1")
         aus = model.vocabulary.aus
         self.preprocessing, self.batch, self.device = preprocessing, batch, torch.device(device)
+        self.precision = resolve(precision, self.device)
         self.rule = DecisionRule.default(aus) if rule is None else rule.select(aus)
         self.model = model.fold().to(self.device)
         self._explainer = Explainer.of(self.model)
+        self._compiled = torch.compile(self.model.encode_frames, dynamic=False) if compiled else None
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, device: torch.device | str = "cpu", batch: int = 8, local_files_only: bool = False
+        cls,
+        folder: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        batch: int = 8,
+        precision: Precision | Literal["auto"] = "auto",
+        compiled: bool = False,
+        local_files_only: bool = False,
     ) -> Predictor:
         """A saved model with the preprocessing and the rule that were saved with it; ValueError without the former."""
         model = SSM.from_pretrained(folder, local_files_only=local_files_only)
         if model.facts.preprocessing is None:
             raise ValueError(f"{folder}: the model does not say how its input was prepared")
-        return cls(model, model.facts.preprocessing, model.facts.rule, device=device, batch=batch)
+        return cls(
+            model, model.facts.preprocessing, model.facts.rule, device=device, batch=batch, precision=precision,
+            compiled=compiled,
+        )  # fmt: skip
 
     @property
     def frames(self) -> int:
@@ -112,7 +131,8 @@ class Predictor:
             raise ValueError("there are no frames to predict from")
         features: list[Tensor] = []
         windows = list(self._stream([frames], features, segment_centres(len(frames), self.frames)))
-        expression, why = self._expression(torch.stack(features)[None])
+        with autocast(self.device, self.precision):
+            expression, why = self._expression(torch.stack(features)[None])
         return Prediction(
             vocabulary=self.model.vocabulary,
             au_probability=np.concatenate([window.au_probability for window in windows]),
@@ -181,11 +201,20 @@ class Predictor:
                 f"clips are {clips.dtype} {list(clips.shape)}: must be uint8 [B, {self.frames}, {size}, {size}, 3]"
             )
         pixels = torch.from_numpy(np.ascontiguousarray(clips)).to(self.device, non_blocking=True)
-        inputs = normalise(pixels, self.preprocessing)
-        features = self.model.encode_frames(inputs.flatten(0, 1)).view(*inputs.shape[:2], -1)
-        aus, _ = self.model.read_aus(features, self.model.prototypes())
-        expression, why = self._expression(features)
-        return aus.float().sigmoid(), expression, why, features
+        with autocast(self.device, self.precision):
+            features = self._features(normalise(pixels, self.preprocessing))
+            aus, _ = self.model.read_aus(features, self.model.prototypes())
+            expression, why = self._expression(features)
+        return aus.sigmoid(), expression, why, features
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        """Features (B, T, D). Compiled, the batch is filled up to the next power of two: a graph for each of those."""
+        count, frames = inputs.shape[:2]
+        if self._compiled is None:
+            return self.model.encode_frames(inputs.flatten(0, 1)).view(count, frames, -1)
+        whole = 1 << (count - 1).bit_length()
+        filled = torch.cat([inputs, inputs.new_zeros(whole - count, *inputs.shape[1:])])
+        return self._compiled(filled.flatten(0, 1)).view(whole, frames, -1)[:count]
 
     def _expression(self, features_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
         """Probabilities (B E) and reasons (B E A) of clips given by their frames' features."""
@@ -193,7 +222,7 @@ class Predictor:
         prototypes = self.model.prototypes()
         logits, _ = self.model.fe_head(clip_BD, None if prototypes is None else prototypes.expressions)
         why = None if self._explainer is None else self._explainer(clip_BD).by_au
-        return logits.float().softmax(-1), why
+        return logits.softmax(-1), why
 
 
 class _Vote:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import cv2
@@ -90,13 +91,21 @@ def normalise(clips: Tensor, preprocessing: Preprocessing, dtype: torch.dtype | 
 
     if clips.dtype != torch.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
         raise ValueError(f"clips must be uint8 B T H W 3, got {clips.dtype} {tuple(clips.shape)}")
-    scale = [1 / (255 * std) for std in preprocessing.std]
-    shift = [-mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True)]
-    scale_C11 = torch.tensor(scale, device=clips.device).view(3, 1, 1)
-    shift_C11 = torch.tensor(shift, device=clips.device).view(3, 1, 1)
+    scale_C11, shift_C11 = _affine(preprocessing.mean, preprocessing.std, clips.device)
     # Convert and transpose in one copy, then in place: half the time of permuting lazily (measured on CPU).
     planes = clips.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
     return planes.mul_(scale_C11).add_(shift_C11).to(dtype or torch.float32)
+
+
+@lru_cache(maxsize=64)
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Factor and summand of each colour (3 1 1), copied to the device once: a copy would wait for a GPU."""
+    import torch
+
+    with torch.inference_mode(False):
+        scale = torch.tensor([1 / (255 * each) for each in std], device=device)
+        shift = torch.tensor([-middle / each for middle, each in zip(mean, std, strict=True)], device=device)
+    return scale.view(3, 1, 1), shift.view(3, 1, 1)
 
 
 def check_frames(frames: Any) -> None:

@@ -11,6 +11,9 @@ from .mapping import prior_matrix as prior_matrix
 from .network import SSMNetwork as SSMNetwork
 from .network import SSMOutput as SSMOutput
 from .noise import frame_seeds as frame_seeds
+from .precision import Precision as Precision
+from .precision import autocast as autocast
+from .precision import resolve as resolve
 from .text import Prototypes as Prototypes
 from .text import TextShape as TextShape
 from .text import descriptions as descriptions

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ssm.labels import ACTION_UNITS, EXPRESSIONS, PRIOR_OFF, Vocabulary
 
@@ -44,14 +44,41 @@ class ExpertsConfig(_Frozen):
         return self
 
 
+# fmt: off
+NOT_OPTIONS = frozenset({
+    "model_name", "model_cls", "model_cfg", "variant", "feature_cfg", "features_only", "kwargs_filter",
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_filter_fn",
+    "pretrained_model_args", "checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit",
+    "num_classes", "in_chans",
+})
+# fmt: on
+"""What `timm.create_model` and its builder take themselves: files to load, code to choose, fields of ours.
+
+A saved model's configuration comes from somebody else: with timm before 1.0.26 a `checkpoint_path` ran its pickle.
+"""
+
+
 class BackboneConfig(_Frozen):
     """The visual backbone: a timm model applied to every frame."""
 
     name: str = Field(default="vit_base_patch16_clip_224.openai", description="timm model name")
     pretrained: bool = Field(default=False, description="start from timm's weights (needs the hub or its cache)")
     image_size: int = Field(default=224, ge=8, description="height and width of a frame in pixels")
-    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the timm model itself (depth, ...), none of timm.create_model's"
+    )
     experts: ExpertsConfig | None = Field(default_factory=ExpertsConfig, description="None: the plain backbone")
+
+    @field_validator("options")
+    @classmethod
+    def _of_the_model_alone(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for name in options:
+            if name in NOT_OPTIONS:
+                raise ValueError(
+                    f"backbone.options holds {name!r}, an argument of timm.create_model: only those of the model "
+                    "itself may stand there"
+                )
+        return options
 
 
 class TextConfig(_Frozen):

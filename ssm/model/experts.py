@@ -8,14 +8,15 @@ experts per token.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ssm.model import noise
 from ssm.model.config import ExpertsConfig
-from ssm.model.expert_kernels import ExpertWeights, Routes, grouped, segments
+from ssm.model.expert_kernels import ExpertWeights, FeedForward, dense, joined, segments, spread_gates
+from ssm.model.precision import full, island
 
 
 @dataclass
@@ -36,6 +37,7 @@ class ExpertMlp(nn.Module):
         if config.shared_activation == "gelu":
             shared.act = nn.GELU()
         self.channels_first = isinstance(next(_projections(shared)), nn.Conv2d)
+        self.plain = _is_plain(shared)
         self.config, self.block, self.routing, self.released = config, block, routing, released
         self.gate = nn.Linear(width, config.count)
         self.w1 = nn.Parameter(torch.empty(config.count, width, config.hidden))
@@ -55,26 +57,42 @@ class ExpertMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Frames' tokens (F, ..., d), or (F, d, H, W) in a convolutional block, to the same shape."""
-        shared = self.shared(x)
-        channels_last = x.permute(0, 2, 3, 1) if self.channels_first else x
-        private = self.private(channels_last.flatten(1, -2)).view(channels_last.shape)
-        if self.channels_first:
-            private = private.permute(0, 3, 1, 2)
+        if self.plain and _dense_pays(x):
+            return self._joined(x)
+        shared = cast(Tensor, self.shared(x))
+        rows = x.permute(0, 2, 3, 1) if self.channels_first else x
+        gates, experts = self.route(rows.flatten(1, -2))
+        if _dense_pays(x):
+            gates_NK = self.alpha * spread_gates(gates, experts, self.config.count)
+            return shared + self._laid_out(dense(rows.flatten(0, -2), gates_NK, self.weights), rows)
+        private = self._laid_out(self.private(rows, gates, experts), rows)
         return torch.addcmul(shared, private, self.alpha.to(private.dtype))
 
-    def private(self, x_FLd: Tensor) -> Tensor:
-        """The weighted sum of each token's experts, (N, d), before alpha."""
-        gates, experts = self.route(x_FLd)
-        x = x_FLd.flatten(0, 1).to(_compute_dtype(x_FLd))
-        weights = ExpertWeights(self.w1, self.b1, self.w2, self.b2).to(x.dtype)
-        routes = Routes.of(experts, self.config.count)
-        aligned = not (self.w1.shape[1] % 8 or self.w1.shape[2] % 8)  # the grouped kernel reads 16 bytes at a time
-        fast = x.is_cuda and x.dtype == torch.bfloat16 and aligned
-        return (grouped if fast else segments)(x, gates.to(x.dtype), routes, weights)
+    def _joined(self, x: Tensor) -> Tensor:
+        gates_NK = self.alpha * spread_gates(*self.route(x.flatten(1, -2)), self.config.count)
+        own: Any = self.shared
+        feed_forward = FeedForward(own.fc1, own.act, own.fc2)
+        return joined(x.flatten(0, -2), feed_forward, gates_NK, self.weights).view(x.shape)
+
+    @property
+    def weights(self) -> ExpertWeights:
+        """The private experts' parameters."""
+        return ExpertWeights(self.w1, self.b1, self.w2, self.b2)
+
+    def private(self, x: Tensor, gates_Nk: Tensor, experts_Nk: Tensor) -> Tensor:
+        """The weighted sum of each token's experts, (N, d), before alpha, for tokens (F, ..., d): as CPUs do it."""
+        rows = x.flatten(0, -2).to(_compute_dtype(x))
+        return cast(Tensor, segments(rows, gates_Nk.to(rows.dtype), experts_Nk, self.weights.to(rows.dtype)))
+
+    def _laid_out(self, private: Tensor, rows: Tensor) -> Tensor:
+        """Rows (N, d) in the order of the block's input."""
+        private = private.view(rows.shape)
+        return private.permute(0, 3, 1, 2) if self.channels_first else private
 
     def route(self, x_FLd: Tensor) -> tuple[Tensor, Tensor]:
         """Gate weights (N, k), softmax over all experts and not renormalised, and expert numbers (N, k)."""
-        logits = self.gate(x_FLd).float()
+        with island(x_FLd):
+            logits = cast(Tensor, self.gate(full(x_FLd)))
         if self.training and self.config.noise > 0:
             logits = logits + self.config.noise * self._noise(logits)
         weights, experts = logits.softmax(-1).topk(self.config.top, dim=-1)
@@ -97,6 +115,20 @@ def _scrambled(experts_FLk: Tensor) -> Tensor:
     frames, positions, top = experts_FLk.shape
     table = experts_FLk.transpose(0, 1).reshape(top, positions, frames)
     return table.permute(2, 1, 0)
+
+
+def _is_plain(shared: nn.Module) -> bool:
+    """Whether a feed-forward part is two linear maps with an activation between and no more."""
+    from timm.layers.mlp import Mlp
+
+    mlp: Any = shared
+    two_maps = type(mlp) is Mlp and isinstance(mlp.fc1, nn.Linear) and mlp.fc1.bias is not None
+    return two_maps and isinstance(mlp.norm, nn.Identity) and not (mlp.drop1.p or mlp.drop2.p)
+
+
+def _dense_pays(x: Tensor) -> bool:
+    """Whether all experts over all rows cost less than sorting the rows by expert."""
+    return x.device.type != "cpu"
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

@@ -1,6 +1,7 @@
 """The two read-outs: a linear map, and the cosine to the fused prototypes (method, section 5).
 
-`logits = Linear(x) + w * cos(x, t') / temperature`. Letters: D width, L labels of the head.
+`logits = Linear(x) + w * cos(x, t') / temperature`, in float32 whatever the pass is in.
+Letters: D width, L labels of the head.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ssm.model.precision import full, island
 
 
 class SemanticHead(nn.Module):
@@ -21,9 +24,10 @@ class SemanticHead(nn.Module):
 
     def forward(self, features: Tensor, prototypes_LD: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Total logits and, where there are prototypes, the semantic part of them (already times w)."""
-        direct = cast(Tensor, self.linear(features))
-        if prototypes_LD is None:
-            return direct, None
-        cosine = functional.normalize(features, dim=-1) @ prototypes_LD.to(features.dtype).T
-        semantic = self.scale * cosine
-        return direct + semantic, semantic
+        with island(features):
+            features = full(features)
+            direct = cast(Tensor, self.linear(features))
+            if prototypes_LD is None:
+                return direct, None
+            semantic = self.scale * (functional.normalize(features, dim=-1) @ full(prototypes_LD).T)
+            return direct + semantic, semantic

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ssm.labels import NEUTRAL, Vocabulary, links
 from ssm.model.config import MappingConfig
+from ssm.model.precision import island
 
 _LOG_FLOOR = 1e-8
 
@@ -77,10 +78,11 @@ class PriorMapping(nn.Module):
     def fuse(self, t_E: Tensor, t_A: Tensor, maps: Maps) -> tuple[Tensor, Tensor]:
         """Fused, normalised prototypes (E D) and (A D)."""
         fused_E, fused_A = t_E, t_A
-        if self.learn != "fe_to_au":
-            fused_E = _normalise(t_E + self.gate_au_to_fe.sigmoid() * (maps.au_to_fe @ t_A))
-        if self.learn != "au_to_fe":
-            fused_A = _normalise(t_A + self.gate_fe_to_au.sigmoid() * (maps.fe_to_au @ t_E))
+        with island(t_E):
+            if self.learn != "fe_to_au":
+                fused_E = _normalise(t_E + self.gate_au_to_fe.sigmoid() * (maps.au_to_fe @ t_A))
+            if self.learn != "au_to_fe":
+                fused_A = _normalise(t_A + self.gate_fe_to_au.sigmoid() * (maps.fe_to_au @ t_E))
         return fused_E, fused_A
 
 

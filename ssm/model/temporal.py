@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssm.model.config import AUTimeConfig, ExpressionTimeConfig
+from ssm.model.precision import full, island
 
 
 class ExpressionTime(nn.Module):
@@ -108,14 +109,17 @@ class AUSmoothing(nn.Module):
         self.weight = nn.Parameter(torch.full((aus, 1, config.smoothing), 1 / config.smoothing))
 
     def forward(self, logits_BTA: Tensor) -> Tensor:
-        """Logits (B, T, A) to logits (B, T, A)."""
+        """Logits (B, T, A) to logits (B, T, A), in float32."""
+        with island(logits_BTA):
+            return self._smooth(full(logits_BTA))
+
+    def _smooth(self, logits_BTA: Tensor) -> Tensor:
         aus, reach = self.weight.shape[0], self.weight.shape[-1] // 2
-        weight = self.weight.to(logits_BTA.dtype)
         if self.released:
             if logits_BTA.shape[1] % 2:
                 raise ValueError(f"the released smoothing takes an even number of frames; got {logits_BTA.shape[1]}")
             pairs = logits_BTA.reshape(-1, 2, aus).transpose(1, 2)
-            smooth = functional.conv1d(pairs, weight, padding=reach, groups=aus)
+            smooth = functional.conv1d(pairs, self.weight, padding=reach, groups=aus)
             return smooth.transpose(1, 2).reshape(logits_BTA.shape)
         padded = functional.pad(logits_BTA.transpose(1, 2), (reach, reach), mode="replicate")
-        return functional.conv1d(padded, weight, groups=aus).transpose(1, 2)
+        return functional.conv1d(padded, self.weight, groups=aus).transpose(1, 2)

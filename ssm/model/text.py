@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from ssm.labels import Descriptions, Vocabulary, load_style
 from ssm.model.config import TextConfig
+from ssm.model.precision import full, island
 from ssm.model.towers import TextTower, TokenVectors, load_tower
 
 
@@ -137,7 +138,9 @@ class TextualPrototypes(nn.Module):
 
     def forward(self) -> Prototypes:
         """Prototypes of all labels."""
-        rows = functional.normalize(self.projection(self._features()).float(), dim=-1)
+        features = self._features()
+        with island(features):
+            rows = functional.normalize(self.projection(full(features)), dim=-1)
         return Prototypes(rows[: self.expressions], rows[self.expressions :])
 
     def _features(self) -> Tensor:

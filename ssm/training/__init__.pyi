@@ -7,6 +7,7 @@ from .batch import FEBatch as FEBatch
 from .collective import Collective as Collective
 from .collective import ProcessGroup as ProcessGroup
 from .collective import SingleProcess as SingleProcess
+from .collective import send as send
 from .optim import OptimConfig as OptimConfig
 from .step import StepResult as StepResult
 from .step import TrainConfig as TrainConfig

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssm.interface import Preprocessing, normalise
-from ssm.training.collective import Collective
+from ssm.training.collective import Collective, send
 from ssm.training.losses import au_loss, expression_loss
 from ssm.training.mixup import draw_mix, known, mix_clips, mix_targets
 
@@ -31,7 +31,7 @@ class FEBatch:
     row_ids: Tensor  # int64 B, the row of the plan; seeds whatever is random about the clip in the model
 
     def to(self, device: torch.device) -> FEBatch:
-        """The same batch on `device` (copies do not block the host where the source is pinned)."""
+        """The same batch on `device` (the host does not wait for a GPU)."""
         return FEBatch(*_move((self.clips, self.labels, self.class_mask, self.row_ids), device))
 
 
@@ -45,7 +45,7 @@ class AUBatch:
     row_ids: Tensor  # int64 B
 
     def to(self, device: torch.device) -> AUBatch:
-        """The same batch on `device` (copies do not block the host where the source is pinned)."""
+        """The same batch on `device` (the host does not wait for a GPU)."""
         return AUBatch(*_move((self.clips, self.targets, self.mask, self.row_ids), device))
 
 
@@ -150,12 +150,12 @@ def au_part(batch: AUBatch, alpha: float, seed: int, step: int, collective: Coll
     """The AU side of a step; with `alpha` > 0 mixed with partners drawn from the global batch."""
     if alpha == 0:
         return AUPart(batch.clips, known(batch.targets, batch.mask), batch.mask.float(), batch.row_ids)
-    clips, targets, mask = (collective.gather(tensor) for tensor in (batch.clips, batch.targets, batch.mask))
-    local = len(batch.clips)
-    mix = draw_mix(local * collective.world, alpha, seed, step)
-    rows = mix.partners[collective.rank * local : (collective.rank + 1) * local].to(clips.device)
-    mixed, weights = mix_targets(batch.targets, batch.mask, targets[rows], mask[rows], mix.share)
-    return AUPart(batch.clips, mixed, weights, batch.row_ids, clips[rows], mix.share)
+    mix = draw_mix(len(batch.clips) * collective.world, alpha, seed, step)
+    clips, targets, mask = (
+        collective.take(tensor, mix.partners) for tensor in (batch.clips, batch.targets, batch.mask)
+    )
+    mixed, weights = mix_targets(batch.targets, batch.mask, targets, mask, mix.share)
+    return AUPart(batch.clips, mixed, weights, batch.row_ids, clips, mix.share)
 
 
 def _cut(value: Tensor | float | None, slices: int) -> list[Tensor | float | None]:
@@ -163,4 +163,4 @@ def _cut(value: Tensor | float | None, slices: int) -> list[Tensor | float | Non
 
 
 def _move(tensors: tuple[Tensor, ...], device: torch.device) -> list[Tensor]:
-    return [tensor.to(device, non_blocking=True) for tensor in tensors]
+    return [send(tensor, device) for tensor in tensors]

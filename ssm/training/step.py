@@ -19,10 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ssm.interface import Preprocessing
-from ssm.model import SSMNetwork
+from ssm.model import Precision, SSMNetwork, autocast, resolve
 from ssm.training.batch import AUBatch, FEBatch, MicroBatch, au_part, fe_part
-from ssm.training.collective import Collective, SingleProcess
+from ssm.training.collective import Collective, SingleProcess, send
 from ssm.training.evidence import map_evidence
+from ssm.training.exactness import check_exact
 from ssm.training.losses import LOSSES, LossConfig, RunningMeans
 from ssm.training.mal import MALConfig, SampleWeighting, WeightingScope
 from ssm.training.optim import (
@@ -48,10 +49,15 @@ class TrainConfig(BaseModel):
     optim: OptimConfig = Field(default=OptimConfig(), description="learning rates, schedule, clipping, averaging")
     loss: LossConfig = Field(default=LossConfig(), description="weights of the four losses, ramp, running means")
     mixup_alpha: float = Field(default=0.4, ge=0, description="mixup of AU clips: share ~ Beta(alpha, alpha); 0: none")
-    precision: Literal["float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         default="float32", description="bfloat16: autocast in the forward pass; weights and losses stay float32"
     )
-    compile: bool = Field(default=False, description="compile the model with torch.compile")
+    compile: bool | Literal["auto"] = Field(
+        default="auto", description="compile the model with torch.compile; auto: on a GPU, where it pays"
+    )
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"] = Field(
+        default="default", description="torch.compile's mode: reduce-overhead captures CUDA graphs"
+    )
     accumulation: int = Field(
         default=1, ge=1, le=1024, description="micro-batches per step: less memory, the same result up to rounding"
     )
@@ -96,6 +102,8 @@ class TrainStep:
         preprocessing: Preprocessing | None = None,
     ) -> None:
         self.config, self.device = config, torch.device(device)
+        check_exact(model)
+        resolve(config.precision, self.device)
         self.model = model.to(self.device)
         self.collective = collective or SingleProcess()
         self.preprocessing = preprocessing or Preprocessing()
@@ -103,8 +111,7 @@ class TrainStep:
         self.average = MovingAverage(self.model, config.optim.ema)
         self.means = RunningMeans(config.loss.momentum, self.device)
         self._wrapped = wrap(self.model)
-        # Shapes are the same at every step; left dynamic, blocks of several widths share a graph that inductor refuses.
-        self._forward = torch.compile(self._wrapped, dynamic=False) if config.compile else self._wrapped
+        self._forward = self._compiled() if self.compiles else self._wrapped
         self._parameters = list(trainable(self.model).values())
         self._weighting = self._make_weighting()
         if config.loss.map_evidence and getattr(model, "mapping", None) is None:
@@ -125,8 +132,7 @@ class TrainStep:
         slices, key = batch.split(self.config.accumulation), noise_key(self.config.seed, step)
         counts_L = self._global_counts(batch)
         self._start_means(slices, counts_L, key)
-        coefficients_L = torch.tensor(self.config.loss.coefficients(progress), device=self.device)
-        coefficients_L = coefficients_L / self.means.divisors()
+        coefficients_L = self._constants(self.config.loss.coefficients(progress)) / self.means.divisors()
         losses_L, produced = self._backward(slices, coefficients_L, counts_L, key)
         rates = set_progress(self.optimizer, self.config.optim, progress)
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.optim.clip_norm)
@@ -137,6 +143,11 @@ class TrainStep:
         self.average.update()
         self.means.update(losses_L, self._seen(counts_L, produced))
         return StepResult((losses_L * coefficients_L).sum(), losses, grad_norm, rates)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the model is compiled here."""
+        return self.device.type == "cuda" if self.config.compile == "auto" else self.config.compile
 
     def check(self) -> None:
         """Wait for the last step and raise `TrainingDiverged` if it found a nan."""
@@ -213,7 +224,7 @@ class TrainStep:
         return MicroBatch(fe_side, au_side)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+        return autocast(self.device, self.config.precision)
 
     def _global_counts(self, batch: MicroBatch) -> Tensor:
         """L: what the global sum of each loss is divided by."""
@@ -257,7 +268,7 @@ class TrainStep:
             inputs["aus_of_fe"] = True
         with self._autocast():
             # as a tensor: a compiled model would otherwise be compiled again for another number
-            output = model(**inputs, noise_key=torch.tensor(key, device=self.device))
+            output = model(**inputs, noise_key=torch.full((), key, device=self.device))
         sums = part.loss_sums(output)
         zero = torch.zeros((), device=self.device)
         evidence = zero
@@ -271,7 +282,16 @@ class TrainStep:
         return self.config.loss.map_evidence > 0 and part.fe is not None and part.au is not None
 
     def _seen(self, counts_L: Tensor, produced: list[bool]) -> Tensor:
-        return (counts_L > 0) & torch.tensor(produced, device=self.device)
+        return (counts_L > 0) & self._constants(tuple(produced)).bool()
+
+    def _constants(self, values: tuple[float, ...]) -> Tensor:
+        """A few numbers on the device."""
+        return send(torch.tensor(values, dtype=torch.float32), self.device)
+
+    def _compiled(self) -> nn.Module:
+        # Shapes are the same at every step; left dynamic, blocks of several widths share a graph that inductor refuses.
+        mode = None if self.config.compile_mode == "default" else self.config.compile_mode
+        return cast(nn.Module, torch.compile(self._wrapped, dynamic=False, mode=mode))
 
     def _sync(self, last: bool) -> AbstractContextManager[None]:
         """DDP reduces gradients with the last micro-batch only."""

@@ -9,6 +9,7 @@ from .feed import ResumingDataConfig as ResumingDataConfig
 from .feed import placeholder as placeholder
 from .order import OrderError as OrderError
 from .order import OrderHash as OrderHash
+from .order import Used as Used
 from .order import Verdict as Verdict
 from .order import verify as verify
 from .pace import keep_pace as keep_pace

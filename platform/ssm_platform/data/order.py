@@ -100,28 +100,48 @@ class OrderHash:
         combine: Combine = _alone,
         world: int = 1,
     ) -> dict[str, Any]:
-        """Take in this worker's part of global batch `step`; all workers call it. Returns the new state.
+        """Take in this worker's part of global batch `step`; all workers call it. Returns the new state."""
+        self.settle(step, [Used.of(rows, samples)], combine, len(rows) * world, world)
+        return self.state
 
-        `combine` sums signed 64-bit numbers over the workers, wrapping. OrderError where `step` is not the next one.
+    def settle(self, first: int, parts: Sequence[Used], combine: Combine, count: int, world: int) -> None:
+        """Take in this worker's parts of the global batches from step `first` on, each of `count` rows.
+
+        All workers call it together. `combine` sums signed 64-bit numbers over the `world` workers, wrapping.
+        OrderError where `first` is not the next step.
         """
+        table = np.array([[part.fingerprint, len(part.unread)] for part in parts], np.int64).reshape(-1, 2)
+        for step, part, (total, missing) in zip(range(first, first + len(parts)), parts, combine(table), strict=True):
+            if missing:  # rare: a second round tells every worker which
+                places = np.bincount(part.unread - step * count, minlength=count).astype(np.int64)
+                self._unread.extend((np.flatnonzero(combine(places)) + step * count).tolist())
+            self._add(step, int(total), count, world)
+
+    def _add(self, step: int, total: int, count: int, world: int) -> None:
         if step != self._steps:
             raise OrderError(f"step {step} after {self._steps} steps: the next one must be {self._steps}")
         if self._fresh or self._spans[-1]["world"] != world:
             self._spans.append({"first": step, "world": world, "digest": self._digest})
             self._fresh = False
-        black = samples == UNREAD
-        total, missing = combine(np.array([fingerprint(rows, samples), black.sum()], np.int64)).tolist()
-        if missing:  # rare: a second round tells every worker which
-            size = len(rows) * world
-            places = np.bincount(rows[black] - step * size, minlength=size).astype(np.int64)
-            self._unread.extend((np.flatnonzero(combine(places)) + step * size).tolist())
         self._digest = _chain(self._digest, step, total)
         self._steps += 1
-        self._rows += len(rows) * world
-        return self.state
+        self._rows += count
 
 
-def fingerprint(rows: NDArray[np.int64], samples: NDArray[np.int64]) -> int:
+@dataclass(frozen=True)
+class Used:
+    """What one worker used of one global batch."""
+
+    fingerprint: int  # of its rows and their samples
+    unread: NDArray[np.int64]  # rows that could not be read
+
+    @classmethod
+    def of(cls, rows: NDArray[np.int64], samples: NDArray[np.int64]) -> Used:
+        """By the rows and the identities of what was decoded for them."""
+        return cls(_fingerprint(rows, samples), rows[samples == UNREAD])
+
+
+def _fingerprint(rows: NDArray[np.int64], samples: NDArray[np.int64]) -> int:
     """The sum over rows, as a signed 64-bit number."""
     return int(_tokens(rows, samples).sum(dtype=np.uint64).view(np.int64))
 

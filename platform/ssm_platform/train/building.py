@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def make_step(config: RunConfig, device: torch.device, collective: Collective) -
         initial_model(config),
         step_config(config),
         device=device,
-        wrap=_distributed if collective.world > 1 else lambda module: module,
+        wrap=partial(_distributed, config) if collective.world > 1 else lambda module: module,
         collective=collective,
         preprocessing=config.preprocessing,
     )
@@ -81,12 +82,16 @@ def _clip_config(config: RunConfig, augmentation: Any) -> ClipConfig:
     )
 
 
-def _distributed(model: nn.Module) -> nn.Module:
-    """DDP that looks for unused parameters: a step may leave a head out, and then DDP keeps its buckets as they are.
+def _distributed(config: RunConfig, model: nn.Module) -> nn.Module:
+    """DDP. It looks for unused parameters where a step lacks a side, so that a head is left out.
 
-    Rebuilt after the first step, as is its habit, they would sum in another order, and a resumed run round differently.
+    On a CPU always: otherwise DDP rebuilds its buckets after the first step, sums in another order, and a run resumed
+    on three workers or more would round differently. On a GPU restarts are equal to rounding anyway.
     """
     device = next(model.parameters()).device
+    whole = config.data.fe_batch > 0 and config.data.au_batch > 0
     return nn.parallel.DistributedDataParallel(
-        model, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=True
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        find_unused_parameters=device.type == "cpu" or not whole,
     )

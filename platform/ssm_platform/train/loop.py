@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssm.training import AUBatch, FEBatch, StepResult, TrainStep
-from ssm_platform.data import OrderError, OrderHash
+from ssm_platform.data import OrderError, OrderHash, Used
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Loop:
     position: Position
     validate: Callable[[torch.nn.Module], dict[str, float]]  # all workers call it together; `score` is what chooses
     outlets: Outlets
+    _used: list[Used] = field(default_factory=list)  # by this worker, not yet summed over all
     _notes: dict[str, str] = field(default_factory=dict)  # last loss and last score, for the progress bar
 
     def run(self, batches: Iterable[Batch]) -> Position:
@@ -103,11 +104,13 @@ class Loop:
             result = self.step(batch.fe, batch.au, self.position.done, self.schedule.total)
             self.position.done += 1
             self._after_step(result)
+        self._settle_order()
         self.step.check()
         return self.position
 
     def state(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on."""
+        """Everything that the rest of the run depends on. All workers call it together."""
+        self._settle_order()
         return {"train": self.step.state_dict(), "position": self.position.state()}
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -126,11 +129,16 @@ class Loop:
                     f"step {self.position.done}, worker {collective.rank} of {collective.world}: got rows "
                     f"{batch.rows[:3]}.. ({len(batch.rows)}), the plan has {first}..{first + share - 1}"
                 )
-            self.position.order.update(
-                self.position.done, batch.rows, batch.samples, combine=self._sum, world=collective.world
-            )
+            self._used.append(Used.of(batch.rows, batch.samples))
             yield batch
         raise OrderError(f"the feed ended after step {self.position.done} of {self.schedule.total}")
+
+    def _settle_order(self) -> None:
+        """Sums what the steps since the last time used over the workers: a sum a step would wait for a GPU."""
+        first, size = self.position.done - len(self._used), self.schedule.global_batch
+        if self._used:
+            self.position.order.settle(first, self._used, self._sum, size, self.step.collective.world)
+        self._used.clear()
 
     def _sum(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         """Signed 64-bit numbers summed over the workers, wrapping."""

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from ssm.interface import Preprocessing, normalise
 from ssm.labels import Vocabulary
-from ssm.training import AUBatch, Collective, FEBatch
+from ssm.model import Precision, SSMNetwork, autocast
+from ssm.training import AUBatch, Collective, FEBatch, send
 from ssm_platform.data import Rows
 from ssm_platform.records import Manifest
 
@@ -55,10 +56,13 @@ class Validation:
     preprocessing: Preprocessing
     collective: Collective
     device: torch.device
+    precision: Precision = "float32"  # the run's
     batch: int = 8
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """`uar/CORPUS`, `macro_f1/CORPUS` and `score`; all workers call it and get the same."""
+        if isinstance(model, SSMNetwork):
+            model.fold()  # once, not at every batch; training forgets it
         scores: dict[str, list[float]] = {"uar": [], "macro_f1": []}
         metrics = {}
         for place, manifest in enumerate(self.manifests):
@@ -76,10 +80,11 @@ class Validation:
         width = len(self.vocabulary.expressions) if task == "fe" else len(self.vocabulary.aus)
         table = torch.zeros((width if task == "fe" else _HITS, width), dtype=torch.int64, device=self.device)
         for fe, au in self._batches(rows[self.collective.rank :: self.collective.world]):
-            if fe is not None:
-                table += confusion(model(fe_clips=self._pixels(fe.clips)).fe_logits, fe.to(self.device))
-            if au is not None:
-                table += hits(model(au_clips=self._pixels(au.clips)).au_logits, au.to(self.device))
+            with autocast(self.device, self.precision):
+                if fe is not None:
+                    table += confusion(model(fe_clips=self._pixels(fe.clips)).fe_logits, fe.to(self.device))
+                if au is not None:
+                    table += hits(model(au_clips=self._pixels(au.clips)).au_logits, au.to(self.device))
         return table
 
     def _batches(self, rows: Rows) -> Iterator[tuple[FEBatch | None, AUBatch | None]]:
@@ -93,7 +98,7 @@ class Validation:
                     ahead.append(pool.submit(self.read, following))
 
     def _pixels(self, clips: Tensor) -> Tensor:
-        return normalise(clips.to(self.device), self.preprocessing)
+        return normalise(send(clips, self.device), self.preprocessing)
 
 
 def confusion(logits_BE: Tensor, batch: FEBatch) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 
 from ssm.training import Collective, ProcessGroup, SingleProcess, TrainStep
 from ssm_platform.data import START, STREAM, Quarantine, Rows, batches, evaluation_rows, to_batches
+from ssm_platform.train.ahead import ahead
 from ssm_platform.train.broadcast import broadcast
 from ssm_platform.train.building import evaluation_reader, make_step
 from ssm_platform.train.checkpoints import Attempt, CheckpointError, Checkpoints, Writer
@@ -57,7 +58,7 @@ def _work(job: Job) -> None:
         config.data.global_batch // collective.world,
         config.data.prefetch_batches,
     )
-    _run(loop, job, checkpoints, attempt, _typed(stream))
+    _run(loop, job, checkpoints, attempt, ahead(_typed(stream), step.device))
 
 
 def schedule(job: Job) -> Schedule:
@@ -93,6 +94,7 @@ def validation(job: Job, step: TrainStep) -> Validation:
         preprocessing=config.preprocessing,
         collective=step.collective,
         device=step.device,
+        precision=config.train.precision,
     )
 
 

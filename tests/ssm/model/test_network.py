@@ -11,7 +11,6 @@ import torch
 
 from ssm import SSM
 from ssm.model.config import MappingConfig, ModelConfig
-from ssm.model.expert_kernels import grouped
 from ssm.training import TrainConfig, TrainStep
 
 E, A, T = len(tiny.LABELS.expressions), len(tiny.LABELS.aus), tiny.FRAMES
@@ -183,7 +182,7 @@ def test_ablations_are_configuration() -> None:
 
 def test_it_is_one_graph_to_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the experts' kernel that a GPU takes, in its type; that of a CPU waits for the routing, outside graphs."""
-    monkeypatch.setattr("ssm.model.experts.segments", grouped)
+    monkeypatch.setattr("ssm.model.experts._dense_pays", lambda _: True)
     shallow = tiny.VIT.model_copy(update={"options": {**tiny.VIT.options, "depth": 2}})
     model = tiny.small_model(tiny.small_config(backbone=shallow)).train()
     fe, au, rows = tiny.clips(2), tiny.clips(2, seed=1), torch.arange(2)

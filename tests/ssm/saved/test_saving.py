@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -255,3 +256,25 @@ def test_weights_and_folds_that_do_not_fit_are_refused(
     save_file(tensors if change is None else {**tensors, name: change(found).contiguous()}, folder / WEIGHTS)
     with pytest.raises(ValueError, match=message):
         SSM.from_pretrained(folder)
+
+
+def test_a_configuration_that_names_a_pickle_runs_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran, pickled = folder.parent / "ran", folder.parent / "weights.pth"
+    pickled.write_bytes(pickle.dumps(Touch(ran)))
+    monkeypatch.setattr("timm.create_model", None)  # nothing is built at all
+    _edit(folder, model__backbone__options={"checkpoint_path": str(pickled)})
+    with pytest.raises(ValueError, match=r"model\.backbone\.options: .*'checkpoint_path', an argument of timm"):
+        SSM.from_pretrained(folder)
+    assert not ran.exists()
+    pickle.loads(pickled.read_bytes())
+    assert ran.exists(), "the pickle would have run"
+
+
+class Touch:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self._path,)

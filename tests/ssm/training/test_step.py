@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import tiny_training as tiny
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ssm.model.config import BackboneConfig, TextConfig
 from ssm.training.batch import FEBatch
 from ssm.training.losses import LOSSES
 from ssm.training.mixup import draw_mix
@@ -246,3 +247,21 @@ def test_config_is_strict() -> None:
     with pytest.raises(ValueError, match="Extra inputs"):
         TrainConfig.model_validate({"learning_rate": 1})
     assert TrainConfig.model_validate_json(tiny.FAST.model_dump_json()) == tiny.FAST
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet18", {}, r"backbone\.net\.bn1 is BatchNorm\w*: its statistics depend"),
+        ("vit_tiny_patch16_224", {"drop_path_rate": 0.1}, r"drop_path1 is DropPath with 0\.\d+: it draws from hidden"),
+        ("vit_tiny_patch16_224", {"attn_drop_rate": 0.2}, r"attn_drop is Dropout with 0\.2"),
+    ],
+)
+def test_what_breaks_the_promises_is_refused_by_name(name: str, options: dict[str, float], message: str) -> None:
+    small = {} if name == "resnet18" else {"embed_dim": 32, "depth": 2, "num_heads": 2}
+    backbone = BackboneConfig(name=name, image_size=32, options={**small, **options}, experts=None)
+    model = tiny.tiny_model(backbone=backbone, text=TextConfig(tower=None))
+    with pytest.raises(ValueError, match=message):
+        TrainStep(model, tiny.FAST, device="cpu")
+    model.backbone.train = lambda mode=True: nn.Module.train(model.backbone, False)  # type: ignore[method-assign]
+    TrainStep(model.requires_grad_(True), tiny.FAST, device="cpu")  # frozen in evaluation mode it may hold them
