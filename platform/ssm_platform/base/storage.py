@@ -19,6 +19,8 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ssm_platform.base.places import part_path
+
 T = TypeVar("T")
 _CHUNK = 1 << 14  # bytes between two looks at the clock
 _OPEN_FILES = 64
@@ -92,7 +94,7 @@ def open_storage(uri: str | Path, settings: StorageSettings | None = None) -> St
         return _S3Storage(text, settings or StorageSettings())
     if "://" in text:
         raise ValueError(f"{text}: storage is a folder or s3://bucket/prefix")
-    return _LocalStorage(Path(text).absolute())
+    return _LocalStorage(Path(text).expanduser().absolute())
 
 
 class _LocalStorage:
@@ -159,7 +161,7 @@ class _LocalStorage:
     def _scratch(self, key: str) -> Path:
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+        return part_path(path, f".{threading.get_ident()}")
 
     def _publish(self, key: str, scratch: Path) -> None:
         os.replace(scratch, self._path(key))

@@ -1,5 +1,6 @@
 from .decoders import Decoder as Decoder
 from .errors import UnreadableVideo as UnreadableVideo
+from .formats import picture_format as picture_format
 from .frames import FrameSource as FrameSource
 from .frames import open_frames as open_frames
 from .images import decode_image as decode_image
@@ -18,3 +19,4 @@ from .video import InputInfo as InputInfo
 from .video import Pictures as Pictures
 from .video import Video as Video
 from .video import open_video as open_video
+from .video_index import read_head as read_head
