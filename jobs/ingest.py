@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ssm_platform.base import format_fields, override, split_assignments
 from ssm_platform.corpora import read_corpus
@@ -40,7 +39,7 @@ def source_manifest(known: argparse.Namespace) -> Manifest:
             raise ValueError(f"{known.source}: an owner's folder needs --corpus; a manifest ends in .parquet")
         return Manifest.read(known.source)
     options = split_assignments([f"--{option}" for option in known.option])
-    reading = read_corpus(known.corpus, Path(known.source), **options)
+    reading = read_corpus(known.corpus, known.source, **options)
     if reading.issues:
         print(f"{len(reading.issues)} issues, {reading.lost} of {reading.rows} label rows lost; "
               f"see python jobs/doctor.py {known.source} --corpus {known.corpus}", file=sys.stderr)  # fmt: skip

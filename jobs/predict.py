@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from ssm_platform.base import format_fields, override, split_assignments
-from ssm_platform.read import Outcome, PredictSettings, find_jobs, predict_all
+from ssm_platform.read import Outcome, PredictSettings, find_jobs, predict_all, writable
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, PredictSettings]:
@@ -38,10 +38,10 @@ def predict(arguments: list[str]) -> list[Outcome]:
     from ssm_platform.cluster import joined
 
     known, settings = parse(arguments)
-    jobs = find_jobs(known.inputs)
+    jobs, out = find_jobs(known.inputs), writable(known.out)
     outcomes = []
     with joined(cpus=settings.cpus * (settings.workers or 1)), tqdm(total=len(jobs), unit="input") as bar:
-        for outcome in predict_all(jobs, known.out, settings):
+        for outcome in predict_all(jobs, out, settings):
             outcomes.append(outcome)
             bar.update()
             if outcome.status == "failed":

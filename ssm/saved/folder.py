@@ -46,9 +46,12 @@ def read_config(folder: Path) -> SavedConfig:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file; ValueError where it is absent, truncated or something else."""
     try:
+        path.open("rb").close()  # safetensors calls a file that it may not read absent
         return load_file(path)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: the file is absent") from error
+    except PermissionError as error:
+        raise ValueError(f"{path}: permission denied; its owner lets you read it by `chmod a+r`") from error
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
 
@@ -93,7 +96,7 @@ def swap(fresh: Path, folder: Path) -> None:
     Two exceptions: among foreign files ours are replaced one by one, and on a file system that cannot exchange two
     folders there is none between two renames; a death there leaves the old one beside it, and `fetch` says where.
     """
-    os.chmod(fresh, 0o755)
+    _by_umask(fresh)
     if not folder.exists():
         os.replace(fresh, folder)
     elif any(path.name not in (WEIGHTS, CONFIG, CARD) for path in folder.iterdir()):
@@ -101,6 +104,15 @@ def swap(fresh: Path, folder: Path) -> None:
             os.replace(fresh / name, folder / name)
     elif not _exchange(fresh, folder):
         _replace(fresh, folder)
+
+
+def _by_umask(folder: Path) -> None:
+    """The usual modes: temporary folders, and the files of safetensors >= 0.8, are their owner's alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    folder.chmod(0o777 & ~mask)
+    for path in folder.iterdir():
+        path.chmod(0o666 & ~mask)
 
 
 def _exchange(one: Path, other: Path) -> bool:

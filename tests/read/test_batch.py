@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from ssm_platform.media.images import read_image
 from ssm_platform.media.video import open_video
-from ssm_platform.read.batch import Job, PredictSettings, find_jobs, predict_all, predict_one
+from ssm_platform.read.batch import Job, PredictSettings, find_jobs, predict_all, predict_one, writable
 from ssm_platform.read.model_reader import ModelReader
 from ssm_platform.read.rows import analyse
 from ssm_platform.read.tables import read_table, to_frame
@@ -118,6 +119,51 @@ def test_objects_of_a_bucket_are_read(
     pd.testing.assert_frame_equal(
         read_table(tmp_path / "face.mp4.csv").astype(float), expected(face_video, reader).astype(float)
     )
+
+
+def test_companions_are_no_inputs_and_tilde_is_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a.mp4", "._a.mp4", ".hidden/b.mp4", "__MACOSX/a.mp4", "@eaDir/a.mp4/x.jpg", "c.HEIC", "Thumbs.db"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    assert [job.name for job in find_jobs(["~/in"])] == ["a.mp4", "c.HEIC"]
+    assert writable(Path("~/out")) == tmp_path / "out"
+
+
+def test_a_name_as_long_as_names_can_be(
+    face_video: Path, reader: ModelReader, model_folder: Path, tmp_path: Path
+) -> None:
+    for letter in "ab":
+        (tmp_path / f"{'顔' * 82}{letter}.mp4").write_bytes(face_video.read_bytes())  # 251 bytes
+    jobs = find_jobs([str(tmp_path)])
+    settings = PredictSettings(model=str(model_folder), plots=True, overlay=True)
+    assert len({job.name for job in jobs}) == 2
+    assert predict_one(jobs[0], tmp_path / "out", reader, settings).status == "done"
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert predict_one(jobs[0], tmp_path / "out", reader, settings).status == "skipped"
+
+
+def test_an_output_folder_that_cannot_be_written_is_said_first(
+    face_video: Path, reader: ModelReader, model_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="file/out: the output folder cannot be written"):
+        writable(tmp_path / "file" / "out")
+    job, settings = Job(str(face_video), "v.mp4"), PredictSettings(model=str(model_folder))
+    outcome = predict_one(job, tmp_path / "file", reader, settings)
+    assert (outcome.status, "file" in outcome.reason) == ("failed", True)
+
+
+def test_an_overlay_of_a_picture_is_a_picture(
+    shared_data: Path, reader: ModelReader, model_folder: Path, tmp_path: Path
+) -> None:
+    photo = shared_data / "faces" / "multi_face.jpg"
+    settings = PredictSettings(model=str(model_folder), overlay=True)
+    assert predict_one(Job(str(photo), "p.jpg"), tmp_path, reader, settings).status == "done"
+    drawn, before = read_image(tmp_path / "p.jpg.overlay.jpg"), read_image(photo)
+    assert drawn.shape == before.shape
+    assert np.abs(drawn.astype(int) - before).max() > 100
+    assert json.loads((tmp_path / "p.jpg.json").read_text())["files"] == ["p.jpg.csv", "p.jpg.overlay.jpg"]
 
 
 @pytest.mark.ray

@@ -12,6 +12,9 @@ from .overrides import format_fields as format_fields
 from .overrides import override as override
 from .overrides import parse_value as parse_value
 from .overrides import split_assignments as split_assignments
+from .places import cache_folder as cache_folder
+from .places import part_path as part_path
+from .places import ready_places as ready_places
 from .storage import PATIENT as PATIENT
 from .storage import DamagedObject as DamagedObject
 from .storage import MissingKey as MissingKey

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ssm_platform.base import ready_places
+
 _GIB = 2**30
 _STORE_BYTES = (80 * 2**20, 2 * _GIB)
 _NOBODY = "no cluster answers there: start one with `ray start --head`, or unset RAY_ADDRESS to start one of our own"
@@ -64,6 +66,7 @@ class ClusterSize:
 @contextmanager
 def joined(cpus: float, *, dashboard: bool = True) -> Iterator[ClusterSize]:
     """Joins Ray for the body of a `with`; a local cluster of its own declares at least `cpus` CPUs."""
+    ready_places()
     import ray
 
     owned = not ray.is_initialized()

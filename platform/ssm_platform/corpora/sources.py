@@ -20,7 +20,7 @@ from ssm_platform.base import is_companion
 from ssm_platform.corpora.base import Cause, Report
 from ssm_platform.corpora.labels import FrameLabels, frame_number
 from ssm_platform.corpora.tree import entries
-from ssm_platform.media import PICTURE_ENDINGS, VIDEO_ENDINGS, UnreadableVideo, open_video
+from ssm_platform.media import PICTURE_ENDINGS, VIDEO_ENDINGS, UnreadableVideo, open_video, picture_format, read_head
 from ssm_platform.records import Kind, Record, part_name
 
 
@@ -67,6 +67,16 @@ def folder_frames(
     numbers = sorted(found)
     files = tuple(found[number] for number in numbers)
     return Frames(folder, source, "frames", np.array(numbers, np.int64), files, rate)
+
+
+def image_frames(path: Path, report: Report, cause: Cause) -> Frames | None:
+    """One image as a clip of one frame, numbered 0. None, and not reported, where the file is no image."""
+    try:
+        if picture_format(read_head(path)) is None:
+            return None
+    except UnreadableVideo:
+        return None
+    return Frames(path.parent, _below(report.root, path.parent), "frames", np.zeros(1, np.int64), (path.name,))
 
 
 def video_frames(path: Path, report: Report, cause: Cause, first: int = 0) -> Frames | None:

@@ -1,6 +1,7 @@
 from .decoders import DEFAULT_DECODER as DEFAULT_DECODER
 from .decoders import Decoder as Decoder
 from .errors import UnreadableVideo as UnreadableVideo
+from .formats import picture_format as picture_format
 from .frames import FrameSource as FrameSource
 from .frames import open_frames as open_frames
 from .images import decode_image as decode_image
@@ -19,3 +20,4 @@ from .video import InputInfo as InputInfo
 from .video import Pictures as Pictures
 from .video import Video as Video
 from .video import open_video as open_video
+from .video_index import read_head as read_head

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from ssm_platform.base import MissingKey, Storage, open_storage
+from ssm_platform.base import MissingKey, Storage, cache_folder, open_storage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _COMPLETE = "complete.json"
@@ -32,7 +32,7 @@ class Registry:
 
     def __init__(self, uri: str | Path, cache: Path | None = None) -> None:
         self._storage: Storage = open_storage(uri)
-        self._cache = cache or Path.home() / ".cache" / "ssm-platform" / "models"
+        self._cache = cache or cache_folder() / "ssm-platform" / "models"
 
     def publish(self, folder: Path, run: str, aliases: tuple[str, ...] = ("latest",)) -> str:
         """Copy a saved model in and point `aliases` at it; returns the version. RegistryError for no model."""

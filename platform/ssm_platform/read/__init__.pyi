@@ -4,6 +4,7 @@ from .batch import PredictSettings as PredictSettings
 from .batch import find_jobs as find_jobs
 from .batch import predict_all as predict_all
 from .batch import predict_one as predict_one
+from .batch import writable as writable
 from .model_reader import ModelReader as ModelReader
 from .rows import AnalysisOptions as AnalysisOptions
 from .rows import FaceFrame as FaceFrame

@@ -15,14 +15,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Literal
 
 import cv2
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm_platform.base import open_storage
-from ssm_platform.media import PICTURE_ENDINGS, VIDEO_ENDINGS, InputInfo, Video, open_input
+from ssm_platform.base import in_companion, open_storage, part_path
+from ssm_platform.media import PICTURE_ENDINGS, VIDEO_ENDINGS, InputInfo, open_input
 from ssm_platform.models import ModelDescription, locate, pinned, registry_uri
 from ssm_platform.read.model_reader import ModelReader
 from ssm_platform.read.rows import AnalysisOptions, read_opened
@@ -89,6 +89,7 @@ def predict_all(jobs: Sequence[Job], out: Path, settings: PredictSettings) -> It
     import ray
     from ray.data import ActorPoolStrategy
 
+    out = writable(out)
     registry = registry_uri(settings.registry)  # actors stand in other folders
     settings = settings.model_copy(update={"model": pinned(settings.model, registry), "registry": registry})
     pool = ActorPoolStrategy(size=min(len(jobs), settings.workers or _workers(settings)))
@@ -102,6 +103,17 @@ def predict_all(jobs: Sequence[Job], out: Path, settings: PredictSettings) -> It
     )
     for row in rows.iter_rows():
         yield Outcome(**row)
+
+
+def writable(out: Path) -> Path:
+    """The output folder, made where it is absent. ValueError where nothing can be written there."""
+    out = out.expanduser().absolute()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            return out
+    except OSError as error:
+        raise ValueError(f"{out}: the output folder cannot be written ({error.strerror or error})") from error
 
 
 class Worker:
@@ -130,15 +142,18 @@ def predict_one(job: Job, out: Path, reader: ModelReader, settings: PredictSetti
             return Outcome(job.source, "skipped")
         with _local(job.source) as path:
             facts = _write(path, job, out, reader, settings)
-    except (ValueError, OSError, cv2.error) as error:
+        _write_whole(sidecar, {"identity": identity, "source": job.source, **facts})
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        reason = f"{error.filename or sidecar}: {error.strerror or error}"
+        return Outcome(job.source, "failed", reason, seconds=time.perf_counter() - start)
+    except (ValueError, cv2.error) as error:
         return Outcome(job.source, "failed", str(error), seconds=time.perf_counter() - start)
-    _write_whole(sidecar, {"identity": identity, "source": job.source, **facts})
     return Outcome(job.source, "done", "", facts["video"]["frames"], facts["rows"], time.perf_counter() - start)
 
 
 def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: PredictSettings) -> dict[str, Any]:
     """Table, plots and overlay of one local file; returns the sidecar's facts."""
-    from ssm_platform.read.overlay import write_overlay
+    from ssm_platform.read.overlay import overlay_ending, write_overlay
     from ssm_platform.read.timeline import plot_faces
 
     source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
@@ -154,8 +169,9 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
     extras: list[Path] = []
     if settings.plots:
         extras += plot_faces(table, reader.description.vocabulary, out / job.name)
-    if settings.overlay and isinstance(source, Video):
-        extras.append(write_overlay(source, table, reader.description.vocabulary, out / f"{job.name}.overlay.mp4"))
+    if settings.overlay:
+        drawn = out / f"{job.name}{overlay_ending(source)}"
+        extras.append(write_overlay(source, table, reader.description.vocabulary, drawn))
     counts = {"rows": rows, "rows_with_face": success, "faces": len(faces)}
     files = [str(file.relative_to(out)) for file in (table, *extras)]
     return {**counts, "files": files, **_provenance(source.facts, reader.description, settings)}
@@ -204,7 +220,7 @@ def _is_done(sidecar: Path, identity: str) -> bool:
 
 
 def _write_whole(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_path(path)
     part.write_text(json.dumps(content, indent=1), encoding="utf-8")
     part.replace(path)
 
@@ -220,21 +236,36 @@ def _local(source: str) -> Iterator[Path]:
         yield path
 
 
+_NAME_BYTES = 255 - len(".overlay.mp4")
 _ENDINGS = (*VIDEO_ENDINGS, *PICTURE_ENDINGS)
 
 
 def _expand(text: str) -> list[Job]:
     if text.startswith("s3://"):
         storage = open_storage(text)
-        keys = [key for key in storage.list() if key.lower().endswith(_ENDINGS)]
-        return [Job(f"{storage.uri}/{key}", key) for key in keys]
-    path = Path(text).absolute()
+        return [Job(f"{storage.uri}/{key}", _short(key)) for key in storage.list() if _is_input(PurePosixPath(key))]
+    path = Path(text).expanduser().absolute()
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in _ENDINGS)
-        return [Job(str(file), file.relative_to(path).as_posix()) for file in found]
+        below = sorted(file.relative_to(path) for file in path.rglob("*") if _is_input(file.relative_to(path)))
+        return [Job(str(path / file), _short(file.as_posix())) for file in below if (path / file).is_file()]
     if not path.is_file():
         raise ValueError(f"{text}: no such file, folder or s3:// prefix")
-    return [Job(str(path), path.name)]
+    return [Job(str(path), _short(path.name))]
+
+
+def _is_input(path: PurePath) -> bool:
+    """Whether a file found in a folder is meant to be read, by its name."""
+    return path.suffix.lower() in _ENDINGS and not in_companion(path.parts)
+
+
+def _short(name: str) -> str:
+    """The name of an input's outputs: its own, cut where theirs would be longer than a file's may be."""
+    folder, _, last = name.rpartition("/")
+    data = os.fsencode(last)
+    if len(data) > _NAME_BYTES:
+        digest = hashlib.sha256(data).hexdigest()[:8]
+        last = f"{data[: _NAME_BYTES - 9].decode(errors='ignore')}-{digest}"
+    return f"{folder}/{last}" if folder else last
 
 
 def _workers(settings: PredictSettings) -> int:

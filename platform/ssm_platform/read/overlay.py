@@ -1,4 +1,4 @@
-"""The video with what was found drawn on it: boxes, likeliest expression, AUs present. A second pass, streamed."""
+"""What was found drawn on what was read: boxes, likeliest expression, AUs present. A second pass, streamed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm.labels import Vocabulary
-from ssm_platform.media import Video
+from ssm_platform.base import part_path
+from ssm_platform.media import Pictures, Video, encode_jpeg
 from ssm_platform.read.tables import iterate_table
 
 _COLOUR = (127, 212, 240)
+_QUALITY = 92
 _DARK = (16, 32, 42)
 
 
-def write_overlay(video: Video, table: Path, vocabulary: Vocabulary, target: Path) -> Path:
-    """H.264 in MP4, as large as the video (odd sides lose a pixel); appears whole or not at all."""
+def overlay_ending(source: Video | Pictures) -> str:
+    """What the overlay's name ends in: a video's is a video, a picture's a picture."""
+    return ".overlay.mp4" if isinstance(source, Video) else ".overlay.jpg"
+
+
+def write_overlay(source: Video | Pictures, table: Path, vocabulary: Vocabulary, target: Path) -> Path:
+    """As large as what was read; appears whole or not at all."""
+    if isinstance(source, Video):
+        return _write_video(source, table, vocabulary, target)
+    by_frame = groupby(iterate_table(table), key=lambda row: int(row["frame"]))
+    part = part_path(target, ".jpg")
+    try:
+        image, rows = next(_paired(source, by_frame))
+        part.write_bytes(encode_jpeg(_draw(image, rows, vocabulary), _QUALITY))
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _write_video(video: Video, table: Path, vocabulary: Vocabulary, target: Path) -> Path:
+    """H.264 in MP4; odd sides lose a pixel."""
     import av
 
-    info, part = video.facts, target.with_name(f".{target.name}.part.mp4")
+    info, part = video.facts, part_path(target, ".mp4")
     by_frame = groupby(iterate_table(table), key=lambda row: int(row["frame"]))
     try:
         with av.open(str(part), "w", format="mp4") as container:
@@ -40,8 +62,8 @@ def write_overlay(video: Video, table: Path, vocabulary: Vocabulary, target: Pat
     return target
 
 
-def _paired(video: Video, by_frame: Any) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
-    for (_, _, image), (_, rows) in zip(video.frames(), by_frame, strict=True):
+def _paired(source: Video | Pictures, by_frame: Any) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
+    for (_, _, image), (_, rows) in zip(source.frames(), by_frame, strict=True):
         yield image, list(rows)
 
 

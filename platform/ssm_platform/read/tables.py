@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ssm.labels import Vocabulary
+from ssm_platform.base import part_path
 from ssm_platform.read.windows import Row
 
 Cell = int | float | None
@@ -111,7 +111,7 @@ def open_table(path: Path, vocabulary: Vocabulary) -> Iterator[TableWriter]:
     if path.suffix not in writers:
         raise ValueError(f"{path}: a table ends in one of {', '.join(writers)}, not {path.suffix!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_path(path)
     try:
         with writers[path.suffix](part, vocabulary) as writer:
             yield writer

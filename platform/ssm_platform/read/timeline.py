@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm.labels import ACTION_UNITS, Vocabulary
+from ssm_platform.base import part_path
 from ssm_platform.read.tables import read_table
 
 MOST_FACES = 8
@@ -48,7 +49,7 @@ def _plot(rows: Any, vocabulary: Vocabulary, title: str, path: Path) -> None:
     above.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
     _au_rows(below, time, rows, vocabulary, keep)
     below.set_xlabel("seconds" if timed else "picture")
-    part = path.with_name(f".{path.name}.part.png")
+    part = part_path(path, ".png")
     figure.savefig(part, dpi=110)
     part.replace(path)
 

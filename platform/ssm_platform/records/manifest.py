@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ssm.labels import Vocabulary
-from ssm_platform.base import open_storage
+from ssm_platform.base import open_storage, part_path
 from ssm_platform.records.columns import flat_list, logical_bytes, view
 
 Task = Literal["au", "fe"]
@@ -130,7 +130,7 @@ class Manifest:
         """Read what `write` wrote, from a file or an ``s3://`` object; ``root`` replaces the stored one where the data
         moved. ValueError names the file and what is wrong with it.
         """
-        place = str(path)
+        place = str(path) if "://" in str(path) else str(Path(path).expanduser())
         try:
             if "://" in place:
                 folder, _, name = place.rpartition("/")
@@ -151,9 +151,9 @@ class Manifest:
 
     def write(self, path: str | Path) -> None:
         """Write one Parquet file; readers see the old file or the new one, never half of it."""
-        path = Path(path)
+        path = Path(path).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+        scratch = part_path(path)
         try:
             pq.write_table(self._described(), scratch, compression="zstd", row_group_size=self._group_rows)
             os.replace(scratch, path)

@@ -83,6 +83,24 @@ def test_the_folder_holds_weights_config_and_card_and_no_tower(folder: Path) -> 
         assert part in card
 
 
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for mask, file, place in ((0o022, 0o644, 0o755), (0o027, 0o640, 0o750)):
+        before = os.umask(mask)
+        try:
+            tiny.small_model(tiny.with_text()).save_pretrained(tmp_path / f"{mask:o}", facts=FACTS)
+        finally:
+            os.umask(before)
+        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / f"{mask:o}").iterdir()}
+        assert (modes, (tmp_path / f"{mask:o}").stat().st_mode & 0o777) == ({file}, place)
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)  # the tests may run as root, who is refused nothing
+    with pytest.raises(ValueError, match=r"model\.safetensors: permission denied"):
+        on_disk.read_tensors(tmp_path / "22" / WEIGHTS)
+
+
 def test_saving_twice_replaces_and_leaves_other_files_alone(folder: Path) -> None:
     other = tiny.small_model(tiny.with_text(), seed=1)
     other.save_pretrained(folder)

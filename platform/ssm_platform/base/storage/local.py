@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from ssm_platform.base.places import part_path
 from ssm_platform.base.storage.protocol import DamagedObject, MissingKey, StorageError, checked
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ class LocalStorage:
     def _scratch(self, key: str) -> Path:
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+        return part_path(path, f".{threading.get_ident()}")
 
     def _publish(self, key: str, scratch: Path) -> None:
         os.replace(scratch, self._path(key))

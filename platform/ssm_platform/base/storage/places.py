@@ -22,4 +22,4 @@ def open_storage(uri: str | Path, settings: StorageSettings | None = None) -> St
         return S3Storage(text, settings or StorageSettings())
     if "://" in text:
         raise ValueError(f"{text}: storage is a folder or s3://bucket/prefix")
-    return LocalStorage(Path(text).absolute())
+    return LocalStorage(Path(text).expanduser().absolute())

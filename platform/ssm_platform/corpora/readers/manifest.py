@@ -26,7 +26,15 @@ from ssm_platform.base import in_companion
 from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
 from ssm_platform.corpora.labels import Coding, LabelRows
 from ssm_platform.corpora.lists import Resolver
-from ssm_platform.corpora.sources import Frames, Sequence, folder_frames, labelled_records, video_frames, whole_record
+from ssm_platform.corpora.sources import (
+    Frames,
+    Sequence,
+    folder_frames,
+    image_frames,
+    labelled_records,
+    video_frames,
+    whole_record,
+)
 from ssm_platform.corpora.text import expression_of, integer, portable, read_csv, real
 from ssm_platform.corpora.tree import entries, fold, saw
 from ssm_platform.records import Record
@@ -145,9 +153,12 @@ def _named_rows(rows: Iterable[_Row], path: Path, report: Report) -> Iterator[_R
 
 
 def _frames(row: _Row, resolver: Resolver, report: Report, cause: Cause) -> Frames | None:
-    """The source of a row: a folder of images or a video."""
+    """The source of a row: a folder of images, one image, or a video."""
     place = resolver.find(row.source, cause.path, row.line)
-    frames = folder_frames(place, report, cause) if os.path.isdir(place) else video_frames(place, report, cause)
+    if os.path.isdir(place):
+        frames = folder_frames(place, report, cause)
+    else:
+        frames = image_frames(place, report, cause) or video_frames(place, report, cause)
     text = row.cells.get("rate", "")
     if frames is None or not text:
         return frames
