@@ -135,6 +135,9 @@ class Settings(BaseModel):
     origins: tuple[str, ...] = Field(
         default=(), description="web pages elsewhere that may ask this service (CORS), as https://name"
     )
+    grpc: str | None = Field(
+        default=None, pattern=r"^\S+:\d+$", description="address of the protocol over gRPC, as host:port; None: no gRPC"
+    )
     traces: str | None = Field(default=None, description="OTLP/HTTP collector of OpenTelemetry traces; None: none")
     scratch: str | None = Field(default=None, description="folder of temporary uploads; None: the system's")
     limits: Limits = Limits()

@@ -1,6 +1,6 @@
 """128 clients that send a byte a second: `python bench/serving/slow.py [--seconds 30]`.
 
-First to the proxy, as strangers would, then to Serve itself, behind it. Meanwhile page, health and metrics are asked over
+First to the proxy, as strangers would, then to Serve itself, behind it. Page, health and metrics are asked over
 and over, and one honest client uploads a video. Exits 1 where one of them took longer than a second, the honest client
 got no answer through the proxy, or scratch grew beyond its budget.
 """
