@@ -6,6 +6,7 @@ bucket by their service account. The operator adds the probes of Ray's container
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -216,9 +217,13 @@ def _confined() -> Manifest:
 def _proxy(settings: ClusterSettings, name: str, configuration: str) -> list[Manifest]:
     """nginx before the service: two of it, a configuration, an address."""
     proxy = f"{name}-proxy"
-    text = configuration.replace("127.0.0.1:8000", f"{name}-serve-svc:8000").replace(
-        "listen 127.0.0.1:8080", f"listen {PROXY_PORT}"
-    )
+    places = {
+        "127.0.0.1:8000": f"{name}-serve-svc:8000",
+        "listen 127.0.0.1:8080": f"listen {PROXY_PORT}",
+        "limit_conn client 16": "limit_conn client 64",  # behind a balancer many clients have one address
+        "limit_conn client 64": "limit_conn client 128",
+    }
+    text = re.sub("|".join(map(re.escape, places)), lambda found: places[found[0]], configuration)
     live = {"tcpSocket": {"port": "http"}, "periodSeconds": 10}
     ready = {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 6}
     amounts = {"cpu": 1, "memory": "256Mi", "ephemeral-storage": "36Gi"}
