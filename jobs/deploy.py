@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from serve.settings import Settings
@@ -79,16 +79,18 @@ def _note(port: int) -> Path:
 
 @contextmanager
 def _findable(port: int) -> Iterator[None]:
-    """For the block, the next deploy on this machine finds this service's cluster."""
+    """For the block, the next deploy on this machine finds this service's cluster, where a home can be written."""
     import ray
 
     note = _note(port)
-    note.parent.mkdir(mode=0o700, exist_ok=True)
-    note.write_text(str(ray.get_runtime_context().gcs_address))
+    with suppress(OSError):
+        note.parent.mkdir(mode=0o700, exist_ok=True)
+        note.write_text(str(ray.get_runtime_context().gcs_address))
     try:
         yield
     finally:
-        note.unlink(missing_ok=True)
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
 
 
 def _join_running(port: int) -> bool:

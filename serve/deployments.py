@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from serve.errors import Refusal
 from serve.http import create_app
 from serve.intake import Spool
 from serve.observe import IngressMetrics, cluster_metrics, start_traces
@@ -30,9 +31,12 @@ class Video:
 
     async def analyse(self, upload: Upload, faces: Faces, served: Served | None) -> AsyncIterator[Said]:
         """Start, then rows and windows, or a refusal."""
-        async with at_hand(upload, self._spool) as paths:
-            async for said in self._analysis.analyse(paths, faces, served):
-                yield said
+        try:
+            async with at_hand(upload, self._spool) as paths:
+                async for said in self._analysis.analyse(paths, faces, served):
+                    yield said
+        except Refusal as refusal:  # no room for it on this machine
+            yield refusal
 
     async def check_health(self) -> None:
         """Raises where uploads cannot be decoded: Serve replaces this replica then."""

@@ -41,7 +41,7 @@ class Limits(BaseModel):
         default=16 * 2**20, ge=1, description="most pixels of a frame or picture, by its header and as it is decoded"
     )
     decode_s: float = Field(
-        default=900, gt=0, description="CPU seconds of decoding and face detection for one upload; then it is killed"
+        default=900, ge=1, description="CPU seconds of decoding and face detection for one upload; then it is killed"
     )
     decode_mib: int = Field(
         default=1024, ge=64, description="memory of decoding and face detection for one upload, in MiB"
@@ -134,6 +134,9 @@ class Settings(BaseModel):
     )
     origins: tuple[str, ...] = Field(
         default=(), description="web pages elsewhere that may ask this service (CORS), as https://name"
+    )
+    grpc: str | None = Field(
+        default=None, pattern=r"^\S+:\d+$", description="address of the protocol over gRPC, as host:port; None: no gRPC"
     )
     traces: str | None = Field(default=None, description="OTLP/HTTP collector of OpenTelemetry traces; None: none")
     scratch: str | None = Field(default=None, description="folder of temporary uploads; None: the system's")

@@ -61,8 +61,8 @@ def hostile(folder: Path) -> dict[str, bytes]:
     ]
     fast = "-f lavfi -i color=gray:s=32x32:d=30:r=1000 -c:v libx264 -preset ultrafast"
     return {
-        "1 x 2000": ffmpeg("wide.png", "-f lavfi -i color=red:s=2000x1 -frames:v 1"),
-        "2000 x 1": ffmpeg("tall.png", "-f lavfi -i color=red:s=1x2000 -frames:v 1"),
+        "1 x 2000": ffmpeg("wide.png", "-f lavfi -i testsrc=s=2000x16 -vf format=rgb24,crop=2000:1 -frames:v 1"),
+        "2000 x 1": ffmpeg("tall.png", "-f lavfi -i testsrc=s=16x2000 -vf format=rgb24,crop=1:2000 -frames:v 1"),
         "header lies": bytes(lie),
         "counted for minutes": ffmpeg("long.webm", f"-stream_loop 250 -i {folder}/short.webm -c copy"),
         "1000 frames a second": ffmpeg("fast.mp4", fast),

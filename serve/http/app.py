@@ -18,6 +18,7 @@ from serve.http.access import Methods, guards_of
 from serve.http.observed import Observed
 from serve.http.operation import Exporter, health, page
 from serve.http.operation import metrics as metrics_routes
+from serve.http.rpc import serving_rpc
 from serve.http.tensors import tensors
 from serve.http.uploads import uploads
 from serve.intake import Spool
@@ -41,6 +42,7 @@ def create_app(
         title="SSM",
         version="1",
         description='Facial action units and expressions from video. Errors: `{"error": "...", "request_id": "..."}`.',
+        lifespan=serving_rpc(settings, backend, token),
         docs_url=None,
         redoc_url=None,
         responses=schemas.problems(400, 401, 403),

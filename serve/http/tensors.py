@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
 
 from serve.errors import Refusal
 from serve.http import formats, schemas
@@ -60,7 +61,7 @@ def _add_metadata(router: APIRouter, name: str, backend: Backend) -> None:
     @router.get("", response_model=schemas.ServerMetadata)
     async def server() -> dict[str, Any]:
         """Server metadata."""
-        return {"name": "ssm", "version": "1", "extensions": ["binary_tensor_data", "model_repository"]}
+        return server_metadata()
 
     @router.post("/repository/index", response_model=list[schemas.IndexEntry], responses=schemas.problems(503))
     async def index() -> list[dict[str, str]]:
@@ -119,6 +120,11 @@ def _add_inference(router: APIRouter, settings: Settings, backend: Backend) -> N
                     raise Refusal(400, str(error)) from None
 
 
+def server_metadata() -> dict[str, Any]:
+    """What the server is."""
+    return {"name": "ssm", "version": "1", "extensions": ["binary_tensor_data", "model_repository"]}
+
+
 async def current(backend: Backend, version: str) -> ModelDescription:
     """What is served, which must be this version: 404 for another one."""
     model = (await backend.describe()).description
@@ -157,7 +163,8 @@ async def _infer(settings: Settings, backend: Backend, request: Request, body: b
     return await asyncio.to_thread(_answered, settings.name, decoded.request, reading)
 
 
-def _answered(name: str, asked: InferenceRequest, reading: Reading) -> Response:
+def outputs_of(reading: Reading) -> dict[str, NDArray[Any]]:
+    """A reading by the names of the protocol's outputs."""
     answers = reading.answers
     outputs = {
         "au_probability": answers.au_probability,
@@ -165,7 +172,11 @@ def _answered(name: str, asked: InferenceRequest, reading: Reading) -> Response:
     }
     if answers.why is not None:
         outputs["why"] = answers.why
-    content, json_length = encode(asked, outputs, name, reading.version)
+    return outputs
+
+
+def _answered(name: str, asked: InferenceRequest, reading: Reading) -> Response:
+    content, json_length = encode(asked, outputs_of(reading), name, reading.version)
     if json_length is None:
         return Response(content, media_type=formats.JSON)
     headers = {"Inference-Header-Content-Length": str(json_length)}

@@ -299,3 +299,22 @@ def test_the_driver_that_is_asked_for_runs_the_torch_that_is_installed() -> None
     assert settings.driver >= dict(DRIVERS)[settings.cuda]
     with pytest.raises(ValidationError, match="needs 580"):
         ClusterSettings(driver=550)
+
+
+def test_the_images_lock_holds_what_is_asked_for() -> None:
+    """Every dependency of the package and of the extras in the image is pinned once, at a version that it accepts."""
+    import tomllib
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (REPOSITORY / "deploy" / "requirements.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    locked = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    assert len(locked) == len(pins)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["platform"], *extras["minilm"], *extras["tracing"]]:
+        wanted = Requirement(text)
+        if wanted.marker is None or wanted.marker.evaluate({"platform_machine": "x86_64"}):
+            assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), text

@@ -21,7 +21,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-PROGRAMS = ("python", "make", "ray", "serve", "curl", "docker", "kubectl", "pip")
+PROGRAMS = ("python", "make", "ray", "serve", "curl", "docker", "kubectl", "pip", "nginx")
 
 TINY = (
     (r"/data/BP4D", "runs/corpora/tiny/bp4d"),
@@ -45,7 +45,9 @@ ELSEWHERE = (
     (r"^ray job submit --working-dir", SUBMIT, '"--runtime-env", "deploy/runtime_env.yaml"'),
     (r"^(RAY_AUTH_MODE=token )?ray start --head", "tests/house/conftest.py", '"start", "--head"'),
     (r"^ray get-auth-token", "tests/house/conftest.py", "token_hex"),
-    (r"^python jobs/deploy\.py", "tests/house/test_nodes.py", '"deploy.py"'),
+    (r"^python jobs/deploy\.py", "tests/serve/test_deploy.py", 'documented("serving.md", "python jobs/deploy.py")'),
+    (r"^serve run serve\.app:build", "tests/serve/test_service.py", 'documented("serving.md", "serve run'),
+    (r"^nginx -p ", "tests/serve/test_proxy.py", "proxy.proxied("),
     (r"^python jobs/(count_prior\.py|train\.py --recipe=counted)", "tests/corpora/test_association.py", "COUNT"),
     (r"^python jobs/import_released\.py", "tests/ssm/saved/test_released.py", "import_released"),
     (r"^python jobs/ingest\.py .*yunet", "tests/faces/test_tracker.py", "yunet"),
@@ -57,9 +59,8 @@ ELSEWHERE = (
 """Commands that other tests execute: pattern, file or folder, and what that file must hold."""
 
 NOT_HERE = {
-    r"^ray (up|down|dashboard|job submit --address)": "needs an AWS account; the file is held by test_deployment.py",
-    r"^(docker|kubectl) ": "needs a registry and a Kubernetes cluster; the manifests are held by test_deployment.py",
-    r"^serve run serve\.app:build": "the builder that jobs/deploy.py calls, behind Serve's own command",
+    r"^ray (up|down|dashboard|job submit --address)": "needs an AWS account; the file is held by test_manifests.py",
+    r"^(docker|kubectl) ": "needs a registry and a Kubernetes cluster; the manifests are held by test_manifests.py",
     r"^python bench/": "minutes of measurement; each page shows the output",
     r"^ray metrics ": "starts Prometheus, which is no dependency",
     r"^pip install": "the installation itself",

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,6 +79,27 @@ def test_an_input_that_cannot_be_read_fails_alone_and_leaves_no_table(
     assert outcome.status == "failed"
     assert "bad.mp4" in outcome.reason
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("shape", [(1, 2000), (2000, 1), (1, 1)])
+def test_thin_pictures_are_read(reader: ModelReader, tmp_path: Path, shape: tuple[int, int]) -> None:
+    picture = tmp_path / "thin.png"
+    cv2.imwrite(str(picture), np.zeros((*shape, 3), np.uint8))
+    outcome = predict_one(Job(str(picture), "thin.png"), tmp_path / "out", reader, PredictSettings(model="x"))
+    assert (outcome.status, outcome.rows) == ("done", 1), outcome.reason
+
+
+@pytest.mark.parametrize("error", [cv2.error("out of ideas"), OSError("no disk"), ValueError("no sense")])
+def test_whatever_an_input_raises_it_fails_alone(
+    reader: ModelReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    (tmp_path / "x.mp4").write_bytes(b"x")
+    monkeypatch.setattr("ssm_platform.read.batch.open_input", fail)
+    outcome = predict_one(Job(str(tmp_path / "x.mp4"), "x.mp4"), tmp_path / "out", reader, PredictSettings(model="x"))
+    assert (outcome.status, outcome.reason) == ("failed", str(error))
 
 
 def test_inputs_are_found_and_twins_are_refused(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pages import documented
 
 from serve.client import Client
 from ssm_platform.models.registry import Registry
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
-DEPLOY = Path(__file__).resolve().parents[2] / "jobs" / "deploy.py"
+REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ["--ingress.cpus=0.1", "--video.cpus=0.2", "--inference.cpus=0.2", "--threads=1"]
 
 
@@ -34,9 +35,15 @@ class Started:
 
 
 @pytest.fixture(scope="module")
-def registry(model_folder: Path, other_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the registry lies."""
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="module")
+def registry(place: Path, model_folder: Path, other_model_folder: Path) -> Registry:
     """Two models, of which the first is in production."""
-    registry = Registry(tmp_path_factory.mktemp("registry"))
+    registry = Registry(place)
     first = registry.publish(model_folder, "one")
     registry.publish(other_model_folder, "two")
     registry.point("production", first)
@@ -44,13 +51,16 @@ def registry(model_folder: Path, other_model_folder: Path, tmp_path_factory: pyt
 
 
 @pytest.fixture(scope="module")
-def started(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+def started(place: Path, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     folder = tmp_path_factory.mktemp("deploy")
     (folder / "home").mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = [sys.executable, str(DEPLOY), "--model=production", f"--registry={registry.uri}", f"--port={port}", *SMALL]
+    program, script, *options = documented("serving.md", "python jobs/deploy.py")
+    assert program == "python"
+    options = ["production" if word == "latest" else word for word in options]
+    words = [sys.executable, str(REPOSITORY / script), *options, f"--registry={place}", f"--port={port}", *SMALL]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     log = folder / "log"

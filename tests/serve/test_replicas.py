@@ -145,8 +145,9 @@ def test_the_builder_takes_a_folder_or_an_alias_and_refuses_what_cannot_be_serve
         build(Settings(model=str(tmp_path / "nothing")))
     with pytest.raises(ValueError, match="SSM_TEST_TOKEN"):
         build(Settings(model=str(model_folder), token_variable="SSM_TEST_TOKEN"))
-    monkeypatch.setenv("SSM_TEST_TOKEN", "x" * 16)
-    build(Settings(model=str(model_folder), token_variable="SSM_TEST_TOKEN"))
+    monkeypatch.setenv("SSM_TEST_TOKEN", "x" * 16 + "\n")
+    guarded = build(Settings(model=str(model_folder), token_variable="SSM_TEST_TOKEN"))
+    assert guarded._bound_deployment.init_args[1] == "x" * 16, "the last newline of a file is no part of a token"
 
 
 def tampered(folder: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import requests
 from numpy.typing import NDArray
+from pages import documented
 
 from serve.client import Client
 from serve.settings import Scaling, Settings
@@ -160,8 +162,16 @@ def test_overload_is_503_with_retry_after_and_passes(service: Service, short_vid
     def ask(_: int) -> requests.Response:
         return requests.post(f"{service.url}/v1/predict", files={"file": content}, timeout=100)
 
+    slowest = 0.0
     with ThreadPoolExecutor(24) as pool:
-        answers = list(pool.map(ask, range(24)))
+        asked = [pool.submit(ask, number) for number in range(24)]
+        while not all(future.done() for future in asked):
+            for path in ("/", "/v2/health/ready"):
+                start = time.monotonic()
+                assert requests.get(f"{service.url}{path}", timeout=20).status_code == 200
+                slowest = max(slowest, time.monotonic() - start)
+        answers = [future.result() for future in asked]
+    assert slowest < 3, "page and readiness have places of their own"
     refused = [answer for answer in answers if answer.status_code != 200]
     assert {answer.status_code for answer in refused} <= {503}
     assert refused
@@ -199,7 +209,10 @@ def test_the_model_changes_without_a_failed_request(
 
 def test_metrics_are_there_to_be_scraped(service: Service) -> None:
     names = {"ray_ssm_requests", "ray_ssm_request_seconds", "ray_ssm_stage_seconds", "ray_ssm_batch_clips",
-             "ray_ssm_frames", "ray_ssm_waiting_clips", "ray_serve_deployment_replica_healthy"}  # fmt: skip
+             "ray_ssm_frames", "ray_ssm_frames_with_face", "ray_ssm_waiting_clips", "ray_ssm_open_requests",
+             "ray_ssm_refusals", "ray_ssm_model_info", "ray_ssm_decode_cpu_seconds",
+             "ray_serve_deployment_replica_healthy"}  # fmt: skip
+    assert requests.get(f"{service.url}/nowhere", timeout=20).status_code == 404
     until = time.monotonic() + 60
     missing = names
     while missing and time.monotonic() < until:
@@ -226,3 +239,23 @@ def test_the_examples_of_the_documentation_run(
     for example in python:
         code = example.replace("http://localhost:8000", service.url)
         exec(compile(code, "docs/serving.md", "exec"), {"__name__": "example"})
+
+
+def test_the_command_of_serve_itself_runs_the_application(service: Service, model_folder: Path) -> None:
+    """`serve run` of docs/serving.md, beside the other application. The last test: its end stops Serve."""
+    import ray
+
+    program, *words = documented("serving.md", "serve run serve.app:build")
+    words = [f"model={model_folder}" if word.startswith("model=") else word for word in words]
+    beside = ["--name=ran", "--route-prefix=/ran", f"--address={ray.get_runtime_context().gcs_address}"]
+    command = [str(Path(sys.executable).with_name(program)), *words, *beside]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        until, ready = time.monotonic() + 120, False
+        while not ready and time.monotonic() < until and process.poll() is None:
+            time.sleep(1)
+            ready = requests.get(f"{service.url}/ran/v2/health/ready", timeout=20).status_code == 200
+    finally:
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=60)[0].decode()
+    assert ready, output[-3000:]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from serve.local import local_app
+from serve.observe.exporter import joined
 from serve.settings import Settings
 
 Make = Callable[..., FastAPI]
@@ -176,3 +179,51 @@ def test_a_slow_sender_is_408_however_it_is_slow(port: int, pause: float) -> Non
                 continue
     assert answer.startswith(b"HTTP/1.1 408")
     assert time.monotonic() - start < 5.5
+
+
+def test_metrics_of_several_machines_are_one_text_that_prometheus_reads() -> None:
+    parser = pytest.importorskip("prometheus_client.parser")
+    text = (
+        "# HELP ray_ssm_frames_total frames\n# TYPE ray_ssm_frames_total counter\n"
+        'ray_ssm_frames_total{replica="%s"} %d\n# HELP ray_node_cpu x\n# TYPE ray_node_cpu gauge\nray_node_cpu 1\n'
+    )
+    merged = joined([(text % ("a", 3)).encode(), (text % ("b", 4)).encode()]).decode()
+    (family,) = parser.text_string_to_metric_families(merged)
+    assert {sample.labels["replica"]: sample.value for sample in family.samples} == {"a": 3, "b": 4}
+    assert merged.count("# TYPE") == 1
+
+
+def test_traces_reach_a_collector_as_parts_of_the_callers_trace(make_app: Make) -> None:
+    """In a process of its own: a tracer is set once for a process."""
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    done = subprocess.run([sys.executable, "-c", COLLECTED], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+COLLECTED = """
+import http.server, threading
+from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from serve.observe import span, start_traces
+
+bodies = []
+class Collector(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        bodies.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200); self.end_headers()
+    def log_message(self, *_): pass
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+start_traces(f"http://127.0.0.1:{server.server_port}/")
+caller = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+with span("request", {"headers": [(b"traceparent", caller.encode())]}, "id-1"):
+    with span("upload"):
+        pass
+trace.get_tracer_provider().force_flush()
+path, body = bodies[0]
+assert path == "/v1/traces"
+spans = [s for r in ExportTraceServiceRequest.FromString(body).resource_spans for g in r.scope_spans for s in g.spans]
+assert {s.name for s in spans} == {"request", "upload"}
+assert {s.trace_id.hex() for s in spans} == {"a" * 32}
+"""

@@ -1,9 +1,9 @@
 """Manifests against the published types: core kinds by the models of Kubernetes' own Python client.
 
-Unknown keys are refused. KubeRay's and Prometheus's kinds have no package in a registry we reach, so their fields stand here by hand, from the
-Go types of ray-project/kuberay (`ray-operator/apis/ray/v1/{raycluster,rayjob,rayservice}_types.go`, version 1.5 for
-`authOptions`) and prometheus-operator's API reference (PodMonitor). Only the fields we write are listed: a key that is
-not here fails, whether the CRD has it or not. Not checked: rules that an API server adds (CEL, defaulting).
+Unknown keys are refused. KubeRay's and Prometheus's kinds have no package in a registry we reach, so their fields stand
+here by hand: from KubeRay's Go types (ray-project/kuberay, `ray-operator/apis/ray/v1/`; `authOptions` is new in 1.5)
+and prometheus-operator's API reference (PodMonitor). Only the fields we write are listed: a key that is not here fails,
+whether the CRD has it or not. Not checked: rules that an API server adds (CEL, defaulting).
 """
 
 from __future__ import annotations

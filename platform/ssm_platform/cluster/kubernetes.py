@@ -1,27 +1,18 @@
-"""Kubernetes manifests for the KubeRay operator, from `ClusterSettings`: training, the service, and what guards it.
-
-Pods ask for what a node has left beside its own share, run as nobody in particular on a read-only root, and reach the
-bucket by their service account. The operator adds the probes of Ray's containers, `/dev/shm` and Ray's token.
-"""
+"""Kubernetes manifests for the KubeRay operator, from `ClusterSettings`: the training job and the service."""
 
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 import yaml
 
 from ssm_platform.cluster.aws import PROJECT_DIR
+from ssm_platform.cluster.kube_around import disruption, network, pod_monitor, proxy_network
+from ssm_platform.cluster.kube_around import proxy as proxy_of
+from ssm_platform.cluster.kube_pods import HEAD_PORTS, SCRATCH, WORKER_PORTS, Manifest, confined, mounts, pod
 from ssm_platform.cluster.settings import ClusterSettings, NodeGroup
 
 TOKEN_VARIABLE = "SSM_TOKEN"
-HEAD_PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "serve": 8000, "metrics": 8080}
-WORKER_PORTS = {"serve": 8000, "metrics": 8080}
-PROXY_PORT = 8080
-SCRATCH = "/scratch"
-_LABEL = "app.kubernetes.io/name"
-_RAY_USER, _NGINX_USER = 1000, 101
-Manifest = dict[str, Any]
 
 
 def ray_job(settings: ClusterSettings) -> list[Manifest]:
@@ -63,12 +54,12 @@ def ray_service(settings: ClusterSettings, proxy: str) -> list[Manifest]:
     return [
         _account(settings),
         service,
-        *_proxy(settings, name, proxy),
-        _disruption(name),
-        _disruption(f"{name}-proxy"),
-        _network(settings, name),
-        _proxy_network(settings, name),
-        _pod_monitor(name),
+        *proxy_of(settings, name, proxy),
+        disruption(name),
+        disruption(f"{name}-proxy"),
+        network(settings, name),
+        proxy_network(settings, name),
+        pod_monitor(name),
     ]
 
 
@@ -109,9 +100,6 @@ def _account(settings: ClusterSettings) -> Manifest:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
 
 
-# Ray's pods ---------------------------------------------------------------------------------------------------------
-
-
 def _cluster(
     settings: ClusterSettings, name: str, groups: dict[str, NodeGroup], environment: list[Manifest]
 ) -> Manifest:
@@ -121,13 +109,13 @@ def _cluster(
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": {
             "idleTimeoutSeconds": 60 * settings.idle_minutes,
-            "securityContext": _confined(),
-            "volumeMounts": _mounts(),
+            "securityContext": confined(),
+            "volumeMounts": mounts(),
         },
         "authOptions": {"mode": "token"},
         "headGroupSpec": {
             "rayStartParams": head,
-            "template": _pod(settings, name, "ray-head", settings.head, environment, HEAD_PORTS),
+            "template": pod(settings, name, "ray-head", settings.head, environment, HEAD_PORTS),
         },
         "workerGroupSpecs": [
             {
@@ -136,199 +124,8 @@ def _cluster(
                 "minReplicas": machine.minimum,
                 "maxReplicas": machine.maximum,
                 "rayStartParams": {},
-                "template": _pod(settings, name, "ray-worker", machine, environment, WORKER_PORTS),
+                "template": pod(settings, name, "ray-worker", machine, environment, WORKER_PORTS),
             }
             for group, machine in groups.items()
         ],
-    }
-
-
-def _pod(
-    settings: ClusterSettings,
-    name: str,
-    role: str,
-    group: NodeGroup,
-    environment: list[Manifest],
-    ports: dict[str, int],
-) -> Manifest:
-    amounts: dict[str, str | int] = {
-        "cpu": group.pod_cpus,
-        "memory": f"{group.pod_memory_gib}Gi",
-        "ephemeral-storage": "60Gi",
-    }
-    if group.gpus:
-        amounts["nvidia.com/gpu"] = group.gpus
-    spec: Manifest = {
-        "serviceAccountName": settings.kube_service_account,
-        "securityContext": _unprivileged(_RAY_USER),
-        "containers": [
-            {
-                "name": role,
-                "image": settings.kube_image,
-                "env": environment,
-                "ports": [{"name": port, "containerPort": number} for port, number in ports.items()],
-                "resources": {"limits": amounts, "requests": amounts},
-                "securityContext": _confined(),
-                "volumeMounts": _mounts(),
-            }
-        ],
-        "volumes": [
-            {"name": "tmp", "emptyDir": {"sizeLimit": "20Gi"}},
-            {"name": "scratch", "emptyDir": {"sizeLimit": "30Gi"}},
-        ],
-        "nodeSelector": {
-            "node.kubernetes.io/instance-type": group.instance,
-            "eks.amazonaws.com/capacityType": "SPOT" if group.spot else "ON_DEMAND",
-        },
-    }
-    if group.gpus:
-        spec["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    return {"metadata": {"labels": {_LABEL: name}}, "spec": spec}
-
-
-def _mounts() -> list[Manifest]:
-    return [{"name": "tmp", "mountPath": "/tmp"}, {"name": "scratch", "mountPath": SCRATCH}]
-
-
-def _unprivileged(user: int) -> Manifest:
-    """Of a pod."""
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": user,
-        "runAsGroup": user,
-        "fsGroup": user,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
-def _confined() -> Manifest:
-    """Of a container."""
-    return {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-
-
-# Around the service -------------------------------------------------------------------------------------------------
-
-
-def _proxy(settings: ClusterSettings, name: str, configuration: str) -> list[Manifest]:
-    """nginx before the service: two of it, a configuration, an address."""
-    proxy = f"{name}-proxy"
-    text = configuration.replace("127.0.0.1:8000", f"{name}-serve-svc:8000").replace(
-        "listen 127.0.0.1:8080", f"listen {PROXY_PORT}"
-    )
-    live = {"tcpSocket": {"port": "http"}, "periodSeconds": 10}
-    ready = {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 6}
-    amounts = {"cpu": 1, "memory": "256Mi", "ephemeral-storage": "36Gi"}
-    container = {
-        "name": "nginx",
-        "image": settings.proxy_image,
-        "command": ["nginx", "-p", "/var/proxy/", "-c", "/etc/ssm/nginx.conf", "-e", "stderr"],
-        "ports": [{"name": "http", "containerPort": PROXY_PORT}],
-        "resources": {"limits": amounts, "requests": amounts},
-        "securityContext": _confined(),
-        "livenessProbe": live,
-        "readinessProbe": ready,
-        "volumeMounts": [{"name": "bodies", "mountPath": "/var/proxy"}, {"name": "conf", "mountPath": "/etc/ssm"}],
-    }
-    pod = {
-        "securityContext": _unprivileged(_NGINX_USER),
-        "automountServiceAccountToken": False,
-        "containers": [container],
-        "volumes": [
-            {"name": "bodies", "emptyDir": {"sizeLimit": "35Gi"}},
-            {"name": "conf", "configMap": {"name": proxy}},
-        ],
-    }
-    selector = {_LABEL: proxy}
-    return [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": proxy}, "data": {"nginx.conf": text}},
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": proxy},
-            "spec": {
-                "replicas": 2,
-                "selector": {"matchLabels": selector},
-                "template": {"metadata": {"labels": selector}, "spec": pod},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": proxy},
-            "spec": {"selector": selector, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
-        },
-    ]
-
-
-def _disruption(name: str) -> Manifest:
-    """Nodes are drained one pod at a time."""
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": {"name": name},
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {_LABEL: name}}},
-    }
-
-
-def _network(settings: ClusterSettings, name: str) -> Manifest:
-    """Pods of the cluster reach each other; else only proxy, operator and Prometheus reach them, on a port each."""
-    own, proxy = {"matchLabels": {_LABEL: name}}, {"matchLabels": {_LABEL: f"{name}-proxy"}}
-    operator = {"matchLabels": {_LABEL: "kuberay-operator"}}
-    monitoring = {"matchLabels": {"kubernetes.io/metadata.name": settings.monitoring_namespace}}
-    entering: list[Manifest] = [
-        {"from": [{"podSelector": own}]},
-        {"from": [{"podSelector": proxy}], "ports": _ports("serve")},
-        {"from": [{"namespaceSelector": {}, "podSelector": operator}], "ports": _ports("dashboard", "serve")},
-        {"from": [{"namespaceSelector": monitoring}], "ports": _ports("metrics")},
-    ]
-    leaving: list[Manifest] = [
-        {"to": [{"podSelector": own}]},
-        {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
-        {"ports": [{"protocol": "TCP", "port": 443}]},  # the bucket, tokens of the role, Kubernetes for the autoscaler
-    ]
-    return _policy(name, entering, leaving)
-
-
-def _proxy_network(settings: ClusterSettings, name: str) -> Manifest:
-    """Anyone reaches the proxy; it reaches the service and names."""
-    entering = [{"ports": [{"protocol": "TCP", "port": PROXY_PORT}]}]
-    leaving: list[Manifest] = [
-        {"to": [{"podSelector": {"matchLabels": {_LABEL: name}}}], "ports": _ports("serve")},
-        {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
-    ]
-    return _policy(f"{name}-proxy", entering, leaving)
-
-
-def _policy(name: str, entering: list[Manifest], leaving: list[Manifest]) -> Manifest:
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": name},
-        "spec": {
-            "podSelector": {"matchLabels": {_LABEL: name}},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": entering,
-            "egress": leaving,
-        },
-    }
-
-
-def _ports(*names: str) -> list[Manifest]:
-    return [{"protocol": "TCP", "port": HEAD_PORTS[name]} for name in names]
-
-
-def _pod_monitor(name: str) -> Manifest:
-    """What the Prometheus operator scrapes: every pod's own metrics."""
-    return {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "PodMonitor",
-        "metadata": {"name": name},
-        "spec": {
-            "selector": {"matchLabels": {_LABEL: name}},
-            "podMetricsEndpoints": [{"port": "metrics", "interval": "15s"}],
-        },
     }
