@@ -39,7 +39,7 @@ def job(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess
         (["train", "--recipe", "absent.json"], "absent.json: a recipe in a file is JSON"),
         (
             ["evaluate", "run", "--people", "wrong.json"],
-            "wrong.json:1: columns are no_such_field: 1; one must be",
+            'wrong.json:1: columns are {"no_such_field": 1}; one must be subject',
         ),
     ],
 )
