@@ -94,7 +94,9 @@ class Predictor:
         model = SSM.from_pretrained(folder, local_files_only=local_files_only)
         if model.facts.preprocessing is None:
             raise ValueError(f"{folder}: the model does not say how its input was prepared")
-        return cls(model, model.facts.preprocessing, model.facts.rule, device=device, batch=batch)
+        rule = None if model.facts.rule is None else DecisionRule.model_validate(model.facts.rule)
+        preprocessing = Preprocessing.model_validate(model.facts.preprocessing)
+        return cls(model, preprocessing, rule, device=device, batch=batch)
 
     @property
     def frames(self) -> int:

@@ -21,7 +21,7 @@ def map_report(model: SSM, true: Mapping[tuple[str, int], float] | None = None) 
     if model.mapping is None:
         return None
     labels = model.vocabulary
-    learned, back = (np.asarray(each.detach().cpu()) for each in model.maps() if each is not None)
+    learned, back = (np.asarray(each().detach().cpu()) for each in (model.mapping.au_to_fe, model.mapping.fe_to_au))
     prior = np.asarray(model.mapping.prior.detach().cpu())
     report: dict[str, Any] = {
         "expressions": labels.expressions,
