@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -226,11 +227,13 @@ def main() -> None:
     options = parser.parse_args()
     true = truths()
     sizes = options.subjects
-    found = {size: {name: both for name, *both in simulate(size, options.draws, true)} for size in sizes}
+    found: dict[int, dict[str, str]] = {}
+    for size in sizes:
+        found[size] = {name: _cell(*both) for name, *both in simulate(size, options.draws, true)}
+        print(f"{size} subjects: {found[size]}", file=sys.stderr, flush=True)
     print(f"| figure | truth | {' | '.join(f'{size} subjects' for size in sizes)} |\n|---|---|{'---|' * len(sizes)}")
     for name in FIGURES:
-        cells = [_cell(*found[size][name]) for size in sizes]
-        print(f"| {name} | {true[name]:.3f} | {' | '.join(cells)} |")
+        print(f"| {name} | {true[name]:.3f} | {' | '.join(found[size][name] for size in sizes)} |")
 
 
 def _cell(ours: Coverage, plain: Coverage) -> str:

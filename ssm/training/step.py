@@ -114,8 +114,9 @@ class TrainStep:
         self._forward = self._compiled() if self.compiles else self._wrapped
         self._parameters = list(trainable(self.model).values())
         self._weighting = self._make_weighting()
-        if config.loss.map_evidence and getattr(model, "mapping", None) is None:
-            raise ValueError("loss.map_evidence is for the maps, and this model has none: set it to 0")
+        mapping = getattr(model, "mapping", None)
+        if config.loss.map_evidence and (mapping is None or mapping.learn == "none"):
+            raise ValueError("loss.map_evidence is for maps that learn, and this model has none: set it to 0")
         self._started: set[tuple[bool, bool]] = set()
         self._watch = Watch()
 

@@ -37,6 +37,10 @@ def job(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess
         (["synthesize", "bp4d", "out", "--spec", "wrong.json"], "wrong.json: no_such_field"),
         (["synthesize", "bp4d", "full", "--preset", "tiny"], "is not empty and no synthetic corpus"),
         (["train", "--recipe", "absent.json"], "absent.json: a recipe in a file is JSON"),
+        (
+            ["evaluate", "run", "--people", "wrong.json"],
+            'wrong.json:1: columns are {"no_such_field": 1}; one must be subject',
+        ),
     ],
 )
 def test_what_is_absent_or_wrong_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -18,11 +18,10 @@ def map_report(model: SSM, true: Mapping[tuple[str, int], float] | None = None) 
 
     Correlations are of the AU->FE map.
     """
-    maps = model.maps()
-    if model.mapping is None or maps is None:
+    if model.mapping is None:
         return None
     labels = model.vocabulary
-    learned, back = (np.asarray(each.detach().cpu()) for each in (maps.au_to_fe, maps.fe_to_au))
+    learned, back = (np.asarray(each().detach().cpu()) for each in (model.mapping.au_to_fe, model.mapping.fe_to_au))
     prior = np.asarray(model.mapping.prior.detach().cpu())
     report: dict[str, Any] = {
         "expressions": labels.expressions,

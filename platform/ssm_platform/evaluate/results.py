@@ -272,11 +272,11 @@ class Evaluation(Result):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """What an assessment wrote to `path`; ValueError names the file."""
+        """What an assessment of this version wrote to `path`; ValueError names the file."""
         try:
             return cls.model_validate_json(path.read_text())
         except ValueError as error:
-            raise ValueError(f"{path}: not an evaluation of ours: {error}") from error
+            raise ValueError(f"{path}: not an evaluation of this version; evaluate the run again: {error}") from error
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -84,6 +84,7 @@ def test_accumulation_changes_rounding_only() -> None:
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-8)
 
 
-def test_evidence_for_maps_that_are_not_there_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"loss\.map_evidence is for the maps, and this model has none"):
-        tiny.tiny_step(tiny.fast_with(loss=EVIDENCE), text=TextConfig(tower=None))
+@pytest.mark.parametrize("changes", [{"text": TextConfig(tower=None)}, {"mapping": MappingConfig(learn="none")}])
+def test_evidence_for_maps_that_do_not_learn_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"loss\.map_evidence is for maps that learn, and this model has none"):
+        tiny.tiny_step(tiny.fast_with(loss=EVIDENCE), **changes)
