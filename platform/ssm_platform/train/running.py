@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from ssm_platform.cluster import joined
-from ssm_platform.data import START, STREAM, ClipStream, ResumingDataConfig, keep_pace, placeholder
+from ssm_platform.data import ClipStream, ResumingDataConfig, keep_pace
 from ssm_platform.runs import RunConfig, preflight
 from ssm_platform.train.building import training_reader
 from ssm_platform.train.checkpoints import Attempt
@@ -38,7 +38,7 @@ def complete(run: Run, callbacks: Sequence[Any] = ()) -> TrainingResult:
     """
     config = run.job.config
     if not run.ended:
-        with joined(preflight.cpus_needed(config)) as size:
+        with joined(preflight.cpus_needed(config), store_bytes=preflight.store_bytes(config)) as size:
             preflight.require(preflight.check_cluster(config, size))
             _fit(run, callbacks)
     return finish(run.job)
@@ -76,13 +76,14 @@ def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
         logging_config=LoggingConfig("WARNING"),
     )
     per_worker: Any = partial(work, replace(job, board=board))
+    feed: Any = ResumingDataConfig(stream, run.plan, job.total, partial(_begin, job.place))
     return TorchTrainer(
         per_worker,
         scaling_config=scaling(config),
         run_config=run_config,
         torch_config=TorchConfig(backend="nccl" if scale.gpu else "gloo"),
-        datasets={START: placeholder, STREAM: placeholder},
-        dataset_config=ResumingDataConfig(stream, run.plan, job.total, partial(_begin, job.place)),
+        datasets=feed.names,
+        dataset_config=feed,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ssm.training import Collective, ProcessGroup, SingleProcess, TrainStep
-from ssm_platform.data import START, STREAM, Quarantine, Rows, batches, evaluation_rows, to_batches
+from ssm_platform.data import START, Quarantine, Rows, evaluation_rows, to_batches
 from ssm_platform.train.broadcast import broadcast
 from ssm_platform.train.building import evaluation_reader, make_step
 from ssm_platform.train.checkpoints import Attempt, CheckpointError, Checkpoints, Writer
@@ -50,13 +50,11 @@ def _work(job: Job) -> None:
     step = make_step(config, get_device(), collective)
     checkpoints = job.place.checkpoints
     loop = Loop(step, schedule(job), Position(), validation(job, step), Outlets())
-    attempt: Any = ray.train.get_dataset_shard(START)  # what was decided once, for the stream and all workers
+    start: Any = ray.train.get_dataset_shard(START)  # what was decided once, for the stream and all workers
+    attempt: Attempt = start.begun
     _resume(loop, checkpoints, attempt, job.fingerprint)
-    stream = batches(
-        ray.train.get_dataset_shard(STREAM),
-        config.data.global_batch // collective.world,
-        config.data.prefetch_batches,
-    )
+    share = config.data.global_batch // collective.world
+    stream = start.batches(ray.train.get_dataset_shard, share, config.data.prefetch_batches)
     _run(loop, job, checkpoints, attempt, _typed(stream))
 
 
