@@ -28,7 +28,6 @@ _SETTINGS = {
 }
 _OWN_SETTINGS = {
     "RAY_worker_niceness": "0",  # as the user's own; at Ray's 15 any busy process beside a run slowed it ten-fold
-    "RAY_BACKEND_LOG_LEVEL": "error",  # Ray warns of constructor arguments that it puts into its store itself
 }
 """Of a cluster of our own. All of them may be set from outside."""
 _NOBODY = "no cluster answers there: start one with `ray start --head`, or unset RAY_ADDRESS to start one of our own"
@@ -117,7 +116,8 @@ def _start_or_join(cpus: float, store_bytes: int, dashboard: bool) -> None:
         num_cpus=max(os.cpu_count() or 1, int(-(-cpus // 1))),
         object_store_memory=max(store_bytes, _store_bytes()),
         include_dashboard=dashboard,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
+        log_to_driver=False,  # what our workers have to say comes by other ways (`train.progress`); the rest is Ray's
     )
 
 
@@ -129,7 +129,7 @@ def _join() -> None:
     if not _answers(address):
         raise ClusterError(f"RAY_ADDRESS={address}: {_NOBODY}")
     try:
-        ray.init(address="auto", logging_level=logging.WARNING)
+        ray.init(address="auto", logging_level=logging.WARNING, log_to_driver=False)
     except (ConnectionError, RuntimeError, RayError) as error:
         raise ClusterError(f"RAY_ADDRESS={address}: {_mend(error)}") from error
 

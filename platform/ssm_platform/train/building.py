@@ -35,7 +35,7 @@ def initial_model(config: RunConfig) -> SSM:
 
 
 def start_digest(config: RunConfig) -> str | None:
-    """The digest of the weights of `init_from`, None where the run starts from its seed. OSError where there are none."""
+    """The digest of the weights of `init_from`, None without it. OSError where there are none."""
     if config.init_from is None:
         return None
     with (Path(config.init_from) / WEIGHTS).open("rb") as file:

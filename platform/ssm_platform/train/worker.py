@@ -22,7 +22,7 @@ from ssm_platform.train.checkpoints import Attempt, CheckpointError, Checkpoints
 from ssm_platform.train.endings import RunEnded, may_pass
 from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
 from ssm_platform.train.place import Job
-from ssm_platform.train.progress import Reporter
+from ssm_platform.train.progress import Reporter, heralded
 from ssm_platform.train.tracking import Origin, Trackers
 from ssm_platform.train.validation import Validation, spread
 
@@ -32,7 +32,8 @@ LOG = logging.getLogger(__name__)
 def work(job: Job) -> None:
     """Ray Train's per-worker function. Raises `RunEnded` for what no restart would mend."""
     try:
-        _work(job)
+        with heralded(job.board):
+            _work(job)
     except (ValueError, OSError) as error:
         if may_pass(error):
             raise
