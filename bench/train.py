@@ -99,9 +99,9 @@ def bare(config: RunConfig, steps: int) -> Speed:
 
 def on_ray(config: RunConfig, manifests: list[Manifest], steps: int) -> Speed:
     """The loop on one Ray Train worker, fed by Ray Data as `running` feeds it. Needs a joined cluster."""
+    from ray.train import LoggingConfig, ScalingConfig
+    from ray.train import RunConfig as RayRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import LoggingConfig, ScalingConfig
-    from ray.train.v2.api.config import RunConfig as RayRunConfig
 
     plan = Plan.of(manifests, plan_config(config, manifests))
     stream = ClipStream(training_reader(config, manifests), config.data.decode_workers, config.data.decode_cpus)

@@ -60,9 +60,9 @@ def _fit(run: Run, callbacks: Sequence[Any]) -> None:
 
 def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
     """Ray Train's trainer of a run; `fit` starts it."""
+    from ray.train import FailureConfig, LoggingConfig
+    from ray.train import RunConfig as RayRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import FailureConfig, LoggingConfig
-    from ray.train.v2.api.config import RunConfig as RayRunConfig
 
     job, config, scale = run.job, run.job.config, run.job.config.scale
     stream = ClipStream(
@@ -89,7 +89,7 @@ def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
 
 def scaling(config: RunConfig) -> Any:
     """Ray Train's view of `config.scale`."""
-    from ray.train.v2.api.config import ScalingConfig
+    from ray.train import ScalingConfig
 
     scale = config.scale
     return ScalingConfig(
