@@ -2,9 +2,11 @@
 
     python bench/data.py [--size 112] [--stored 128] [--steps 160] [--rounds 5] [--json FILE]
 
-Owners' frame folders (256 pixels, one JPEG a frame) are written and ingested into shards; then, in turns, the same
-clips are read by a bare loop (decode and crop, one process per core, no Ray), by Ray Data as training does, and by
-today's habit (PIL, frame by frame from the folders). Ratios are medians over the rounds. Also: seconds to the first
+Owners' frame folders (256 pixels, one JPEG a frame) are written and ingested into shards, and the same frames into
+H.264 videos; then, in turns, the same clips are read by a bare loop (decode and crop, one process per core, no Ray), by
+Ray Data as training does, and by today's habit (PIL, frame by frame from the folders). A rate is that of the clips by
+which a long stream exceeds one of a quarter of its length, over the time by which it takes longer: what starts up, and
+what is decoded before the first batch, is in neither. Ratios are medians over the rounds. Also: seconds to the first
 batch, peak memory with ten times the clips, and the cost of planning a million clips. Exit code 1 where a target is
 missed.
 """
@@ -23,7 +25,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +64,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Corpora:
-    """The same clips twice: as owners' frame folders and as shards."""
+    """The same clips three times: as owners' frame folders, as shards, as videos."""
 
     folders: list[Manifest]
     shards: list[Manifest]
+    videos: list[Manifest]
 
 
 def at_least(name: str, value: float, bound: float) -> Figure:
@@ -91,7 +95,27 @@ def write_corpora(folder: Path, stored: int) -> Corpora:
         out = folder / f"shards-{manifest.corpus}"
         run(manifest, out, IngestSettings(crops="always", size=stored), here)
         shards.append(read_manifest(out))
-    return Corpora(folders, shards)
+    return Corpora(folders, shards, [_videos(folder / "videos", manifest) for manifest in folders])
+
+
+def _videos(root: Path, manifest: Manifest) -> Manifest:
+    """Each folder of frames as an H.264 video."""
+    import av
+
+    records = []
+    for record in manifest:
+        path = root / f"{record.clip}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width = stream.height = FRAME_PIXELS
+            stream.pix_fmt = "yuv420p"
+            for name in record.files or ():
+                image = cv2.imread(str(Path(manifest.root) / record.source / name))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+            container.mux(stream.encode())
+        records.append(replace(record, source=path.name, kind="video", files=None))
+    return Manifest.build(root, manifest.corpus, manifest.task, manifest.labels, records)
 
 
 def _folders(root: Path, task: str) -> Manifest:
@@ -126,12 +150,12 @@ def reader_of(manifests: list[Manifest], size: int) -> ClipReader:
 
 
 def share_out(pool: multiprocessing.pool.Pool, work: Callable[..., None], source: Any, rows: Rows, size: int) -> float:
-    """Clips per second of `work` over all rows, a global batch at a time, on every core."""
+    """Seconds of `work` over all rows, a global batch at a time, on every core."""
     batches = [rows[slice(first, first + PLAN.global_batch)] for first in range(0, len(rows), PLAN.global_batch)]
     cores = os.cpu_count() or 1
     start = time.perf_counter()
     pool.starmap(work, [(source, batches[core::cores], size) for core in range(cores)], chunksize=1)
-    return len(rows) / (time.perf_counter() - start)
+    return time.perf_counter() - start
 
 
 def read_bare(manifests: list[Manifest], batches: list[Rows], size: int) -> None:
@@ -174,25 +198,24 @@ class Streamed:
     """One run through Ray Data."""
 
     first_batch: float  # seconds from the request
-    rate: float  # clips per second after the first batch
+    seconds: float  # from the request to the last batch
     peak_mib: float  # most memory of the cluster, object store included
 
 
-def stream(reader: ClipReader, rows: Rows) -> Streamed:
-    """All rows through Ray Data to one consumer, decoding on every core."""
+def stream(reader: ClipReader, plan: Plan, steps: int) -> Streamed:
+    """So many steps through Ray Data to one consumer, decoding on every core."""
     from ssm_platform.data.streams import ClipStream, batches
 
     with PeakMemory() as memory:
         start = first = time.perf_counter()
-        shard = ClipStream(reader, os.cpu_count() or 1, 1.0).split(rows, PLAN.global_batch, 1)[0]
+        (shard,) = ClipStream(reader, os.cpu_count() or 1, 1.0).split(plan, 0, steps, 1)
         taken = 0
-        for columns in batches(shard, PLAN.global_batch):
-            if not taken:
-                first = time.perf_counter()
-            taken += len(columns["row"])
+        for _ in islice(batches(shard, PLAN.global_batch), steps):
+            first = first if taken else time.perf_counter()
+            taken += 1
         end = time.perf_counter()
-    assert taken == len(rows), (taken, len(rows))
-    return Streamed(first - start, (taken - PLAN.global_batch) / (end - first), memory.peak / MIB)
+    assert taken == steps, (taken, steps)
+    return Streamed(first - start, end - start, memory.peak / MIB)
 
 
 class PeakMemory:
@@ -231,32 +254,52 @@ def _proportional_bytes(pid: int) -> int:
 
 
 def measure_speed(corpora: Corpora, size: int, steps: int, rounds: int) -> list[Figure]:
-    """Bare loop, Ray Data and PIL in turns; the order turns round so that a drift of the machine cancels."""
-    rows = Plan.of(corpora.shards, PLAN).rows(0, steps)
-    few = rows[slice(0, steps // 4 * PLAN.global_batch)]
-    rates: dict[str, list[float]] = {"bare": [], "pil": [], "ray": []}
-    firsts = []
+    """Bare loop and Ray Data from shards and from videos, and PIL, in turns; the order turns round so that a drift of
+    the machine cancels."""
+    subjects = {"shards": corpora.shards, "videos": corpora.videos}
+    rates: dict[str, list[float]] = {}
+    firsts: list[float] = []
+
+    def by_difference(seconds: Callable[[int], float]) -> float:
+        few = steps // 4
+        short, long = seconds(few), seconds(steps)
+        return (steps - few) * PLAN.global_batch / (long - short)
+
+    def on_ray(manifests: list[Manifest]) -> float:
+        plan = Plan.of(manifests, PLAN)
+
+        def seconds(count: int) -> float:
+            streamed = stream(reader_of(manifests, size), plan, count)
+            firsts.append(streamed.first_batch)
+            return streamed.seconds
+
+        return by_difference(seconds)
+
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        share_out(pool, read_bare, corpora.shards, few, size)  # imports and file caches
-        stream(reader_of(corpora.shards, size), few)
+
+        def alone(work: Callable[..., None], manifests: list[Manifest]) -> float:
+            plan = Plan.of(manifests, PLAN)
+            return by_difference(lambda count: share_out(pool, work, manifests, plan.rows(0, count), size))
+
+        alone(read_bare, corpora.shards)  # imports and file caches
         for number in range(rounds):
-            for name in ("bare", "ray", "pil") if number % 2 else ("ray", "bare", "pil"):
-                if name == "ray":
-                    streamed = stream(reader_of(corpora.shards, size), rows)
-                    firsts.append(streamed.first_batch)
-                    rates[name].append(streamed.rate)
-                elif name == "bare":
-                    rates[name].append(share_out(pool, read_bare, corpora.shards, rows, size))
-                else:
-                    rates[name].append(share_out(pool, read_with_pil, corpora.folders, few, size))
+            for name, manifests in subjects.items():
+                kinds = {"bare": lambda some: alone(read_bare, some), "ray": on_ray}
+                for kind in ("bare", "ray") if number % 2 else ("ray", "bare"):
+                    rates.setdefault(f"{kind} {name}", []).append(kinds[kind](manifests))
+            rates.setdefault("pil folders", []).append(alone(read_with_pil, corpora.folders))
             print({name: round(values[-1]) for name, values in rates.items()}, "clips/s", flush=True)
-    ratios = {other: [a / b for a, b in zip(rates["ray"], rates[other], strict=True)] for other in ("bare", "pil")}
+    ratio = {name: _ratio(rates[f"ray {name}"], rates[f"bare {name}"]) for name in subjects}
     return [
         *(Figure(f"{name}, clips/s", statistics.median(values), "", True) for name, values in rates.items()),
-        at_least("Ray Data from shards / bare loop", statistics.median(ratios["bare"]), 0.9),
-        at_least("Ray Data from shards / PIL from frame files", statistics.median(ratios["pil"]), 3.0),
+        *(at_least(f"Ray Data from {name} / bare loop", value, 0.9) for name, value in ratio.items()),
+        at_least("Ray Data from shards / PIL from frame files", _ratio(rates["ray shards"], rates["pil folders"]), 3.0),
         at_most("first batch, s", statistics.median(firsts), 10.0),
     ]
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
 def measure_memory(corpora: Corpora, size: int, steps: int) -> list[Figure]:
@@ -264,8 +307,7 @@ def measure_memory(corpora: Corpora, size: int, steps: int) -> list[Figure]:
     peaks = []
     for times in (1, 10):
         manifests = [manifest.take(np.tile(np.arange(len(manifest)), times)) for manifest in corpora.shards]
-        rows = Plan.of(manifests, PLAN).rows(0, times * steps)
-        peaks.append(stream(reader_of(manifests, size), rows).peak_mib)
+        peaks.append(stream(reader_of(manifests, size), Plan.of(manifests, PLAN), times * steps).peak_mib)
     return [
         Figure(f"peak memory of the cluster, {steps * PLAN.global_batch} clips, MiB", peaks[0], "", True),
         Figure(f"peak memory of the cluster, {10 * steps * PLAN.global_batch} clips, MiB", peaks[1], "", True),

@@ -3,8 +3,10 @@
 Measures the costs of `ssm_platform.cluster.simulator.Costs` one by one on this machine (decode, driver, compute per
 clip and per step, spread, bytes), predicts the throughput of 1 and of 2 workers from them, and compares with runs on
 Ray Train in the same minutes. Workers of one machine share its memory and caches and exchange gradients, so a step's
-costs are measured in a group of as many processes as there are workers, without Ray. Then predicts 8, 64 and 512 GPUs
-for the published recipe from `PUBLISHED`, which is assumed but for the driver's time.
+costs are measured in a group of as many processes as there are workers, without Ray. The driver's cost is that of a
+block through Ray Data's scheduler, store and splitter, by streams of clips that cost nothing to decode. Then predicts
+8, 64 and 512 GPUs for the published recipe from `PUBLISHED`, which is assumed but for the driver's time. `--driver`
+measures and predicts only that.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +27,16 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ssm.interface.preprocessing import Preprocessing
 from ssm.training.batch import AUBatch, FEBatch
 from ssm.training.collective import Collective, ProcessGroup, SingleProcess
 from ssm_platform.base.machine import describe_machine
 from ssm_platform.base.overrides import override
+from ssm_platform.cluster import joined
 from ssm_platform.cluster.simulator import Costs, Fleet, Prediction, simulate
-from ssm_platform.data.clips import to_batches
-from ssm_platform.data.plan import Plan
+from ssm_platform.data.clips import ClipConfig, ClipReader, Columns, to_batches
+from ssm_platform.data.pace import keep_pace
+from ssm_platform.data.streams import ClipStream, batches, steps_of_block
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preparation import prepare, training_plan
 from ssm_platform.runs.recipes import recipe
@@ -43,11 +49,14 @@ CORES_PER_GPU = 15  # of a g6.4xlarge, one left to the system
 
 PUBLISHED = Costs(
     decode_s=0.030, driver_s=1e-4, compute_s=0.045, step_s=0.030, spread=0.03, gradient_bytes=4 * 97e6,
-    checkpoint_bytes=16 * 97e6, clip_bytes=16 * 224 * 224 * 3, shard_bytes=16 * 12e3,
+    checkpoint_bytes=16 * 97e6, clip_bytes=16 * 224 * 224 * 3, shard_bytes=16 * 12e3, requests=2.0,
+    mixup_bytes=8 * 16 * 224 * 224 * 3,
 )  # fmt: skip
+BLOCK_CLIPS = 40  # of the published recipe: 96 MiB
 """ASSUMED costs of CLIP ViT-B/16 with experts, 16 frames of 224 pixels, bfloat16, on an L4: 97 M trained weights,
 16 x 17.6 GFLOP x 3 a clip at 20 TFLOP/s reached; decoding 16 JPEG crops of 12 kB at 2 ms a frame; the driver's time per
-clip is replaced by the one measured here."""
+clip is replaced by the one measured here. Each clip is two requests to the object store (its shard's table is rarely in
+a process's memory), one after the other; each AU clip of a step takes in its partner's pixels, as bytes."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ def measure_costs(name: str, steps: int, rank: int, workers: int, meeting: str) 
     weights = sum(p.numel() for p in initial_model(config).parameters() if p.requires_grad)
     return Costs(
         decode_s=statistics.median(decode),
-        driver_s=planning_time(plan, steps) / (size * workers),
+        driver_s=0.0,  # measured by itself, on Ray
         compute_s=per_clip,
         step_s=max(statistics.median(whole) - size * per_clip, 0.0),
         spread=min(float(np.std(np.log(whole))), 0.99),
@@ -128,12 +137,32 @@ def halved(fe: FEBatch | None, au: AUBatch | None) -> Pair:
     )
 
 
-def planning_time(plan: Plan, steps: int) -> float:
-    """Seconds to plan one step: what the driver does for every clip whatever the fleet."""
-    started = time.perf_counter()
-    for number in range(steps):
-        plan.rows(number, number + 1).columns()
-    return (time.perf_counter() - started) / steps
+class Blank(ClipReader):
+    """Clips that cost nothing to read, so that what is left is Ray Data's."""
+
+    def read(self, rows: Mapping[str, np.ndarray]) -> Columns:
+        return self._blank(rows)
+
+
+def block_time(config: RunConfig, blocks: int = 400) -> float:
+    """Seconds that Ray Data takes for a block, by the difference of a long and a short stream. Needs a joined cluster.
+
+    Frames are as small as they may be: copies of pixels are among decoding's costs.
+    """
+    prepared = prepare(config)
+    plan = training_plan(config, prepared)
+    small = ClipConfig(frames=1, preprocessing=Preprocessing(image_size=16))
+    stream = ClipStream(Blank(prepared.train, config.model.vocabulary, small), os.cpu_count() or 1, 1.0)
+    keep_pace()
+    times = {}
+    for count in (blocks // 4, blocks, blocks // 4, blocks):
+        steps = count * stream.steps_per_block(plan.config.global_batch)
+        (shard,) = stream.split(plan, 0, steps, 1)
+        started = time.perf_counter()
+        taken = sum(1 for _ in batches(shard, plan.config.global_batch))
+        assert taken >= steps, (taken, steps)
+        times[count] = min(times.get(count, np.inf), time.perf_counter() - started)
+    return float((times[blocks] - times[blocks // 4]) / (blocks - blocks // 4))
 
 
 def predict_here(costs: Costs, config: RunConfig, workers: int, cores: int) -> float:
@@ -192,18 +221,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="quickstart")
     parser.add_argument("--steps", type=int, default=60, help="steps of each measurement")
+    parser.add_argument("--driver", action="store_true", help="only the driver's cost and the fleets")
     arguments = parser.parse_args()
     config = base_config(arguments.recipe)
     prepare(config)  # synthetic corpora are written once, by one process
     print(describe_machine())
-    for workers in (1, 2):
+    with joined(2.0 + (os.cpu_count() or 1), dashboard=False):
+        block_s = block_time(config)
+    share = config.data.global_batch
+    clip = config.model.frames * config.model.backbone.image_size**2 * 3
+    here = share * steps_of_block(share, clip)
+    print(f"a block costs Ray Data {1e3 * block_s:.1f} ms: {1e3 * block_s / here:.2f} ms a clip of {arguments.recipe}")
+    for workers in () if arguments.driver else (1, 2):
         costs = crowded_costs(arguments.recipe, arguments.steps, workers)
+        costs = costs.model_copy(update={"driver_s": block_s / here})
         print(f"costs of {arguments.recipe} where {workers} work at a time: {costs.model_dump_json(indent=1)}")
         predicted = predict_here(costs, config, workers, os.cpu_count() or 1)
         measured = measure_run(arguments.recipe, config.data.global_batch, workers, arguments.steps)
         print(Comparison(workers, predicted, measured), flush=True)
     print("predicted, published recipe; ASSUMED costs, see PUBLISHED; driver's time as measured here:")
-    for gpus, found in fleets(costs.driver_s).items():
+    for gpus, found in fleets(block_s / BLOCK_CLIPS).items():
         shares = ", ".join(f"{part} {share:.0%}" for part, share in found.shares.items() if share >= 0.005)
         print(
             f"{gpus} GPUs: {found.clips_per_s:.0f} clips/s, {found.dollars_per_million_clips:.0f} $ per million clips, "

@@ -3,10 +3,11 @@
     python bench/train.py [--recipe quickstart] [--threads N] [--steps 120] [--rounds 3] [--json FILE]
 
 Both sides run the same model, step and torch threads (the recipe's own number unless told), in turns; ratios are
-medians over the rounds. The bare loop holds its batches in memory and decodes nothing: where its threads take every
-core of the machine, what decoding takes of them is lost on Ray. A second run over a corpus repeated a hundred
-times shows whether step time and memory of a worker grow with the corpus. Exit code 1, and a line for each reason,
-where the ratio is below 0.95 or either grows by more than 10 %.
+medians over the rounds. What is timed is `Loop`, as in a run: step, order, progress. The stream is ten times as long
+as the window, so decoding goes on beside every step that is timed. The bare loop holds its batches in memory and
+decodes nothing: where its threads take every core of the machine, what decoding takes of them is lost on Ray. A second
+run over a corpus repeated a hundred times shows whether step time and memory of a worker grow with the corpus. Exit
+code 1, and a line for each reason, where the ratio is below 0.95 or either grows by more than 10 %.
 """
 
 from __future__ import annotations
@@ -19,40 +20,40 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ssm.training.batch import AUBatch, FEBatch
 from ssm.training.collective import SingleProcess
 from ssm_platform.base.machine import describe_machine
 from ssm_platform.base.overrides import override
 from ssm_platform.cluster import joined
 from ssm_platform.data.clips import to_batches
-from ssm_platform.data.feed import STREAM, ResumingDataConfig, placeholder
+from ssm_platform.data.feed import START, ResumingDataConfig
 from ssm_platform.data.pace import keep_pace
 from ssm_platform.data.plan import Plan
-from ssm_platform.data.streams import ClipStream, batches
+from ssm_platform.data.streams import ClipStream
 from ssm_platform.records.manifest import Manifest
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preflight import cpus_needed
 from ssm_platform.runs.preparation import plan_config, prepare
 from ssm_platform.runs.recipes import recipe
 from ssm_platform.train.building import make_step, training_reader
+from ssm_platform.train.checkpoints import Attempt
+from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
 
 TARGET = 0.95
 GROWTH = 1.1  # at most, of step time and of memory, over a corpus a hundred times as large
 WARM = 40  # steps not timed: allocation, the first decoded blocks, Ray's own start, which shares the cores
+LONGER = 10  # times the window that the stream is: a shorter one is decoded before the window ends
 CACHED = 8  # batches the bare loop goes round
 REPEATED = 100
-
-Pair = tuple[FEBatch | None, AUBatch | None]
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,21 @@ class Speed:
     peak_mib: float
 
 
-def timed(config: RunConfig, pairs: Iterator[Pair], steps: int) -> Speed:
-    """Trains `WARM + steps` steps and times the last `steps` of them."""
+def timed(config: RunConfig, stream: Iterable[Batch], steps: int) -> Speed:
+    """Runs the loop for `WARM + steps` steps and times the last `steps` of them."""
     torch.set_num_threads(config.scale.threads_per_worker)
-    step = make_step(config, torch.device("cpu"), SingleProcess())
-    start = 0.0
-    for number, (fe, au) in enumerate(islice(pairs, WARM + steps)):
-        if number == WARM:
-            start = time.perf_counter()
-        step(fe, au, number, WARM + steps)
-    seconds = time.perf_counter() - start
-    return Speed(steps / seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    times = dict[int, float]()
+    total, never = WARM + steps, 10**9
+    loop = Loop(
+        make_step(config, torch.device("cpu"), SingleProcess()),
+        Schedule(total, config.data.global_batch, config.tracking.every, never, never),
+        Position(),
+        lambda model: {"score": 0.0},
+        Outlets(progress=lambda done, total, note: times.setdefault(done, time.perf_counter())),
+    )
+    loop.run(stream)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Speed((steps - 1) / (times[total - 1] - times[WARM]), peak)  # the last step ends with a validation
 
 
 def bare(config: RunConfig, steps: int) -> Speed:
@@ -81,18 +86,26 @@ def bare(config: RunConfig, steps: int) -> Speed:
     manifests = prepare(config).train
     plan = Plan.of(manifests, plan_config(config, manifests))
     reader = training_reader(config, manifests)
-    cached = [to_batches(reader.read(plan.rows(number, number + 1).columns())) for number in range(CACHED)]
-    return timed(config, cycle((fe, au) for fe, au in cached), steps)
+    size = config.data.global_batch
+    cached = [reader.read(plan.rows(number, number + 1).columns()) for number in range(CACHED)]
+    pairs = [(columns["sample"], to_batches(columns)) for columns in cached]
+
+    def stream() -> Iterator[Batch]:
+        for number, (samples, (fe, au)) in enumerate(cycle(pairs)):
+            yield Batch(np.arange(number * size, (number + 1) * size), samples, fe, au)
+
+    return timed(config, stream(), steps)
 
 
 def on_ray(config: RunConfig, manifests: list[Manifest], steps: int) -> Speed:
     """The loop on one Ray Train worker, fed by Ray Data as `running` feeds it. Needs a joined cluster."""
+    from ray.train import LoggingConfig, ScalingConfig
+    from ray.train import RunConfig as RayRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import LoggingConfig, ScalingConfig
-    from ray.train.v2.api.config import RunConfig as RayRunConfig
 
     plan = Plan.of(manifests, plan_config(config, manifests))
     stream = ClipStream(training_reader(config, manifests), config.data.decode_workers, config.data.decode_cpus)
+    feed = ResumingDataConfig(stream, plan, LONGER * (WARM + steps), partial(Attempt, 0, None))
     keep_pace()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = TorchTrainer(
@@ -100,8 +113,8 @@ def on_ray(config: RunConfig, manifests: list[Manifest], steps: int) -> Speed:
             scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": config.scale.cpus_per_worker}),
             run_config=RayRunConfig(name="bench", storage_path=scratch, logging_config=LoggingConfig("WARNING")),
             torch_config=TorchConfig(backend="gloo"),
-            datasets={STREAM: placeholder},
-            dataset_config=ResumingDataConfig(stream, plan, WARM + steps, lambda: 0),
+            datasets=feed.names,
+            dataset_config=feed,
         )
         return Speed(**trainer.fit().return_value)
 
@@ -110,8 +123,9 @@ def _work(config: RunConfig, steps: int) -> dict[str, float]:
     import ray.train
 
     data = config.data
-    stream = batches(ray.train.get_dataset_shard(STREAM), data.global_batch, data.prefetch_batches)
-    return asdict(timed(config, (to_batches(columns) for columns in stream), steps))
+    start = ray.train.get_dataset_shard(START)
+    stream = start.batches(ray.train.get_dataset_shard, data.global_batch, data.prefetch_batches)
+    return asdict(timed(config, (Batch(c["row"], c["sample"], *to_batches(c)) for c in stream), steps))
 
 
 def repeated(manifest: Manifest) -> Manifest:

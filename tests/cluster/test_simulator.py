@@ -62,6 +62,20 @@ def test_a_ring_of_one_exchanges_nothing_and_a_larger_one_nears_twice_the_gradie
     assert exchange_s(COSTS, many) == pytest.approx(2 * COSTS.gradient_bytes / many.network, rel=2e-3)
 
 
+def test_waiting_for_storage_and_for_partners_is_paid() -> None:
+    """Both were left out: fleets looked faster than any could be."""
+    fleet = Fleet(workers=8, decode_cores=8, clips_per_worker=20)
+    remote = COSTS.model_copy(update={"requests": 2.0})
+    assert simulate(remote, fleet).clips_per_s == pytest.approx(8 / (COSTS.decode_s + 2 * fleet.request_s), rel=0.02)
+    ahead = fleet.model_copy(update={"requests_ahead": 8, "decode_cores": 128})
+    assert simulate(remote, ahead).bottleneck != "decode"
+    mixed = COSTS.model_copy(update={"mixup_bytes": 2e9})
+    shares = simulate(mixed, ahead).shares
+    seconds = shares["mixup"] / shares["compute"] * (COSTS.step_s + 20 * COSTS.compute_s)
+    assert seconds == pytest.approx(7 / 8 * 2e9 / fleet.network, rel=1e-3)
+    assert simulate(mixed, Fleet(workers=1, decode_cores=64, clips_per_worker=20)).shares["mixup"] == 0
+
+
 def test_the_bench_predicts_that_cores_are_shared() -> None:
     """On one machine a second worker helps only as far as there are cores; with many it nearly doubles the pace."""
     bench = runpy.run_path(str(BENCH))

@@ -6,7 +6,11 @@ Frames carry their clip and frame number in the pixels, so that what arrives can
 from __future__ import annotations
 
 import os
+import pickle
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +28,8 @@ from ssm_platform.base.hashing import UNREAD
 from ssm_platform.base.storage import DamagedObject, StorageError
 from ssm_platform.data import clips
 from ssm_platform.data.clips import ClipConfig, ClipReader, Columns, Quarantine, TooManyUnreadable, to_batches
-from ssm_platform.data.feed import START, STREAM, ResumingDataConfig
+from ssm_platform.data.feed import START, ResumingDataConfig
+from ssm_platform.data.ledger import TRIES, Ledger
 from ssm_platform.data.order import OrderHash, verify
 from ssm_platform.data.plan import AU, FE, Plan, PlanConfig, Rows, evaluation_rows
 from ssm_platform.data.sampling import segment_indices, window_indices
@@ -186,7 +191,7 @@ def test_an_unreadable_clip_keeps_its_place_without_labels_and_is_counted(
     assert str(tmp_path) in columns["problem"][lost][0]
     assert not columns["au_mask"].any()
     assert not columns["clip"][lost].any()
-    np.testing.assert_array_equal(columns["sample"], good["sample"])
+    np.testing.assert_array_equal(columns["sample"], np.where(lost, UNREAD, good["sample"]))
     np.testing.assert_array_equal(columns["clip"][~lost], good["clip"][~lost])
 
     quarantine = Quarantine(ceiling=0.4, allowance=0)
@@ -299,7 +304,7 @@ def test_global_batches_are_the_plan_row_for_row_at_any_worker_count_and_across_
     rows = plan.rows(0, steps)
 
     def run(first: int, last: int, world: int) -> list[Columns]:
-        shards = stream.split(plan.rows(first, steps), plan.config.chunk(world), world)
+        shards = stream.split(plan, first, steps, world)
         return global_batches(shards, plan, last - first)
 
     straight = run(0, steps, 1)
@@ -335,7 +340,7 @@ def test_a_decoder_killed_in_the_middle_loses_nothing(
             return super().read(rows)
 
     stream = ClipStream(Mortal(*reader_of(manifests).__reduce__()[1]), decode_workers=1, decode_cpus=0.5)
-    shards = stream.split(plan.rows(0, steps), plan.config.chunk(2), 2)
+    shards = stream.split(plan, 0, steps, 2)
     got = global_batches(shards, plan, steps)
     assert marker.exists()
     everything = {name: np.concatenate([step[name] for step in got]) for name in got[0]}
@@ -344,23 +349,56 @@ def test_a_decoder_killed_in_the_middle_loses_nothing(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_ray_train_hands_out_the_plan_in_order_from_the_step_it_resumes_at(manifests: list[Manifest]) -> None:
+def test_ray_train_hands_out_the_plan_in_order_from_the_step_it_resumes_at(
+    manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan, first, total = Plan.of(manifests, PLAN_CONFIG), 2, 7
     stream = ClipStream(reader_of(manifests), decode_workers=1, decode_cpus=0.5)
-    assert stream.steps_per_block(6) > total - first, "the stream goes on behind the last step, to a whole block"
     looks = iter([first, total])  # a late checkpoint of a dying worker would answer the second look otherwise
     config = ResumingDataConfig(stream, plan, total, lambda: SimpleNamespace(first=next(looks)))
     nodes = [node["NodeID"] for node in ray.nodes()] * 2
-    told = config.configure({START: None}, 2, None, nodes)
-    assert [one[START].first for one in told] == [first, first], "decided once, told to every worker"
-    shards = config.configure({STREAM: None}, 2, None, nodes)
-    got = global_batches([shard[STREAM] for shard in shards], plan, total - first)
-    np.testing.assert_array_equal(np.concatenate([step["row"] for step in got]), plan.rows(first, total).row)
+    monkeypatch.setattr("ssm_platform.data.feed._BLOCKS", 1)  # segments of one block for each worker
+    monkeypatch.setattr("ssm_platform.data.streams._BLOCK_CLIPS", 12)  # of two steps
+    starts = [told[START] for told in config.configure({START: None}, 2, None, nodes)]
+    assert [start.begun.first for start in starts] == [first, first], "decided once, told to every worker"
+    segments = [name for name in config.names if name != START]
+    assert len(segments) >= 3, "as many as there may be"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # of what Ray 2.64 takes away
+        made = {name: config.configure({name: None}, 2, None, nodes) for name in segments[:3]}
+    streams = [start.batches(lambda name, rank=rank: made[name][rank][name], 6, 1) for rank, start in enumerate(starts)]
+    got = together([partial(list, stream) for stream in streams])
+    rows = np.concatenate([np.concatenate([part[step]["row"] for part in got]) for step in range(total - first)])
+    np.testing.assert_array_equal(rows, plan.rows(first, total).row)
+    assert {len(part) for part in got} == {total - first}
     with pytest.raises(ValueError, match="5 workers cannot share a batch of 8 FE and 4 AU clips"):
-        config.configure({STREAM: None}, 5, None, None)
+        config.configure({segments[0]: None}, 5, None, None)
 
 
-def test_rows_that_are_not_whole_steps_are_refused(manifests: list[Manifest]) -> None:
-    rows = Plan.of(manifests, PLAN_CONFIG).rows(0, 2)
-    with pytest.raises(ValueError, match="23 rows are not whole steps of 2 x 6"):
-        ClipStream(reader_of(manifests)).dealt(rows[slice(0, 23)], 6, 2)
+def together(calls: list[Any]) -> list[Any]:
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(lambda call: call(), calls))
+
+
+def test_a_start_costs_the_same_however_long_the_run_is(manifests: list[Manifest]) -> None:
+    """The rest of the run was laid out as rows at every start: 12 s for 3 epochs of a million clips."""
+    plan, stream = Plan.of(manifests, PLAN_CONFIG), ClipStream(reader_of(manifests))
+    short, long = (stream.layout(plan, 3, last, 2) for last in (1_000, 1_000_000))
+    assert len(pickle.dumps(short)) == pytest.approx(len(pickle.dumps(long)), abs=16)
+    every = plan.rows(3, 3 + 4 * short.together)
+    shares = np.arange(len(every)).reshape(4 * short.together, 2, -1)
+    for number in (0, 1, 6, 7):
+        group, rank = divmod(number, 2)
+        mine = shares[group * short.together : (group + 1) * short.together, rank].ravel()
+        for name, column in every.columns().items():
+            np.testing.assert_array_equal(long.rows(number).columns()[name], column[mine], err_msg=name)
+    for total in (1_000, 1_000_000):
+        segments = ResumingDataConfig(stream, plan, total, lambda: SimpleNamespace(first=0)).names
+        assert len(segments) <= 2 + total / 10_000
+
+
+def test_a_block_that_ends_its_decoder_each_time_is_given_up() -> None:
+    ledger = Ledger()
+    assert [ledger.begin(7) for _ in range(TRIES + 1)] == list(range(1, TRIES + 2))
+    ledger.end(7)
+    assert ledger.begin(7) == 1

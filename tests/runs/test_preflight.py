@@ -14,7 +14,8 @@ from ssm_platform.cluster.joining import ClusterSize, Node
 from ssm_platform.records.manifest import Manifest, Record
 from ssm_platform.runs import preflight
 from ssm_platform.runs.config import RunConfig
-from ssm_platform.runs.recipes import tiny
+from ssm_platform.runs.preflight import budget
+from ssm_platform.runs.recipes import recipe, tiny
 from ssm_platform.runs.splits import Split
 
 
@@ -211,3 +212,23 @@ def test_files_that_hide_packages(tmp_path: Path) -> None:
 def test_all_refusals_are_told_at_once() -> None:
     with pytest.raises(preflight.PreflightError, match=r"(?s)first: .*second: "):
         preflight.require([preflight.Refusal("first", "a"), preflight.Refusal("second", "b")])
+
+
+def test_the_object_store_is_sized_by_the_run_and_checked_against_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A box of eight cards needs more than the 2 GiB that were the limit."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(budget, "will_join", lambda: False)
+    wide = {"data.fe_batch": 96, "data.au_batch": 64, "data.decode_workers": 40, "scale.workers": 8}
+    box = override(recipe("published_bp4d_dfew"), wide)
+    needed = preflight.store_bytes(box)
+    clips = needed / (16 * 224 * 224 * 3)
+    assert clips >= 2 * 160 + 2 * 40, "a step that is read and one after, and a clip in each decoder's hands, twice"
+    assert needed > 8 * 2**30
+    large, small = budget.Machine(512 * 2**30, 256 * 2**30), budget.Machine(16 * 2**30, 8 * 2**30)
+    assert budget.check_store(box, large) == []
+    assert "data.decode_workers" in settings(budget.check_store(box, small))
+    told = override(box, {"scale.store_gib": 4})
+    assert preflight.store_bytes(told) == 4 * 2**30
+    assert budget.check_store(told, small) == []
+    monkeypatch.setattr(budget, "will_join", lambda: True)
+    assert budget.check_store(box, small) == [], "a cluster that is there has its store already"

@@ -27,7 +27,7 @@ from ssm.training.collective import SingleProcess
 from ssm_platform.base.overrides import describe_fields, override
 from ssm_platform.base.storage import open_storage
 from ssm_platform.data.clips import to_batches
-from ssm_platform.data.feed import START, STREAM
+from ssm_platform.data.feed import START, Start
 from ssm_platform.data.plan import evaluation_rows
 from ssm_platform.runs import preflight
 from ssm_platform.runs.config import RunConfig
@@ -166,7 +166,7 @@ def worked(config: RunConfig, folder: Path) -> Shard:
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_world_size=lambda: 1))
-        patch.setattr(ray.train, "get_dataset_shard", {STREAM: shard, START: Attempt(0, None)}.get)
+        patch.setattr(ray.train, "get_dataset_shard", {"plan-0": shard, START: Start(Attempt(0, None), 1, 1)}.get)
         patch.setattr(ray.train, "report", lambda _: None)
         patch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
         patch.setattr(logging.getLogger(), "level", logging.WARNING)
@@ -248,6 +248,7 @@ FIELDS: dict[str, tuple[str, Any, Observe]] = {
     "scale.cpus_per_worker": ("scale.cpus_per_worker", 3.0, ray_workers),
     "scale.threads_per_worker": ("scale.threads_per_worker", 2, threads),
     "scale.gpu": ("scale.gpu", True, ray_workers),
+    "scale.store_gib": ("scale.store_gib", 3.5, preflight.store_bytes),
     "scale.max_failures": ("scale.max_failures", 9, survived),
     "scale.resize_interval": ("scale.resize_interval", 5.0, ray_workers),
     "checkpoint.every": ("checkpoint.every", 7, when),

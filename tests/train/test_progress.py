@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import threading
 from typing import Any
 
@@ -12,7 +13,7 @@ import ray.exceptions
 import tqdm
 
 from ssm_platform.train import progress
-from ssm_platform.train.progress import Board, Position, Reporter
+from ssm_platform.train.progress import Board, Position, Reporter, heralded
 
 
 class Screen(io.StringIO):
@@ -81,6 +82,26 @@ def test_a_slow_moment_does_not_end_the_bar(screen: Screen) -> None:
 def test_a_cluster_that_goes_down_ends_the_bar_and_nothing_else(screen: Screen) -> None:
     gone = ray.exceptions.RayActorError()
     assert "10/40" in drawn(screen, Position(10, 40), gone, Position(20, 40))[-1]
+
+
+def test_what_workers_say_stands_above_the_bar_once(screen: Screen) -> None:
+    board = Board()
+
+    class Remote:
+        def remote(self, text: str) -> None:
+            board.say(text)
+
+    with heralded(type("Handle", (), {"say": Remote()})()):
+        for text in ("clip a is black", "clip a is black", "clip b is black"):
+            logging.getLogger("ssm_platform.train.worker").warning(text)
+        logging.getLogger("ray.data").warning("a remark of Ray's")
+    logging.getLogger("ssm_platform.train.worker").warning("after the end")
+    board.put(Position(1, 4))
+    first = board.get()
+    board.say("clip c is black")
+    states = drawn(screen, first, board.get())
+    assert [state for state in states if "black" in state] == [f"clip {name} is black" for name in "abc"]
+    assert not any("remark" in state or "after" in state for state in states)
 
 
 def test_reporter_sends_few_positions_and_always_the_last() -> None:

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,16 @@ from ssm_platform.base import ready_places
 
 _GIB = 2**30
 _STORE_BYTES = (80 * 2**20, 2 * _GIB)
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # silences the one ping at start
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_DATA_LOG_LEVEL": "WARNING",
+}
+_OWN_SETTINGS = {
+    "RAY_worker_niceness": "0",  # as the user's own; at Ray's 15 any busy process beside a run slowed it ten-fold
+}
+"""Of a cluster of our own. All of them may be set from outside."""
 _NOBODY = "no cluster answers there: start one with `ray start --head`, or unset RAY_ADDRESS to start one of our own"
 _CLUSTERS_VERSION = re.compile(r"started with:\s+Ray: (?P<ray>\S+)\s+Python: (?P<python>\S+)")
 
@@ -64,14 +75,16 @@ class ClusterSize:
 
 
 @contextmanager
-def joined(cpus: float, *, dashboard: bool = True) -> Iterator[ClusterSize]:
-    """Joins Ray for the body of a `with`; a local cluster of its own declares at least `cpus` CPUs."""
+def joined(cpus: float, *, store_bytes: int = 0, dashboard: bool = True) -> Iterator[ClusterSize]:
+    """Joins Ray for the body of a `with`; a local cluster of its own declares at least `cpus` CPUs and, for clips in
+    flight, at least `store_bytes` of memory.
+    """
     ready_places()
     import ray
 
     owned = not ray.is_initialized()
     if owned:
-        _start_or_join(cpus, dashboard)
+        _start_or_join(cpus, store_bytes, dashboard)
     try:
         yield _measured()
     finally:
@@ -88,26 +101,26 @@ def _measured() -> ClusterSize:
 
 
 def will_join() -> bool:
-    """Whether the driver would join a running cluster rather than start one."""
-    return bool(os.environ.get("RAY_ADDRESS"))
+    """Whether the driver would use a running cluster, or has joined one, rather than start its own."""
+    ray = sys.modules.get("ray")  # not imported: nobody has joined
+    return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and ray.is_initialized())
 
 
-def _start_or_join(cpus: float, dashboard: bool) -> None:
+def _start_or_join(cpus: float, store_bytes: int, dashboard: bool) -> None:
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_REPORT_URL", "http://127.0.0.1:9")  # silences the one ping at start
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "WARNING")
+    for name, value in (_SETTINGS if will_join() else _SETTINGS | _OWN_SETTINGS).items():
+        os.environ.setdefault(name, value)
     if will_join():
         _join()
         return
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, int(-(-cpus // 1))),
-        object_store_memory=_store_bytes(),
+        object_store_memory=max(store_bytes, _store_bytes()),
         include_dashboard=dashboard,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
+        log_to_driver=False,  # what our workers have to say comes by other ways (`train.progress`); the rest is Ray's
     )
 
 
@@ -119,7 +132,7 @@ def _join() -> None:
     if not _answers(address):
         raise ClusterError(f"RAY_ADDRESS={address}: {_NOBODY}")
     try:
-        ray.init(address="auto", logging_level=logging.WARNING)
+        ray.init(address="auto", logging_level=logging.WARNING, log_to_driver=False)
     except (ConnectionError, RuntimeError, RayError) as error:
         raise ClusterError(f"RAY_ADDRESS={address}: {_mend(error)}") from error
 
@@ -159,6 +172,6 @@ def _mend(error: BaseException) -> str:
 
 
 def _store_bytes() -> int:
-    """A fifth of the memory, within bounds: clips in flight are small, and a small machine must stay usable."""
+    """A fifth of the memory, within bounds, where nobody needs more: a small machine must stay usable."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return int(min(max(total // 5, _STORE_BYTES[0]), _STORE_BYTES[1]))

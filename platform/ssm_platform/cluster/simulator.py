@@ -21,7 +21,7 @@ class Costs(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     decode_s: float = Field(gt=0, description="one core's time to read, decode and crop one clip")
-    driver_s: float = Field(ge=0, description="the Ray Data driver's time per clip: the part that does not shard")
+    driver_s: float = Field(ge=0, description="Ray Data's scheduler and the hand-out, per clip: what does not shard")
     compute_s: float = Field(gt=0, description="one worker's forward and backward time per clip")
     step_s: float = Field(ge=0, description="a step's fixed time on a worker: text tower, optimiser, launches")
     spread: float = Field(ge=0, lt=1, description="standard deviation of log step time between workers and steps")
@@ -29,6 +29,8 @@ class Costs(BaseModel):
     checkpoint_bytes: float = Field(gt=0, description="bytes of a complete checkpoint")
     clip_bytes: float = Field(gt=0, description="bytes of a decoded clip on its way from a decoder to a worker")
     shard_bytes: float = Field(gt=0, description="bytes of a clip read from storage")
+    requests: float = Field(default=0, ge=0, description="requests to the object store per clip; 0: local files")
+    mixup_bytes: float = Field(default=0, ge=0, description="bytes of partners' clips that one worker takes in a step")
 
 
 class Fleet(BaseModel):
@@ -42,6 +44,8 @@ class Fleet(BaseModel):
     network: float = Field(default=1.25e9, gt=0, description="bytes/s in and out of one machine")
     storage: float = Field(default=6e8, gt=0, description="bytes/s from one machine to the object store")
     latency_s: float = Field(default=5e-5, ge=0, description="one message between two machines")
+    request_s: float = Field(default=0.03, ge=0, description="the object store's time to its first byte")
+    requests_ahead: int = Field(default=1, ge=1, description="requests that one decoding core has in the air")
     overlap: float = Field(default=0.5, ge=0, le=1, description="share of the gradient exchange hidden behind backward")
     checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints")
     lost_per_hour: float = Field(default=0.0, ge=0, description="chance that one machine is lost within an hour (spot)")
@@ -71,11 +75,17 @@ def exchange_s(costs: Costs, fleet: Fleet) -> float:
     return 2 * (n - 1) / n * costs.gradient_bytes / fleet.network + 2 * (n - 1) * fleet.latency_s
 
 
+def mixup_s(costs: Costs, fleet: Fleet) -> float:
+    """Partners' clips come from the other workers; alone, a worker has them."""
+    n = fleet.workers
+    return (n - 1) / n * costs.mixup_bytes / fleet.network + (fleet.latency_s if n > 1 and costs.mixup_bytes else 0.0)
+
+
 def supply_s(costs: Costs, fleet: Fleet) -> dict[str, float]:
     """Seconds each part of the supply line needs for one clip, the whole fleet working on it."""
     machines = max(fleet.workers, fleet.decode_cores // 16, 1)
     return {
-        "decode": costs.decode_s / fleet.decode_cores,
+        "decode": (costs.decode_s + costs.requests * fleet.request_s / fleet.requests_ahead) / fleet.decode_cores,
         "driver": costs.driver_s,
         "storage": costs.shard_bytes / (fleet.storage * machines),
         "network": costs.clip_bytes / (fleet.network * fleet.workers),
@@ -102,13 +112,13 @@ def simulate(costs: Costs, fleet: Fleet, steps: int = 2000, seed: int = 0) -> Pr
     supply = supply_s(costs, fleet)
     narrowest = max(supply, key=lambda part: supply[part])
     work = costs.step_s + fleet.clips_per_worker * costs.compute_s
-    exchange = exchange_s(costs, fleet) * (1 - fleet.overlap)
+    exchange, mixup = exchange_s(costs, fleet) * (1 - fleet.overlap), mixup_s(costs, fleet)
     # The slowest of n log-normal step times, drawn once per step.
     slowest = work * np.exp(costs.spread * generator.standard_normal((steps, fleet.workers)).max(axis=1))
     snapshot = costs.checkpoint_bytes / 5e9  # the copy to host memory; the upload runs beside the training
     hazard = fleet.lost_per_hour * fleet.workers / 3600
 
-    clock = Clock(("compute", "stragglers", narrowest, "exchange", "checkpoint", "lost machines"))
+    clock = Clock(("compute", "stragglers", narrowest, "exchange", "mixup", "checkpoint", "lost machines"))
     supplied, kept = 0.0, 0.0  # when the supply line has delivered the batch of this step; when the last checkpoint was
     for step in range(steps):
         begun = clock.now
@@ -117,6 +127,7 @@ def simulate(costs: Costs, fleet: Fleet, steps: int = 2000, seed: int = 0) -> Pr
         clock.spend("compute", work)
         clock.spend("stragglers", float(slowest[step]) - work)
         clock.spend("exchange", exchange)
+        clock.spend("mixup", mixup)
         if (step + 1) % fleet.checkpoint_every == 0:
             clock.spend("checkpoint", snapshot)
             kept = clock.now

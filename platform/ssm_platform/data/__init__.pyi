@@ -4,9 +4,8 @@ from .clips import Columns as Columns
 from .clips import Quarantine as Quarantine
 from .clips import to_batches as to_batches
 from .feed import START as START
-from .feed import STREAM as STREAM
 from .feed import ResumingDataConfig as ResumingDataConfig
-from .feed import placeholder as placeholder
+from .feed import Start as Start
 from .order import OrderError as OrderError
 from .order import OrderHash as OrderHash
 from .order import Used as Used
@@ -21,3 +20,4 @@ from .plan import evaluation_rows as evaluation_rows
 from .sampling import segment_indices as segment_indices
 from .streams import ClipStream as ClipStream
 from .streams import batches as batches
+from .streams import steps_of_block as steps_of_block

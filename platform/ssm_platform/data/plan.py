@@ -18,7 +18,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -30,6 +30,7 @@ from ssm_platform.data.sampling import Windows, windows
 from ssm_platform.records import UNKNOWN, Manifest, Task
 
 FE, AU = 0, 1
+_PERMUTATIONS = 32  # kept by a process; 4 bytes a clip each
 TASK_CODES: Mapping[Task, int] = {"fe": FE, "au": AU}
 
 
@@ -245,11 +246,18 @@ def endless_passes(count: int, key: int, first: int, length: int) -> NDArray[np.
     if length == 0:
         return np.zeros(0, np.int64)
     start, stop = first // count, (first + length - 1) // count + 1
-    passes = mix(np.arange(start, stop, dtype=np.uint64) + np.uint64(key))
-    ranks = mix(passes[:, None] ^ mix(np.arange(count, dtype=np.uint64)))
-    chain = np.argsort(ranks, axis=1, kind="stable").ravel()
+    chain = np.concatenate([_permutation(count, key, number) for number in range(start, stop)])
     begin = first - start * count
-    return chain[begin : begin + length]
+    return chain[begin : begin + length].astype(np.int64)
+
+
+@lru_cache(maxsize=_PERMUTATIONS)
+def _permutation(count: int, key: int, number: int) -> NDArray[np.int32]:
+    """Pass `number` of the chain; kept, since a decode process asks for the same one block after block."""
+    place = mix(np.array([number], np.uint64) + np.uint64(key))
+    order = np.argsort(mix(place ^ mix(np.arange(count, dtype=np.uint64))), kind="stable").astype(np.int32)
+    order.flags.writeable = False
+    return order
 
 
 def _pattern(config: PlanConfig) -> NDArray[np.int8]:

@@ -1,18 +1,19 @@
-"""Clips through Ray Data: pointers of the plan in, uint8 batches out, the same global batches at any worker count.
+"""Clips through Ray Data: numbers of blocks in, uint8 batches out, the same global batches at any worker count.
 
-Plan rows are laid in blocks while they are still pointers: a block is one worker's shares (its rows of a step) of a few
-consecutive steps, and the workers' blocks follow each other. A decode task turns such a block into one block of clips
+A block is one worker's shares (its rows of a step) of a few consecutive steps, and the workers' blocks follow each
+other (`Layout`). What Ray Data carries before decoding is the block's number alone: its rows are computed where they
+are decoded, so a start costs the same however long the run is. A decode task turns a number into one block of clips
 (`repartition(strict=True)`), and `streaming_split(equal=True)` deals the blocks out in turn, so every worker gets its
 shares in order. Why blocks of several steps, and cut before decoding: `docs/data.md`. What it rests on:
-`preserve_order`, one block of clips per block of pointers, and a splitter that deals equal blocks in turn; the tests
-hold all three. Decoding itself is `clips.ClipReader`; this module only adapts it.
+`preserve_order`, one block of clips per number, and a splitter that deals equal blocks in turn; the tests hold all
+three. Decoding itself is `clips.ClipReader`; this module only adapts it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +22,66 @@ from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, DataIterator, Dataset
 
 from ssm_platform.data.clips import ClipReader, Columns
-from ssm_platform.data.plan import Rows
+from ssm_platform.data.ledger import TRIES, ledger
+from ssm_platform.data.plan import Plan, Rows
 
-_POINTERS_PER_BLOCK = 4096
 _BLOCK_CLIPS = 256  # at most in a block: a task costs Ray some 15 ms of CPU, as much as decoding a few small clips
 _BLOCK_BYTES = 96 * 2**20  # at most in a block of clips, unless a single share is more
 _TASKS_AHEAD = 8  # per decode process: with Ray's two it idled a third of the time until the scheduler's next turn
 _PROCESS_BYTES = 256 * 2**20  # a decode process without clips; declared to Ray, and enough to keep its warning quiet
-_RETRIES = 3  # a clip that kills its decoder each time must end the job, not restart it for ever
+_NUMBER = "block"
+
+
+def steps_of_block(share: int, row_bytes: int) -> int:
+    """How many shares of that many rows, of that many bytes each, a block holds at most."""
+    return max(1, min(_BLOCK_CLIPS // share, _BLOCK_BYTES // (share * row_bytes)))
+
+
+class Blocks(Protocol):
+    """Rows by number of block."""
+
+    def __len__(self) -> int:
+        """How many blocks there are."""
+
+    def rows(self, number: int) -> Rows:
+        """The rows of one of them."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The blocks of steps first.. of a plan: each holds `together` shares of one worker, the workers in turn."""
+
+    plan: Plan
+    first: int
+    world: int
+    together: int  # steps in a block
+    groups: int  # of one block for each worker
+
+    def __len__(self) -> int:
+        return self.groups * self.world
+
+    def rows(self, number: int) -> Rows:
+        """A worker's shares of a few steps, one step after the other."""
+        group, rank = divmod(number, self.world)
+        begin = self.first + group * self.together
+        rows = self.plan.rows(begin, begin + self.together)
+        share = self.plan.config.chunk(self.world)
+        return rows[np.arange(len(rows)).reshape(self.together, self.world, share)[:, rank].ravel()]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Any rows in blocks of `size`; the last may be shorter."""
+
+    every: Rows
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.every) // self.size)
+
+    def rows(self, number: int) -> Rows:
+        """The next `size` rows."""
+        return self.every[number * self.size : (number + 1) * self.size]
 
 
 @dataclass(frozen=True)
@@ -41,50 +94,41 @@ class ClipStream:
 
     def steps_per_block(self, share: int) -> int:
         """How many shares of that many rows a block holds, at most."""
-        return max(1, min(_BLOCK_CLIPS // share, _BLOCK_BYTES // (share * self.reader.row_bytes)))
+        return steps_of_block(share, self.reader.row_bytes)
 
     def decode(self, rows: Rows, size: int) -> Dataset:
         """Clips in blocks of exactly `size` rows (the last may be shorter), in the order of `rows`."""
-        pointers = _pointers(rows)
-        context = pointers.context
+        return self._decoded(Cut(rows, size), size)
+
+    def layout(self, plan: Plan, first: int, last: int, world: int) -> Layout:
+        """Steps first..last-1 in blocks; whole ones, so a few steps more. ValueError where workers cannot share."""
+        together = self.steps_per_block(plan.config.chunk(world))
+        return Layout(plan, first, world, together, -(-(last - first) // together))
+
+    def dealt(self, plan: Plan, first: int, last: int, world: int) -> Dataset:
+        """Steps first..last-1 (and the rest of the last block) in blocks to be dealt out in turn."""
+        layout = self.layout(plan, first, last, world)
+        return self._decoded(layout, layout.together * plan.config.chunk(world))
+
+    def split(self, plan: Plan, first: int, last: int, world: int) -> list[DataIterator]:
+        """One iterator per worker, without Ray Train."""
+        return list(self.dealt(plan, first, last, world).streaming_split(world, equal=True))
+
+    def _decoded(self, blocks: Blocks, size: int) -> Dataset:
+        numbers = ray.data.from_arrow(pa.table({_NUMBER: np.arange(len(blocks), dtype=np.int64)}))
+        context = numbers.context
         context.execution_options.preserve_order = True
         context.target_max_block_size = 2 * size * self.reader.row_bytes  # above it Ray would cut a block of clips
         context.memory_usage_poll_interval_s = None  # a thread per task, only for a warning
-        return pointers.repartition(target_num_rows_per_block=size, strict=True).map_batches(
+        return numbers.repartition(target_num_rows_per_block=1, strict=True).map_batches(
             _Decoder,
-            fn_constructor_args=(ray.put(self.reader),),
+            fn_constructor_args=(ray.put((self.reader, blocks)), ledger()),
             batch_size=None,
             batch_format="numpy",
             compute=ActorPoolStrategy(size=self.decode_workers, max_tasks_in_flight_per_actor=_TASKS_AHEAD),
             num_cpus=self.decode_cpus,
             memory=_PROCESS_BYTES + 3 * size * self.reader.row_bytes,
-            max_restarts=-1,  # nodes may come and go for as long as a run lasts
-            max_task_retries=_RETRIES,
         )
-
-    def dealt(self, rows: Rows, share: int, world: int) -> Dataset:
-        """Whole steps of `rows` in blocks that, dealt out in turn, give each of `world` workers its shares in order.
-
-        Fast where the number of steps is a multiple of `steps_per_block`. ValueError where `rows` are not whole steps.
-        """
-        steps, rest = divmod(len(rows), share * world)
-        if rest:
-            raise ValueError(f"{len(rows)} rows are not whole steps of {world} x {share}")
-        together = max(count for count in range(1, self.steps_per_block(share) + 1) if steps % count == 0)
-        order = np.arange(len(rows)).reshape(-1, together, world, share).swapaxes(1, 2).ravel()
-        return self.decode(rows[order], together * share)
-
-    def split(self, rows: Rows, share: int, world: int) -> list[DataIterator]:
-        """One iterator per worker, without Ray Train."""
-        return list(self.dealt(rows, share, world).streaming_split(world, equal=True))
-
-
-def _pointers(rows: Rows) -> Dataset:
-    """The rows as a dataset, without pixels."""
-    table = pa.table(rows.columns())
-    blocks = [table.slice(first, _POINTERS_PER_BLOCK) for first in range(0, len(rows), _POINTERS_PER_BLOCK)]
-    # A slice drags its whole table along when it is stored: copy each.
-    return ray.data.from_arrow([block.take(pa.array(range(len(block)))) for block in blocks])
 
 
 def batches(shard: DataIterator, share: int, prefetch: int = 2) -> Iterator[Columns]:
@@ -99,11 +143,20 @@ def batches(shard: DataIterator, share: int, prefetch: int = 2) -> Iterator[Colu
 class _Decoder:
     """The Ray side of `ClipReader`: one per process, OpenCV on one thread because the pool is the parallelism."""
 
-    def __init__(self, reader: Any) -> None:
+    def __init__(self, work: Any, ledger: Any) -> None:
         import cv2
 
         cv2.setNumThreads(1)
-        self._reader: ClipReader = ray.get(reader)
+        self._reader, self._blocks, self._ledger = *cast(tuple[ClipReader, Blocks], ray.get(work)), ledger
 
-    def __call__(self, rows: dict[str, NDArray[Any]]) -> Columns:
-        return self._reader.read(rows)
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> Columns:
+        (number,) = batch[_NUMBER].tolist()
+        tries: int = ray.get(self._ledger.begin.remote(number))
+        rows = self._blocks.rows(number)
+        if tries > TRIES:
+            raise ValueError(
+                f"block {number} ended its decoder {TRIES} times: rows {rows.row.min()}..{rows.row.max()} of the plan"
+            )
+        columns = self._reader.read(rows.columns())
+        self._ledger.end.remote(number)
+        return columns

@@ -173,7 +173,8 @@ def _predict(config: RunConfig, prepared: Prepared, model: Path) -> tuple[Tables
         scale.threads_per_worker,
     )
     clips = ClipConfig(frames=config.model.frames, preprocessing=config.preprocessing, decoder=config.data.decoder)
-    with joined(preflight.cpus_needed(config)) as size:  # scorers take the place of the training workers
+    # Scorers take the place of the training workers.
+    with joined(preflight.cpus_needed(config), store_bytes=preflight.store_bytes(config)) as size:
         preflight.require(preflight.check_cluster(config, size))
         keep_pace()
         answers = predict(model, sides, config.model.vocabulary, clips, pool)

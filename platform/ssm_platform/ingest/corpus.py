@@ -15,6 +15,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from ssm_platform.records import UNKNOWN, Manifest, Record
 
 MANIFEST, QUARANTINE, CLAIM = "manifest.parquet", "quarantine.csv", "ingest.json"
 _FREE = {"max_quarantined", "decoder"}  # settings that decide no stored byte: the decoders agree on frames
+_READERS = 16
 _SHOWN = 5  # quarantined clips quoted in an error
 
 
@@ -168,12 +170,14 @@ def _claim(storage: Storage, manifest: Manifest, settings: IngestSettings) -> No
 
 
 def _finish(storage: Storage, manifest: Manifest, settings: IngestSettings, tasks: list[ShardTask]) -> IngestSummary:
-    reports = [json.loads(storage.read(_report(task))) for task in tasks]
+    with ThreadPoolExecutor(_READERS) as pool:  # a corpus has thousands of shards, and each read is a round trip
+        reports = [json.loads(data) for data in pool.map(storage.read, map(_report, tasks))]
     left_out = [Quarantined(*row) for report in reports for row in report["quarantined"]]
     storage.write(QUARANTINE, _csv(left_out))
     if len(left_out) > settings.max_quarantined * len(manifest):
         raise IngestRefused(_too_many(storage, manifest, settings, left_out))
-    pieces = [Manifest.from_bytes(storage.read(_piece(task))) for task in tasks]
+    with ThreadPoolExecutor(_READERS) as pool:
+        pieces = [Manifest.from_bytes(data) for data in pool.map(storage.read, map(_piece, tasks))]
     table = pa.concat_tables([piece.table for piece in pieces])
     whole = Manifest(storage.uri, manifest.corpus, manifest.task, manifest.labels, table)
     storage.write(MANIFEST, whole.to_bytes())

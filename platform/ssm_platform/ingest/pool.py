@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ssm_platform.base import open_storage
 from ssm_platform.faces import make_detector
 from ssm_platform.ingest.corpus import IngestSettings, ShardResult, ShardTask, ingest_shard
 from ssm_platform.records import Manifest
 
-_RETRIES = 3  # of one shard: a file that kills the decoder must not kill it for ever
+_TRIES = 4  # of one shard: a file that kills the decoder must not kill it for ever
 _MEMORY = 512 * 2**20  # of a worker: decoder, detector, `lookahead` frames of a large video
 
 
@@ -33,10 +34,22 @@ class ShardMaker:
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         names, firsts, lasts = (batch[name].tolist() for name in ShardTask._fields)
         tasks = [ShardTask(*row) for row in zip(names, firsts, lasts, strict=True)]
-        results = [ingest_shard(self._manifest, self._out, self._settings, task, self._detector) for task in tasks]
+        results = [self._made(task) for task in tasks]
         return {
             name: np.array(values) for name, values in zip(ShardResult._fields, zip(*results, strict=True), strict=True)
         }
+
+    def _made(self, task: ShardTask) -> ShardResult:
+        """The shard, begun a few times at most: Ray starts a worker again as often as it dies."""
+        storage, key = open_storage(self._out), f"{task.name}.tries"
+        tries = len(storage.read(key)) if storage.exists(key) else 0
+        if tries == _TRIES:
+            clips = f"records {task.first}..{task.last - 1} of {self._manifest.corpus}"
+            raise ValueError(f"{storage.uri}/{task.name}: its worker died {tries} times over {clips}")
+        storage.write(key, b"." * (tries + 1))
+        result = ingest_shard(self._manifest, self._out, self._settings, task, self._detector)
+        storage.delete(key)
+        return result
 
 
 def on_ray(manifest: Manifest, out: str, settings: IngestSettings, tasks: list[ShardTask]) -> Iterator[ShardResult]:
@@ -57,8 +70,6 @@ def on_ray(manifest: Manifest, out: str, settings: IngestSettings, tasks: list[S
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=1,
         memory=_MEMORY,
-        max_restarts=-1,
-        max_task_retries=_RETRIES,
     )
     for row in results.iter_rows():
         yield ShardResult(str(row["name"]), int(row["frames"]), int(row["quarantined"]))

@@ -223,6 +223,12 @@ class Manifest:
         begin = int(offsets[index]) + first * width
         return values[begin : begin + length * width].reshape(length, width)
 
+    @property
+    def frame_labels(self) -> npt.NDArray[np.int8]:
+        """AU labels of all frames, one record after the other (F, A), read-only."""
+        values, offsets = self._flat_labels
+        return values[int(offsets[0]) : int(offsets[-1])].reshape(-1, len(self.labels.aus))
+
     def take(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Manifest:
         """The records ``rows``, in that order."""
         table = self.table.take(pa.array(np.asarray(rows, dtype=np.int64)))

@@ -116,6 +116,12 @@ class ScaleConfig(_Frozen):
     cpus_per_worker: float = Field(default=1.0, gt=0, le=256, description="CPUs each worker declares to Ray")
     threads_per_worker: int = Field(default=1, ge=1, le=256, description="torch threads of a worker; part of exactness")
     gpu: bool = Field(default=False, description="one GPU per worker (nccl) instead of the CPU (gloo)")
+    store_gib: float | None = Field(
+        default=None,
+        gt=0,
+        le=4096,
+        description="memory for clips in flight of a local cluster of our own, in GiB; null: what the run needs",
+    )
     max_failures: int = Field(default=3, ge=-1, description="worker failures a run survives; -1: any number")
     resize_interval: float = Field(
         default=60.0, ge=1, description="seconds between looks for room, for elastic workers"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ssm_platform.corpora import read_corpus
 from ssm_platform.data import Plan, PlanConfig
 from ssm_platform.records import Manifest, Reading
+from ssm_platform.runs import readings
 from ssm_platform.runs.config import CorpusConfig, RunConfig, anchored
 from ssm_platform.runs.splits import Source, Split, split_all
 
@@ -68,7 +68,7 @@ def _source(corpus: CorpusConfig) -> Source:
         root = Path(corpus.root or "").absolute()
         if corpus.synthetic is not None:
             synthesise(corpus, root, corpus.synthetic)
-        reading = read_corpus(corpus.reader or corpus.name, root, **corpus.options)
+        reading = readings.read(corpus.reader or corpus.name, root, corpus.options)
         _tell(corpus.name, root, reading)
         manifest = reading.manifest
     renamed = Manifest(manifest.root, corpus.name, manifest.task, manifest.labels, manifest.table)

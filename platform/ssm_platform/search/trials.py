@@ -79,15 +79,21 @@ class Records:
         scratch.write_text(trial.model_dump_json(indent=1))
         scratch.replace(self._folder / f"{trial.name}.json")
 
+    def find(self, name: str) -> Trial | None:
+        """The trial of that name, None where it has not begun. ValueError names a file that is not a record."""
+        path = self._folder / f"{name}.json"
+        return _record(path) if path.is_file() else None
+
     def read(self) -> list[Trial]:
         """All trials, in the order of their first start. ValueError names a file that is not a record."""
-        trials = []
-        for path in self._folder.glob("*.json"):
-            try:
-                trials.append(Trial.model_validate_json(path.read_text()))
-            except ValueError as error:
-                raise ValueError(f"{path}: not a record of a trial: {error}") from error
-        return sorted(trials, key=lambda trial: (trial.started, trial.name))
+        return sorted(map(_record, self._folder.glob("*.json")), key=lambda trial: (trial.started, trial.name))
+
+
+def _record(path: Path) -> Trial:
+    try:
+        return Trial.model_validate_json(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not a record of a trial: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,8 @@ def _trainable(ground: Ground) -> Any:
 def _run_trial(parameters: dict[str, Any], *, ground: Ground) -> None:
     """One trial, in a process of its own: trains like `jobs/train.py`, and reports each validation to Tune."""
     trial = _asked(parameters, ground.seed)
-    known = next((one for one in Records(ground.folder).read() if one.name == trial.name and one.over), None)
-    if known is not None and known.curve:  # a searcher may ask for the same setting twice
+    known = Records(ground.folder).find(trial.name)
+    if known is not None and known.over and known.curve:  # a searcher may ask for the same setting twice
         tune.report({METRIC: known.score, "step": known.steps})
         return
     started = time.monotonic()

@@ -4,6 +4,7 @@ builds them, for the driver's checks, for workers and for benches.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from ssm import SSM
+from ssm.saved import WEIGHTS
 from ssm.training import Collective, TrainConfig, TrainStep, take_over
 from ssm_platform.base import text_key
 from ssm_platform.data import ClipConfig, ClipReader
@@ -31,6 +33,14 @@ def initial_model(config: RunConfig) -> SSM:
         taken = take_over(model, Path(config.init_from))
         LOG.info("%d tensors taken over from %s", len(taken), config.init_from)
     return model
+
+
+def start_digest(config: RunConfig) -> str | None:
+    """The digest of the weights of `init_from`, None without it. OSError where there are none."""
+    if config.init_from is None:
+        return None
+    with (Path(config.init_from) / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def trained_weights(config: RunConfig) -> int:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssm.saved import WEIGHTS
 from ssm_platform.data import Plan
 from ssm_platform.runs import Prepared, RunConfig, preflight, prepare, total_steps, training_plan
-from ssm_platform.train.building import trained_weights
+from ssm_platform.train.building import start_digest, trained_weights
 from ssm_platform.train.checkpoints import CheckpointError
 from ssm_platform.train.place import Job, RunPlace
 
@@ -42,23 +41,17 @@ def open_run(config: RunConfig) -> Run:
     preflight.require(preflight.check_opened(config, prepared.splits, trained_weights(config)))
     plan = training_plan(config, prepared)
     folder = RunPlace.of(config).folder
-    job = Job(config, folder, _fingerprint(config, plan), total_steps(config, plan), prepared.validation)
+    start = start_digest(config)
+    total = total_steps(config, plan)
+    job = Job(config, folder, _fingerprint(config, plan, start), total, prepared.validation, start)
     run = Run(job, prepared, plan)
     _claim(run)
     return run
 
 
-def _fingerprint(config: RunConfig, plan: Plan) -> str:
+def _fingerprint(config: RunConfig, plan: Plan, start: str | None) -> str:
     """What decides the numbers of a run: mathematics, data, and the weights it starts from."""
-    start = "".join(_start(config).values())
-    return hashlib.sha256(f"{config.fingerprint()}/{plan.fingerprint}{start}".encode()).hexdigest()
-
-
-def _start(config: RunConfig) -> dict[str, str]:
-    """The digest of the weights of `init_from`; nothing where the run starts from its seed."""
-    if config.init_from is None:
-        return {}
-    return {"init_from": hashlib.sha256((Path(config.init_from) / WEIGHTS).read_bytes()).hexdigest()}
+    return hashlib.sha256(f"{config.fingerprint()}/{plan.fingerprint}{start or ''}".encode()).hexdigest()
 
 
 def _claim(run: Run) -> None:
@@ -68,7 +61,7 @@ def _claim(run: Run) -> None:
         "fingerprint": job.fingerprint,
         "steps": job.total,
         "mathematics": job.config.mathematics(),
-        "data": {**run.prepared.fingerprints, **_start(job.config)},
+        "data": {**run.prepared.fingerprints, **({"init_from": job.start} if job.start else {})},
         "config": job.config.model_dump(mode="json"),
     }
     newest = job.place.checkpoints.newest()

@@ -70,6 +70,7 @@ class Job:
     fingerprint: str  # of mathematics and data together
     total: int  # steps
     validation: Sequence[Manifest]
+    start: str | None = None  # digest of the weights of `init_from`
     board: Any = None  # the progress bar's actor
 
     @property

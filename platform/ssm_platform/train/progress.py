@@ -1,19 +1,23 @@
 """The progress bar of a run: rank 0 tells a small actor where it is, the driver draws one bar with rate and ETA.
 
 A bar drawn by a worker would reach the driver line by line with a prefix; an actor without CPUs costs nothing and
-survives worker restarts. Losing it loses only the bar, never the run.
+survives worker restarts. Losing it loses only the bar, never the run. What workers have to say (a clip that cannot be
+read) comes the same way, above the bar: their own screens, full of Ray's remarks, are not shown.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _INTERVAL = 0.5
+_SAID = 200
+_OURS = ("ssm", "ssm_platform")
 _PATIENCE = 5.0  # seconds that one look at the board may take, and that the end waits for the last one
 
 
@@ -24,6 +28,7 @@ class Position:
     step: int
     total: int
     note: str = ""
+    said: tuple[str, ...] = ()  # by the workers, from the beginning
 
 
 class Board:
@@ -31,6 +36,12 @@ class Board:
 
     def __init__(self) -> None:
         self._position: Position | None = None
+        self._said: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Takes a worker's warning; the same text once, a few hundred at most."""
+        if text not in self._said and len(self._said) < _SAID:
+            self._said.append(text)
 
     def put(self, position: Position) -> None:
         """Replaces the position."""
@@ -38,7 +49,35 @@ class Board:
 
     def get(self) -> Position | None:
         """The newest position, None before the first."""
-        return self._position
+        return self._position and replace(self._position, said=tuple(self._said))
+
+
+class Herald(logging.Handler):
+    """Brings warnings of our own from a worker to the board."""
+
+    def __init__(self, board: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._board = board
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Sends it and does not wait."""
+        self._board.say.remote(record.getMessage())
+
+
+@contextmanager
+def heralded(board: Any | None) -> Iterator[None]:
+    """Warnings of our packages reach `board` for the body of a `with`."""
+    if board is None:
+        yield
+        return
+    handler = Herald(board)
+    for name in _OURS:
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield
+    finally:
+        for name in _OURS:
+            logging.getLogger(name).removeHandler(handler)
 
 
 class Reporter:
@@ -79,6 +118,7 @@ def _draw(title: str, board: Any, done: threading.Event) -> None:
     from tqdm import tqdm
 
     bar = tqdm(desc=title, unit="step", dynamic_ncols=True, mininterval=_INTERVAL)
+    bar.said = ()
     with bar:
         while True:
             finished = done.wait(_INTERVAL)
@@ -95,6 +135,9 @@ def _draw(title: str, board: Any, done: threading.Event) -> None:
 
 
 def _advance(bar: Any, position: Position) -> None:
+    for text in position.said[len(bar.said) :]:
+        bar.write(text, file=bar.fp)
+    bar.said = position.said
     if (
         bar.total is None
     ):  # first sight: a resumed run starts at its step, and the rate must not count what was done before

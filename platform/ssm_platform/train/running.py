@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from ssm_platform.cluster import joined
-from ssm_platform.data import START, STREAM, ClipStream, ResumingDataConfig, keep_pace, placeholder
+from ssm_platform.data import ClipStream, ResumingDataConfig, keep_pace
 from ssm_platform.runs import RunConfig, preflight
 from ssm_platform.train.building import training_reader
 from ssm_platform.train.checkpoints import Attempt
@@ -38,7 +38,7 @@ def complete(run: Run, callbacks: Sequence[Any] = ()) -> TrainingResult:
     """
     config = run.job.config
     if not run.ended:
-        with joined(preflight.cpus_needed(config)) as size:
+        with joined(preflight.cpus_needed(config), store_bytes=preflight.store_bytes(config)) as size:
             preflight.require(preflight.check_cluster(config, size))
             _fit(run, callbacks)
     return finish(run.job)
@@ -60,9 +60,9 @@ def _fit(run: Run, callbacks: Sequence[Any]) -> None:
 
 def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
     """Ray Train's trainer of a run; `fit` starts it."""
+    from ray.train import FailureConfig, LoggingConfig
+    from ray.train import RunConfig as RayRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import FailureConfig, LoggingConfig
-    from ray.train.v2.api.config import RunConfig as RayRunConfig
 
     job, config, scale = run.job, run.job.config, run.job.config.scale
     stream = ClipStream(
@@ -76,19 +76,20 @@ def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
         logging_config=LoggingConfig("WARNING"),
     )
     per_worker: Any = partial(work, replace(job, board=board))
+    feed: Any = ResumingDataConfig(stream, run.plan, job.total, partial(_begin, job.place))
     return TorchTrainer(
         per_worker,
         scaling_config=scaling(config),
         run_config=run_config,
         torch_config=TorchConfig(backend="nccl" if scale.gpu else "gloo"),
-        datasets={START: placeholder, STREAM: placeholder},
-        dataset_config=ResumingDataConfig(stream, run.plan, job.total, partial(_begin, job.place)),
+        datasets=feed.names,
+        dataset_config=feed,
     )
 
 
 def scaling(config: RunConfig) -> Any:
     """Ray Train's view of `config.scale`."""
-    from ray.train.v2.api.config import ScalingConfig
+    from ray.train import ScalingConfig
 
     scale = config.scale
     return ScalingConfig(

@@ -6,8 +6,12 @@ checkpoint, so curves have no double points; MLflow goes on in the run that carr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +26,11 @@ class Origin:
     fingerprint: str  # of mathematics and data together
 
 
+LOG = logging.getLogger(__name__)
+
 _TAG = "ssm."
+_WAITING = 1000  # messages to a slow tracker before more are dropped
+_PATIENCE = 30.0  # seconds that the end of a run waits for it
 
 
 class Tracker(Protocol):
@@ -85,6 +93,45 @@ class MLflow:
         self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
 
 
+class Apart:
+    """A tracker in a thread of its own: what it cannot do costs its curves, never the run, and a slow one no step."""
+
+    def __init__(self, make: Callable[[], Tracker]) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
+        self._tracker = self._thread.submit(make)
+        self._sent: deque[Future[Any]] = deque([self._tracker])
+        self._lost = 0
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Hands scalars over; drops them where a thousand wait already."""
+        self._tell()
+        if len(self._sent) < _WAITING:
+            self._send(lambda tracker: tracker.log(step, dict(scalars)))
+        else:
+            self._lost += 1
+
+    def close(self, failed: bool = False) -> None:
+        """Gives it half a minute to end."""
+        self._send(lambda tracker: tracker.close(failed))
+        wait(self._sent, timeout=_PATIENCE)
+        self._lost += sum(not one.done() for one in self._sent)
+        self._tell()
+        if self._lost:
+            LOG.warning("tracking: %d messages were lost; the curves in curves.json are whole", self._lost)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _send(self, action: Callable[[Tracker], None]) -> None:
+        self._sent.append(self._thread.submit(lambda: action(self._tracker.result())))
+
+    def _tell(self) -> None:
+        """Looks at what was done; the first failure is told."""
+        while self._sent and self._sent[0].done():
+            error = self._sent.popleft().exception()
+            if error is not None and not self._lost:
+                LOG.warning("tracking failed, training goes on: %s: %s", type(error).__name__, error)
+            self._lost += error is not None
+
+
 class Trackers:
     """Every tracker of a run behind one `log`."""
 
@@ -98,7 +145,7 @@ class Trackers:
         if config.tracking.tensorboard:
             chosen.append(TensorBoard(folder / "tensorboard", resumed_at + 1 if resumed_at else None))
         if config.tracking.mlflow is not None:
-            chosen.append(MLflow(config.tracking.mlflow, config, origin))
+            chosen.append(Apart(partial(MLflow, config.tracking.mlflow, config, origin)))
         return cls(chosen)
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -7,6 +7,7 @@ ties them to Ray Train's context (rank, device, stream, report) and to `torch.di
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -14,15 +15,15 @@ from typing import Any
 import torch
 
 from ssm.training import Collective, ProcessGroup, SingleProcess, TrainStep
-from ssm_platform.data import START, STREAM, Quarantine, Rows, batches, evaluation_rows, to_batches
+from ssm_platform.data import START, Quarantine, Rows, evaluation_rows, to_batches
 from ssm_platform.train.ahead import ahead
 from ssm_platform.train.broadcast import broadcast
-from ssm_platform.train.building import evaluation_reader, make_step
+from ssm_platform.train.building import evaluation_reader, make_step, start_digest
 from ssm_platform.train.checkpoints import Attempt, CheckpointError, Checkpoints, Writer
 from ssm_platform.train.endings import RunEnded, may_pass
 from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
 from ssm_platform.train.place import Job
-from ssm_platform.train.progress import Reporter
+from ssm_platform.train.progress import Reporter, heralded
 from ssm_platform.train.tracking import Origin, Trackers
 from ssm_platform.train.validation import Validation, spread
 
@@ -32,7 +33,8 @@ LOG = logging.getLogger(__name__)
 def work(job: Job) -> None:
     """Ray Train's per-worker function. Raises `RunEnded` for what no restart would mend."""
     try:
-        _work(job)
+        with heralded(job.board):
+            _work(job)
     except (ValueError, OSError) as error:
         if may_pass(error):
             raise
@@ -48,17 +50,27 @@ def _work(job: Job) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train tells of every report
     context = ray.train.get_context()
     collective: Collective = ProcessGroup() if context.get_world_size() > 1 else SingleProcess()
+    _check_start(job)
     step = make_step(config, get_device(), collective)
     checkpoints = job.place.checkpoints
     loop = Loop(step, schedule(job), Position(), validation(job, step), Outlets())
-    attempt: Any = ray.train.get_dataset_shard(START)  # what was decided once, for the stream and all workers
+    start: Any = ray.train.get_dataset_shard(START)  # what was decided once, for the stream and all workers
+    attempt: Attempt = start.begun
     _resume(loop, checkpoints, attempt, job.fingerprint)
-    stream = batches(
-        ray.train.get_dataset_shard(STREAM),
-        config.data.global_batch // collective.world,
-        config.data.prefetch_batches,
-    )
+    share = config.data.global_batch // collective.world
+    stream = start.batches(ray.train.get_dataset_shard, share, config.data.prefetch_batches)
     _run(loop, job, checkpoints, attempt, ahead(_typed(stream), step.device))
+
+
+def _check_start(job: Job) -> None:
+    """ValueError where this node holds other weights under `init_from` than the driver's, or none."""
+    try:
+        mine = start_digest(job.config)
+    except OSError as error:
+        raise ValueError(f"init_from on {socket.gethostname()}: {error}: every node must see that folder") from error
+    if mine != job.start:
+        where = f"{job.config.init_from} on {socket.gethostname()}"
+        raise ValueError(f"init_from: {where} holds other weights than the driver's")
 
 
 def schedule(job: Job) -> Schedule:

@@ -1,6 +1,8 @@
 from .budget import check_batches as check_batches
 from .budget import check_cluster as check_cluster
+from .budget import check_store as check_store
 from .budget import cpus_needed as cpus_needed
+from .budget import store_bytes as store_bytes
 from .checks import check_config as check_config
 from .checks import check_opened as check_opened
 from .checks import check_unopened as check_unopened

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
-from ssm_platform.cluster import ClusterSize
+from ssm_platform.cluster import ClusterSize, will_join
+from ssm_platform.data import steps_of_block
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preflight.refusals import Refusal
+
+_STORE_SHARE = 0.6  # of the memory, at most
 
 
 def cpus_needed(config: RunConfig) -> float:
@@ -20,6 +28,50 @@ def cpus_needed(config: RunConfig) -> float:
 def _cpus_with(config: RunConfig, workers: int) -> float:
     data = config.data
     return workers * config.scale.cpus_per_worker + data.decode_workers * data.decode_cpus + 1
+
+
+def store_bytes(config: RunConfig) -> int:
+    """Memory that clips in flight take in Ray's object store, of which Ray Data fills half: for each decode process the
+    block it makes and two that wait for room, for each worker the block it takes from and the one after.
+    """
+    if config.scale.store_gib is not None:
+        return int(config.scale.store_gib * 2**30)
+    workers, data = config.scale.bounds[1], config.data
+    clip = config.model.frames * config.model.backbone.image_size**2 * 3
+    share = -(-data.global_batch // workers)
+    block = clip * share * steps_of_block(share, clip)
+    return 2 * block * (3 * data.decode_workers + 2 * workers)
+
+
+def check_store(config: RunConfig, machine: Machine | None = None) -> list[Refusal]:
+    """A local cluster's object store that the machine's memory does not hold."""
+    if will_join():
+        return []
+    needed, there = store_bytes(config), machine or Machine.here()
+    limit = min(int(_STORE_SHARE * there.memory), there.shared)
+    if needed <= limit:
+        return []
+    why = (
+        f"clips in flight need {needed / 2**30:.1f} GiB of Ray's object store, but this machine has "
+        f"{there.memory / 2**30:.1f} GiB of memory and {there.shared / 2**30:.1f} GiB in /dev/shm: lower "
+        f"data.decode_workers or scale.workers, or set scale.store_gib to at most {limit / 2**30:.1f}"
+    )
+    return [Refusal("scale.store_gib", why)]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Memory of a machine in bytes, and what of it is free for processes to share."""
+
+    memory: int
+    shared: int
+
+    @classmethod
+    def here(cls) -> Self:
+        """This one."""
+        shm = Path("/dev/shm")
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return cls(memory, shutil.disk_usage(shm).free if shm.is_dir() else memory)
 
 
 def check_batches(config: RunConfig) -> list[Refusal]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ssm_platform.runs.config import RunConfig
-from ssm_platform.runs.preflight.budget import check_batches
+from ssm_platform.runs.preflight.budget import check_batches, check_store
 from ssm_platform.runs.preflight.data import check_data, check_protocol, check_sources
 from ssm_platform.runs.preflight.places import check_shadowing, check_storage, check_tracking
 from ssm_platform.runs.preflight.refusals import Refusal
 from ssm_platform.runs.splits import Split
 
 OF_CONFIG: tuple[Callable[[RunConfig], list[Refusal]], ...] = (check_batches, check_protocol)
-OF_PLACES: tuple[Callable[[RunConfig], list[Refusal]], ...] = (check_sources, check_tracking)
+OF_PLACES: tuple[Callable[[RunConfig], list[Refusal]], ...] = (check_sources, check_tracking, check_store)
 
 
 def check_config(config: RunConfig) -> list[Refusal]:

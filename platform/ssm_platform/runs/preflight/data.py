@@ -98,8 +98,7 @@ def label_problem(manifest: Manifest) -> str | None:
         if not len(classes):
             return "has no expression labels"
         return f"has one class only ({manifest.labels.expressions[classes[0]]})" if len(classes) == 1 else None
-    # One pass over the flat labels of all records; -1 is unknown.
-    labels = np.concatenate([manifest.au_labels(index) for index in range(len(manifest))])
+    labels = manifest.frame_labels
     known = labels >= 0
     if not known.any():
         return "has no AU labels: every frame is unknown"

@@ -1,0 +1,47 @@
+"""What we use of Ray that is not promised: in one module, and there, so that another Ray fails here first."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+from ssm_platform.data import pace
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PRIVATE = re.compile(
+    r"^\s*(?:from|import) ray[\w.]*(?:\._\w+|\.v2\b)|\b(?:custom_execution|issue_detectors|_coord_actor)", re.MULTILINE
+)
+
+
+def test_private_names_of_ray_are_in_one_module() -> None:
+    places = [path for folder in ("platform", "serve", "jobs", "bench") for path in (REPOSITORY / folder).rglob("*.py")]
+    assert len(places) > 100
+    assert [path.name for path in places if PRIVATE.search(path.read_text())] == ["pace.py"]
+
+
+def test_what_ray_does_not_promise_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "on_execution_step" in vars(ExecutionCallback), "the end of a turn of Ray Data's scheduler"
+    context = DataContext.get_current()
+    monkeypatch.setattr(context, "custom_execution_callback_classes", [])
+    monkeypatch.setattr(context.issue_detectors_config, "detectors", context.issue_detectors_config.detectors)
+    monkeypatch.setattr(context, "enable_progress_bars", True)
+    for _ in range(2):
+        pace.keep_pace()
+    assert context.custom_execution_callback_classes == [pace.Pace], "once"
+    assert context.issue_detectors_config.detectors == []
+
+
+def test_a_turn_lasts_as_long_as_it_is_told_and_no_longer() -> None:
+    callback, started = pace.Pace(), time.monotonic()
+    for _ in range(4):
+        callback.on_execution_step(None)
+    assert 3 * pace._TURN <= time.monotonic() - started < 8 * pace._TURN
+    time.sleep(2 * pace._TURN)
+    late = time.monotonic()
+    callback.on_execution_step(None)
+    assert time.monotonic() - late < pace._TURN / 2, "a long turn is not made longer"
