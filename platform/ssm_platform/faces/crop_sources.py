@@ -33,6 +33,7 @@ from ssm_platform.media import (
     encode_jpeg,
     load_image,
     open_frames,
+    picture_only,
 )
 from ssm_platform.records import Kind, Record
 
@@ -109,6 +110,8 @@ class DeliveredFiles:
                 raise UnreadableVideo(path, f"frames of one clip have one size; {image.shape[:2]} after {shape[:2]}")
             if max(shape) > self._settings.size or not _is_plain_jpeg(data):
                 data = encode_jpeg(_limited(image, self._settings.size), self._settings.quality)
+            else:
+                data = picture_only(data, str(path))  # a phone's film behind it is no part of the crop
             yield StoredFrame(data, FaceMark.DELIVERED)
 
 

@@ -7,6 +7,7 @@ from .frames import open_frames as open_frames
 from .images import decode_image as decode_image
 from .images import encode_jpeg as encode_jpeg
 from .images import load_image as load_image
+from .images import picture_only as picture_only
 from .inputs import PICTURE_ENDINGS as PICTURE_ENDINGS
 from .inputs import VIDEO_ENDINGS as VIDEO_ENDINGS
 from .inputs import InputLimits as InputLimits

@@ -47,14 +47,15 @@ def decode_image(data: bytes | memoryview, name: str) -> NDArray[np.uint8]:
     if kind is None and (told := in_words(head)):
         raise UnreadableVideo(name, f"it is {told}")
     if kind == "JPEG":
-        data = _own_picture(bytes(data), name)
+        data = picture_only(bytes(data), name)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise UnreadableVideo(name, f"not an image OpenCV can decode ({len(data)} bytes)")
     return np.asarray(image, np.uint8)
 
 
-def _own_picture(data: bytes, name: str) -> bytes:
+def picture_only(data: bytes, name: str) -> bytes:
+    """A JPEG without what lies behind its own end. UnreadableVideo where it has none."""
     end = picture_end(data)
     if end is None:
         raise UnreadableVideo(name, f"truncated JPEG ({len(data)} bytes, no end marker)")
