@@ -263,7 +263,7 @@ def correlation(one: Floats, other: Floats) -> float:
     return float(np.corrcoef(one[NOT_NEUTRAL].ravel(), other[NOT_NEUTRAL].ravel())[0, 1])
 
 
-def interval(values: Sequence[float]) -> str:
+def interval(values: Sequence[float] | Floats) -> str:
     """Mean and 95 % interval over seeds."""
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
     reach = float(t.ppf(0.975, max(len(values) - 1, 1))) * spread / np.sqrt(len(values))
@@ -301,6 +301,18 @@ def map_table(results: Results, settings: Mapping[str, Setting]) -> Iterator[str
         auc = [float(one.auc.mean()) for one in found]
         cells = [interval(column) for column in (*columns[:2], auc, *columns[2:])]
         yield f"| {name} | {' | '.join(cells)} |"
+    bounds = np.array([most(World(seed)) for seed in range(1, len(found) + 1)])
+    yield f"| the most that maps can hold | {interval(bounds[:, 0])} | {interval(bounds[:, 1])} |  |  |  |  |"
+
+
+def most(world: World) -> tuple[float, float]:
+    """r of P(AU | expression) and of P(expression | AU), each within the mass that the prior gives it."""
+    prior = np.where(LINKED, 1.0, 0.02)
+    to_fe = prior.sum(1, keepdims=True) * world.association / world.association.sum(1, keepdims=True)
+    told, mass = world.association[NOT_NEUTRAL], prior[NOT_NEUTRAL].sum(0)
+    back = prior.copy()
+    back[NOT_NEUTRAL] = mass * told / told.sum(0)
+    return correlation(to_fe, world.association), correlation(back, world.association)
 
 
 def unlabelled_table(results: Results, settings: Mapping[str, Setting]) -> Iterator[str]:
