@@ -19,6 +19,7 @@ from ssm_platform.base.storage import (
     may_return,
     open_storage,
 )
+from ssm_platform.base.storage.s3 import S3Storage
 
 PAYLOAD = bytes(range(256)) * 400
 QUICK = StorageSettings(deadline_s=60, timeout_s=10, backoff_s=0.01)
@@ -206,3 +207,27 @@ def test_what_may_return_is_told_from_what_stays() -> None:
     lasting = (MissingKey("k", "no"), DamagedObject("k", "crc"), ValueError("cut"), FileNotFoundError(2, "no"))
     for error in (*lasting, caused(lasting[0]), OSError("text only")):
         assert not may_return(error)
+
+
+class Crowded:
+    """A bucket of very many keys behind boto3's interface; each page fails once."""
+
+    def __init__(self, count: int) -> None:
+        self.keys, self.asked = [f"x/{number:06d}" for number in range(count)], 0
+
+    def list_objects_v2(self, **place: str) -> dict[str, object]:
+        self.asked += 1
+        if self.asked % 2:
+            raise ConnectionResetError("peer")
+        first = int(place.get("ContinuationToken", 0))
+        page = {"Contents": [{"Key": key} for key in self.keys[first : first + 1000]], "IsTruncated": False}
+        if first + 1000 < len(self.keys):
+            page |= {"IsTruncated": True, "NextContinuationToken": str(first + 1000)}
+        return page
+
+
+def test_a_hundred_thousand_keys_are_listed_page_by_page() -> None:
+    storage = S3Storage("s3://b/x", QUICK.model_copy(update={"backoff_s": 0.0}))
+    storage._client = crowded = Crowded(100_000)
+    assert storage.list() == [f"{number:06d}" for number in range(100_000)]
+    assert crowded.asked == 200, "a fault costs its page, not the listing"

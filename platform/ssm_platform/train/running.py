@@ -60,20 +60,18 @@ def _fit(run: Run, callbacks: Sequence[Any]) -> None:
 
 def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
     """Ray Train's trainer of a run; `fit` starts it."""
-    from ray.train import FailureConfig, LoggingConfig
-    from ray.train import RunConfig as RayRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     job, config, scale = run.job, run.job.config, run.job.config.scale
     stream = ClipStream(
         training_reader(config, run.prepared.train), config.data.decode_workers, config.data.decode_cpus
     )
-    run_config: Any = RayRunConfig(
+    run_config = _ray_train().RunConfig(
         name="ray",
         storage_path=job.folder,
-        failure_config=FailureConfig(max_failures=scale.max_failures),
+        failure_config=_ray_train().FailureConfig(max_failures=scale.max_failures),
         callbacks=[EndAtOnce(), *callbacks],
-        logging_config=LoggingConfig("WARNING"),
+        logging_config=_ray_train().LoggingConfig("WARNING"),
     )
     per_worker: Any = partial(work, replace(job, board=board))
     feed: Any = ResumingDataConfig(stream, run.plan, job.total, partial(_begin, job.place))
@@ -87,12 +85,17 @@ def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
     )
 
 
+def _ray_train() -> Any:
+    """Ray Train's configs; its types still say V1, what is there is V2."""
+    import ray.train
+
+    return ray.train
+
+
 def scaling(config: RunConfig) -> Any:
     """Ray Train's view of `config.scale`."""
-    from ray.train import ScalingConfig
-
     scale = config.scale
-    return ScalingConfig(
+    return _ray_train().ScalingConfig(
         num_workers=scale.workers,
         use_gpu=scale.gpu,
         resources_per_worker={"CPU": scale.cpus_per_worker, **({"GPU": 1} if scale.gpu else {})},

@@ -103,7 +103,12 @@ class S3Storage:
         return True
 
     def list(self, prefix: str = "") -> list[str]:
-        return sorted(self._try(prefix or "", lambda _: list(self._keys(prefix))))
+        keys, page = list[str](), self._page(prefix, {})
+        while True:
+            keys += [item["Key"].removeprefix(self._prefix) for item in page.get("Contents", [])]
+            if not page.get("IsTruncated"):
+                return sorted(keys)
+            page = self._page(prefix, {"ContinuationToken": page["NextContinuationToken"]})
 
     def delete(self, key: str) -> None:
         self._try(key, lambda _: self._client.delete_object(Bucket=self._bucket, Key=self._name(key)))
@@ -111,11 +116,11 @@ class S3Storage:
     def _name(self, key: str) -> str:
         return self._prefix + checked(key)
 
-    def _keys(self, prefix: str) -> Iterator[str]:
-        pages = self._client.get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-            for item in page.get("Contents", []):
-                yield item["Key"].removeprefix(self._prefix)
+    def _page(self, prefix: str, after: dict[str, str]) -> dict[str, Any]:
+        """A thousand keys; each page has its own tries."""
+        place = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **after}
+        page: dict[str, Any] = self._try(prefix, lambda _: self._client.list_objects_v2(**place))
+        return page
 
     def _parts(self, key: str) -> Iterator[bytes]:
         """An object part by part, each within the deadline; of one version."""
