@@ -14,7 +14,7 @@ import pytest
 from ssm.labels.vocabulary import BP4D_AUS
 from ssm_platform.corpora import CorpusRefused, read_corpus
 from ssm_platform.corpora.text import cells, portable
-from ssm_platform.records.manifest import Reading
+from ssm_platform.records.issues import Reading
 
 if TYPE_CHECKING:
     Tree = Any
