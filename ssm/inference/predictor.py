@@ -186,7 +186,7 @@ class Predictor:
             )
         pixels = torch.from_numpy(np.ascontiguousarray(clips)).to(self.device, non_blocking=True)
         inputs = normalise(pixels, self.preprocessing)
-        features = self.model.encode_frames(inputs.flatten(0, 1)).view(*inputs.shape[:2], -1)
+        features = self.model.encode_clips(inputs, _distinct(clips, self.device))
         aus, _ = self.model.read_aus(features, self.model.prototypes())
         expression, why = self._expression(features)
         return aus.float().sigmoid(), expression, why, features
@@ -198,6 +198,17 @@ class Predictor:
         logits, _ = self.model.fe_head(clip_BD, None if prototypes is None else prototypes.expressions)
         why = None if self._explainer is None else self._explainer(clip_BD).by_au
         return logits.float().softmax(-1), why
+
+
+def _distinct(clips: NDArray[np.uint8], device: torch.device) -> Tensor | None:
+    """How many frames lead each window before its last one repeats (B), so that a picture is encoded once, not T times;
+    None where no window ends in a repeat.
+    """
+    if not len(clips) or (clips[:, -1] != clips[:, -2 % clips.shape[1]]).any((1, 2, 3)).all():
+        return None
+    changes = (clips[:, 1:] != clips[:, :-1]).any((2, 3, 4))
+    counts = [int(np.flatnonzero(row).max(initial=-1)) + 2 for row in changes]
+    return torch.tensor(counts, device=device)
 
 
 class _Vote:

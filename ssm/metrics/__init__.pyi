@@ -1,3 +1,5 @@
+from .consistency import Consistency as Consistency
+from .consistency import facs_consistency as facs_consistency
 from .figures import au_figures as au_figures
 from .figures import confusion_by_subject as confusion_by_subject
 from .figures import expression_figures as expression_figures
@@ -15,3 +17,5 @@ from .predictions import ExpressionPredictions as ExpressionPredictions
 from .predictions import ExpressionTable as ExpressionTable
 from .ranking import ranked_area as ranked_area
 from .ranking import scores_by_subject as scores_by_subject
+from .soft import SoftFigures as SoftFigures
+from .soft import soft_figures as soft_figures

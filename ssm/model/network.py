@@ -96,18 +96,24 @@ class SSMNetwork(nn.Module):
         fe_row_ids: Tensor | None = None,
         au_row_ids: Tensor | None = None,
         noise_key: int | Tensor | None = None,
+        fe_distinct: Tensor | None = None,
     ) -> SSMOutput:
         """Clips float (B, T, 3, S, S), normalised, to logits and maps.
 
-        Row ids (int64 B) with `noise_key` make the gate noise of training a pure function of the rows. ValueError for
-        clips that do not fit the model.
+        Row ids (int64 B) with `noise_key` make the gate noise of training a pure function of the rows. `fe_distinct`
+        (int64 B) says how many frames lead each FE clip before its last one repeats: only those are encoded, so a
+        still image costs one frame. ValueError for clips that do not fit the model.
         """
         if fe_clips is None and au_clips is None:
             raise ValueError("neither fe_clips nor au_clips was given")
         self._check("fe_clips", fe_clips, self.config.frames)
         self._check("au_clips", au_clips, None)
         fe_frames, au_frames = self._encode_sides(
-            fe_clips, au_clips, _seeds(fe_clips, fe_row_ids, noise_key, 0), _seeds(au_clips, au_row_ids, noise_key, 1)
+            fe_clips,
+            au_clips,
+            _seeds(fe_clips, fe_row_ids, noise_key, 0),
+            _seeds(au_clips, au_row_ids, noise_key, 1),
+            fe_distinct,
         )
         maps = self.maps()
         prototypes = self.prototypes(maps)
@@ -121,6 +127,10 @@ class SSMNetwork(nn.Module):
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Backbone features (N, D) of single frames (N, 3, S, S): long videos pass through here in pieces."""
         return cast(Tensor, self.backbone(frames))
+
+    def encode_clips(self, clips: Tensor, distinct: Tensor | None = None) -> Tensor:
+        """Backbone features (B, T, D) of clips (B, T, 3, S, S); `distinct` (int64 B) as `fe_distinct` of a pass."""
+        return cast(Tensor, self._encode_sides(clips, None, None, None, distinct)[0])
 
     def read_expression(self, x_BTD: Tensor, prototypes: Prototypes | None) -> tuple[Tensor, Tensor | None]:
         """Expression logits (B, E) of the frames' features, and their semantic part."""
@@ -177,9 +187,21 @@ class SSMNetwork(nn.Module):
         return super().load_state_dict(state_dict, strict, assign)
 
     def _encode_sides(
-        self, fe_clips: Tensor | None, au_clips: Tensor | None, fe_seeds: Tensor | None, au_seeds: Tensor | None
+        self,
+        fe_clips: Tensor | None,
+        au_clips: Tensor | None,
+        fe_seeds: Tensor | None,
+        au_seeds: Tensor | None,
+        fe_distinct: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Features (B, T, D) of each side; one backbone call for both, because routing is per token."""
+        if fe_clips is not None and fe_distinct is not None and not self.config.released_behaviour:
+            rows_BT, kept = _distinct(fe_distinct, fe_clips.shape[1])
+            frames = fe_clips.flatten(0, 1)[kept][:, None]  # as clips of one frame each
+            seeds = None if fe_seeds is None else fe_seeds[kept]
+            fe_FD, au = self._encode_sides(frames, au_clips, seeds, au_seeds, None)
+            assert fe_FD is not None
+            return fe_FD[rows_BT, 0], au
         if fe_clips is None or au_clips is None or self.config.released_behaviour:
             return self._encode(fe_clips, fe_seeds), self._encode(au_clips, au_seeds)
         frames = torch.cat([fe_clips.flatten(0, 1), au_clips.flatten(0, 1)])
@@ -219,6 +241,16 @@ def _prototypes(config: ModelConfig, shape: TextShape | None) -> TextualPrototyp
     texts = descriptions(config.text, config.vocabulary)
     tower = load_tower(config.text.tower)
     return TextualPrototypes.from_texts(config.text, config.width, texts.expressions, texts.aus, tower)
+
+
+def _distinct(counts_B: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """Of which encoded frame each frame (B, T) has the features, and which of all frames (B*T) are encoded."""
+    times = torch.arange(frames, device=counts_B.device)
+    ends = counts_B.clamp(1, frames).cumsum(0)
+    starts = ends - counts_B.clamp(1, frames)
+    rows_BT = torch.minimum(starts[:, None] + times, ends[:, None] - 1)
+    kept = (times < counts_B[:, None].clamp(1, frames)).flatten().nonzero()[:, 0]
+    return rows_BT, kept
 
 
 def _seeds(clips: Tensor | None, row_ids: Tensor | None, key: int | Tensor | None, side: int) -> Tensor | None:

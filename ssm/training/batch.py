@@ -29,10 +29,13 @@ class FEBatch:
     labels: Tensor  # int64 B, column of the vocabulary
     class_mask: Tensor  # bool B E, the softmax runs over these
     row_ids: Tensor  # int64 B, the row of the plan; seeds whatever is random about the clip in the model
+    shares: Tensor | None = None  # float32 B E, a distribution over the classes; None: all on the label
+    distinct: Tensor | None = None  # int64 B, frames that lead each clip before its last one repeats; None: all T
 
     def to(self, device: torch.device) -> FEBatch:
         """The same batch on `device` (copies do not block the host where the source is pinned)."""
-        return FEBatch(*_move((self.clips, self.labels, self.class_mask, self.row_ids), device))
+        optional = (None if one is None else one.to(device, non_blocking=True) for one in (self.shares, self.distinct))
+        return FEBatch(*_move((self.clips, self.labels, self.class_mask, self.row_ids), device), *optional)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class FEPart(_Part):
     class_mask: Tensor  # bool B E, all False where the clip's pixels could not be read
     row_ids: Tensor  # int64 B
     weights: Tensor | None = None  # float32 B
+    shares: Tensor | None = None  # float32 B E, a distribution over the classes; None: all on the label
+    distinct: Tensor | None = None  # int64 B, leading frames that differ; None: all T
 
     @property
     def count(self) -> Tensor:
@@ -116,6 +121,8 @@ class MicroBatch:
         for name, part in (("fe", self.fe), ("au", self.au)):
             if part is not None:
                 inputs |= {f"{name}_clips": part.inputs(preprocessing), f"{name}_row_ids": part.row_ids}
+        if self.fe is not None and self.fe.distinct is not None:
+            inputs["fe_distinct"] = self.fe.distinct
         return inputs
 
     def loss_sums(self, output: Any) -> list[Tensor | None]:
@@ -128,7 +135,7 @@ class MicroBatch:
 
     def _fe_sum(self, logits_BE: Tensor) -> Tensor:
         assert self.fe is not None
-        return expression_loss(logits_BE, self.fe.labels, self.fe.class_mask, self.fe.weights)
+        return expression_loss(logits_BE, self.fe.labels, self.fe.class_mask, self.fe.weights, self.fe.shares)
 
     def _au_sum(self, logits_BTA: Tensor) -> Tensor:
         assert self.au is not None
@@ -143,7 +150,7 @@ class MicroBatch:
 
 def fe_part(batch: FEBatch, weights: Tensor | None = None) -> FEPart:
     """The expression side of a step."""
-    return FEPart(batch.clips, batch.labels, batch.class_mask, batch.row_ids, weights)
+    return FEPart(batch.clips, batch.labels, batch.class_mask, batch.row_ids, weights, batch.shares, batch.distinct)
 
 
 def au_part(batch: AUBatch, alpha: float, seed: int, step: int, collective: Collective) -> AUPart:

@@ -59,5 +59,7 @@ def _of_classes(table: ExpressionTable, columns: Sequence[int]) -> ExpressionTab
     for row in rows:
         among = table.probabilities[row, columns].astype(np.float64)
         label = columns.index(int(table.labels[row]))
-        gathered.update(table.clips[row], table.subjects[table.subject[row]], among / among.sum(), label)
+        said = None if table.shares is None else table.shares[row, columns]
+        shares = None if said is None else said / said.sum()  # its class is among them, so something was said
+        gathered.update(table.clips[row], table.subjects[table.subject[row]], among / among.sum(), label, shares)
     return gathered.table() if len(rows) else None

@@ -72,6 +72,14 @@ class AUScores(Result):
         return tuple(2 * share / (1 + share) if share else 0.0 for share in self.prevalence)
 
 
+class SoftScores(Result):
+    """Against what several people said of each clip."""
+
+    divergence: float = Field(description="mean KL(votes || prediction), in nats")
+    agreement: float = Field(description="mean share of the votes for the class that the model names")
+    ceiling: float = Field(description="the same for the most voted class: no model can do better")
+
+
 class FEScores(Result):
     """Clip-level scores of one expression corpus, over the classes it uses."""
 
@@ -82,6 +90,7 @@ class FEScores(Result):
     war: Interval = Field(description="share of clips that are right")
     recall: tuple[float, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="row: true class, column: predicted")
+    soft: SoftScores | None = Field(default=None, description="where the corpus has votes")
 
 
 class NoiseFloor(Result):
@@ -171,6 +180,9 @@ class Evaluation(Result):
         for e in self.fe:
             lines.append(f"  {e.corpus}: UAR {e.uar}, WAR {e.war}")
             lines.append(f"    chance {1 / len(e.expressions):.3f}; {e.clips} clips")
+            if e.soft is not None:
+                votes = f"agrees with {e.soft.agreement:.3f} of the votes (at best {e.soft.ceiling:.3f})"
+                lines.append(f"    {votes}, KL from them {e.soft.divergence:.3f}")
         floor = ", ".join(f"{name} +-{sd:.3f}" for name, sd in self.noise.figures.items())
         lines.append(f"  noise floor over {self.noise.repeats} half splits: {floor or 'too few test subjects for one'}")
         lines += [f"  left out: {one}" for one in self.left_out]

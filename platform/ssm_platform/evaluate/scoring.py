@@ -9,9 +9,10 @@ tables; `predictions` makes the tables, `assessment` writes what comes of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from ssm.interface import DecisionRule
-from ssm.metrics import AUTable, Estimate, ExpressionTable, au_figures, expression_figures
+from ssm.metrics import AUTable, Estimate, ExpressionTable, au_figures, expression_figures, soft_figures
 from ssm_platform.evaluate.judged import trained_labels
 from ssm_platform.evaluate.noise import noise_floor
 from ssm_platform.evaluate.predictions import Tables
@@ -23,6 +24,7 @@ from ssm_platform.evaluate.results import (
     MapReport,
     Provenance,
     Reliability,
+    SoftScores,
 )
 from ssm_platform.evaluate.rules import fit
 from ssm_platform.runs import Protocol
@@ -90,6 +92,7 @@ def _fe_scores(name: str, table: ExpressionTable) -> FEScores:
         war=_interval(figures.war),
         recall=tuple(figures.recall.tolist()),
         confusion=tuple(tuple(row) for row in figures.confusion.tolist()),
+        soft=None if table.shares is None else SoftScores(**asdict(soft_figures(table))),
     )
 
 
