@@ -33,6 +33,7 @@ class SSMOutput:
     au_semantic_logits: Tensor | None = None  # B T A, already times w, before smoothing
     map_au_to_fe: Tensor | None = None  # E A, without gradient, as is the next
     map_fe_to_au: Tensor | None = None  # A E
+    fe_au_logits: Tensor | None = None  # B T A of the FE side, where asked for
 
 
 class Folded(nn.Module):
@@ -97,12 +98,13 @@ class SSMNetwork(nn.Module):
         au_row_ids: Tensor | None = None,
         noise_key: int | Tensor | None = None,
         fe_distinct: Tensor | None = None,
+        fe_aus: bool = False,
     ) -> SSMOutput:
         """Clips float (B, T, 3, S, S), normalised, to logits and maps.
 
         Row ids (int64 B) with `noise_key` make the gate noise of training a pure function of the rows. `fe_distinct`
         (int64 B) says how many frames lead each FE clip before its last one repeats: only those are encoded, so a
-        still image costs one frame. ValueError for clips that do not fit the model.
+        still image costs one frame. `fe_aus` asks for the FE clips' AUs too. ValueError for clips that do not fit.
         """
         if fe_clips is None and au_clips is None:
             raise ValueError("neither fe_clips nor au_clips was given")
@@ -122,7 +124,8 @@ class SSMNetwork(nn.Module):
         # Losses reach the maps through the prototypes; by way of the output DDP would wait for gradients that a step of
         # one side does not have.
         to_fe, to_au = (None, None) if maps is None else (maps.au_to_fe.detach(), maps.fe_to_au.detach())
-        return SSMOutput(fe[0], fe[1], au[0], au[1], to_fe, to_au)
+        fe_au = self.read_aus(fe_frames, prototypes)[0] if fe_aus and fe_frames is not None else None
+        return SSMOutput(fe[0], fe[1], au[0], au[1], to_fe, to_au, fe_au)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Backbone features (N, D) of single frames (N, 3, S, S): long videos pass through here in pieces."""

@@ -8,6 +8,7 @@ from .collective import Collective as Collective
 from .collective import ProcessGroup as ProcessGroup
 from .collective import SingleProcess as SingleProcess
 from .optim import OptimConfig as OptimConfig
+from .photograph import Photograph as Photograph
 from .step import StepResult as StepResult
 from .step import TrainConfig as TrainConfig
 from .step import TrainStep as TrainStep

@@ -18,7 +18,7 @@ from torch import Tensor
 from ssm.interface import Preprocessing, normalise
 from ssm.training.collective import Collective
 from ssm.training.losses import au_loss, expression_loss
-from ssm.training.mixup import draw_mix, known, mix_clips, mix_targets
+from ssm.training.mixup import Mix, draw_mix, known, mix_clips, mix_targets
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,19 @@ class FEPart(_Part):
     weights: Tensor | None = None  # float32 B
     shares: Tensor | None = None  # float32 B E, a distribution over the classes; None: all on the label
     distinct: Tensor | None = None  # int64 B, leading frames that differ; None: all T
+    au_targets: Tensor | None = None  # float32 B A, what the map teaches of each clip's AUs; None: nothing
+    au_weights: Tensor | None = None  # float32 B A
 
     @property
     def count(self) -> Tensor:
         """What the sum of losses is to be divided by, before summing over workers: clips without a class count 0."""
         known_B = self.class_mask.any(1)
         return known_B.sum().float() if self.weights is None else (self.weights * known_B).sum()
+
+    @property
+    def taught(self) -> Tensor:
+        """What these clips add to what the sum of AU losses is to be divided by."""
+        return self.row_ids.new_zeros((), dtype=torch.float32) if self.au_weights is None else self.au_weights.sum()
 
     def inputs(self, preprocessing: Preprocessing) -> Tensor:
         """float32 B T 3 H W."""
@@ -125,12 +132,20 @@ class MicroBatch:
             inputs["fe_distinct"] = self.fe.distinct
         return inputs
 
+    @property
+    def asks(self) -> dict[str, bool]:
+        """What else the forward pass is asked for."""
+        return {"fe_aus": True} if self.fe is not None and self.fe.au_targets is not None else {}
+
     def loss_sums(self, output: Any) -> list[Tensor | None]:
         """Weighted sums of the four losses of the model's `output`, in the order of `LOSSES`; None: not produced."""
         fe_logits = (output.fe_logits, output.fe_semantic_logits) if self.fe else (None, None)
         au_logits = (output.au_logits, output.au_semantic_logits) if self.au else (None, None)
         fe_sums = [None if logits is None else self._fe_sum(logits) for logits in fe_logits]
         au_sums = [None if logits is None else self._au_sum(logits) for logits in au_logits]
+        if self.fe and self.fe.au_targets is not None and self.fe.au_weights is not None:
+            taught = au_loss(output.fe_au_logits.mean(1), self.fe.au_targets, self.fe.au_weights)
+            au_sums[0] = taught if au_sums[0] is None else au_sums[0] + taught
         return [fe_sums[0], au_sums[0], fe_sums[1], au_sums[1]]
 
     def _fe_sum(self, logits_BE: Tensor) -> Tensor:
@@ -153,16 +168,36 @@ def fe_part(batch: FEBatch, weights: Tensor | None = None) -> FEPart:
     return FEPart(batch.clips, batch.labels, batch.class_mask, batch.row_ids, weights, batch.shares, batch.distinct)
 
 
-def au_part(batch: AUBatch, alpha: float, seed: int, step: int, collective: Collective) -> AUPart:
-    """The AU side of a step; with `alpha` > 0 mixed with partners drawn from the global batch."""
+def au_part(
+    batch: AUBatch, alpha: float, seed: int, step: int, collective: Collective, faces: FEBatch | None = None
+) -> AUPart:
+    """The AU side of a step; with `alpha` > 0 mixed with partners drawn from the global batch, or from `faces`.
+
+    Nothing is known of the AUs of `faces`: there the clip's own labels count by its share, which is at least half.
+    """
     if alpha == 0:
         return AUPart(batch.clips, known(batch.targets, batch.mask), batch.mask.float(), batch.row_ids)
     clips, targets, mask = (collective.gather(tensor) for tensor in (batch.clips, batch.targets, batch.mask))
     local = len(batch.clips)
+    if faces is not None:
+        return _among_faces(
+            batch,
+            collective.gather(faces.clips),
+            collective,
+            draw_mix(local * collective.world, alpha, seed, step, among=len(faces.clips) * collective.world),
+        )
     mix = draw_mix(local * collective.world, alpha, seed, step)
     rows = mix.partners[collective.rank * local : (collective.rank + 1) * local].to(clips.device)
     mixed, weights = mix_targets(batch.targets, batch.mask, targets[rows], mask[rows], mix.share)
     return AUPart(batch.clips, mixed, weights, batch.row_ids, clips[rows], mix.share)
+
+
+def _among_faces(batch: AUBatch, faces: Tensor, collective: Collective, mix: Mix) -> AUPart:
+    """AU clips with faces of the other task mixed into their pictures."""
+    local, share = len(batch.clips), max(mix.share, 1 - mix.share)
+    rows = mix.partners[collective.rank * local : (collective.rank + 1) * local].to(faces.device)
+    weights = share * batch.mask.float()
+    return AUPart(batch.clips, known(batch.targets, batch.mask), weights, batch.row_ids, faces[rows], share)
 
 
 def _cut(value: Tensor | float | None, slices: int) -> list[Tensor | float | None]:

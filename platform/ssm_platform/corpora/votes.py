@@ -48,10 +48,10 @@ def soft(votes: Votes, order: Sequence[str], least: int, path: Path, line: int, 
     kept = {name: count if count >= least else 0 for name, count in counts.items()}
     named = np.array([kept[name] for name in order], np.float64)
     value = ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "no vote"
-    if not named.sum():
-        report.problem(path, line, value, "votes on a clip sum to more than 0")
-        return None
     if any(kept[name] > named.max() for name in votes.others):
         report.note(path, line, value, "most people named no class; left out")
+        return None
+    if not named.sum():
+        report.problem(path, line, value, "votes on a clip sum to more than 0")
         return None
     return Soft((named / named.sum()).astype(np.float32), order[int(named.argmax())])

@@ -76,7 +76,8 @@ def _read_folders(root: Path, report: Report) -> Iterator[Seen]:
                 if part not in parts:
                     report.problem(folder / name, None, name, f"an image of {side}/ is named {'_N or '.join(parts)}_N")
                 elif (digest := look(folder / name, folder / name, None, report)) is not None:
-                    record = image_record(Path(name).stem, folder / name, expression or "", report, part)
+                    clip = f"{folder.name}/{Path(name).stem}"  # two names of Training are in two folders
+                    record = image_record(clip, folder / name, expression or "", report, part)
                     yield Seen(record, folder / name, None, digest)
 
 
