@@ -110,6 +110,9 @@ class SSMNetwork(nn.Module):
             raise ValueError("neither fe_clips nor au_clips was given")
         self._check("fe_clips", fe_clips, self.config.frames)
         self._check("au_clips", au_clips, None)
+        if fe_distinct is None or self.config.released_behaviour:  # else only what is encoded is looked at
+            self._look("fe_clips", fe_clips)
+        self._look("au_clips", au_clips)
         fe_frames, au_frames = self._encode_sides(
             fe_clips,
             au_clips,
@@ -201,6 +204,7 @@ class SSMNetwork(nn.Module):
         if fe_clips is not None and fe_distinct is not None and not self.config.released_behaviour:
             rows_BT, kept = _distinct(fe_distinct, fe_clips.shape[1])
             frames = fe_clips.flatten(0, 1)[kept][:, None]  # as clips of one frame each
+            self._look("fe_clips", frames)
             seeds = None if fe_seeds is None else fe_seeds[kept]
             fe_FD, au = self._encode_sides(frames, au_clips, seeds, au_seeds, None)
             assert fe_FD is not None
@@ -219,7 +223,7 @@ class SSMNetwork(nn.Module):
         return cast(Tensor, self.backbone(clips.flatten(0, 1), seeds)).view(*clips.shape[:2], -1)
 
     def _check(self, name: str, clips: Tensor | None, most_frames: int | None) -> None:
-        """ValueError for a wrong shape or type; values are looked at where that costs no device sync."""
+        """ValueError for a wrong shape or type."""
         if clips is None:
             return
         size = self.config.backbone.image_size
@@ -229,6 +233,11 @@ class SSMNetwork(nn.Module):
             raise ValueError(f"{name} must be floating point and normalised; got {clips.dtype}")
         if most_frames is not None and clips.shape[1] > most_frames:
             raise ValueError(f"{name} has {clips.shape[1]} frames; this model takes at most {most_frames}")
+
+    def _look(self, name: str, clips: Tensor | None) -> None:
+        """ValueError for values that are not finite, where looking costs no device sync."""
+        if clips is None:
+            return
         # A sum is finite only where every value is: one pass, no mask in memory. On a GPU it would wait for the
         # device, so a training step there leaves it to the loss.
         look = not torch.compiler.is_compiling() and (clips.device.type == "cpu" or not self.training)
