@@ -4,7 +4,7 @@
         [--links emfacs] [--json FILE]
 
 MODEL is a folder of a saved model. For each: accuracy and UAR over all images, and over those that are there once
-(copies may have been trained on); then, for every AU that FACS links to an expression, the ROC-AUC of its probability,
+(copies may have been trained on), and per group of people where the corpus's owner tells any; then, for every AU that FACS links to an expression, the ROC-AUC of its probability,
 images of linked expressions against all others, with 95 % intervals over images; and how far the learned map has gone
 from its prior. FACS consistency is not AU accuracy: see `ssm.metrics.consistency`.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ssm.labels.priors import TABLES, links
 from ssm.metrics.consistency import facs_consistency
 from ssm.metrics.figures import expression_figures
 from ssm.metrics.predictions import ExpressionPredictions
-from ssm_platform.corpora.registry import read_corpus
+from ssm_platform.corpora.registry import corpus_named, read_corpus
 from ssm_platform.data.clips import ClipConfig, ClipReader, to_batches
 from ssm_platform.data.plan import evaluation_rows
 from ssm_platform.records.manifest import Manifest
@@ -87,19 +88,39 @@ def expressions(said: Said, manifest: Manifest, once: bool) -> tuple[float, floa
     gathered = ExpressionPredictions(manifest.labels.expressions)
     for place, index in enumerate(said.records.tolist()):
         record = manifest[index]
-        if record.subject is None or not once:
+        if not once or not (record.subject or "").startswith("image "):
             label = int(manifest.expression_columns[index])
             gathered.update(record.clip, None, said.expressions[place] / said.expressions[place].sum(), label)
     figures = expression_figures(gathered.table(), replicates=1)
     return float(figures.war.value), float(figures.uar.value), figures.clips
 
 
-def report(folder: Path, manifest: Manifest, clips: int | None, table: str) -> dict[str, Any]:
+def by_group(said: Said, manifest: Manifest, people: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Accuracy, UAR and clips of each group that the corpus's owner tells apart; ages by decade."""
+    members: dict[str, set[str]] = {}
+    for subject, facts in people.items():
+        for name, value in facts.items():
+            shown = f"{int(value) // 10 * 10}s" if name == "Age" and value.isdecimal() else value
+            members.setdefault(f"{name} {shown}", set()).add(subject)
+    subjects = manifest.column("subject").to_pylist()
+    found = {}
+    for group, who in sorted(members.items()):
+        rows = np.flatnonzero([subjects[index] in who for index in said.records.tolist()])
+        if len(rows):
+            part = Said(said.aus[rows], said.expressions[rows], said.records[rows], said.map_moved)
+            found[group] = expressions(part, manifest, once=False)
+    return found
+
+
+def report(folder: Path, manifest: Manifest, clips: int | None, table: str, people: Any) -> dict[str, Any]:
     """All figures of one model, printed and as plain values."""
     model, said = answers(folder, manifest, clips)
     whole, once = (expressions(said, manifest, one) for one in (False, True))
+    groups = by_group(said, manifest, people)
     print(f"\n{folder}: {whole[2]} images, accuracy {whole[0]:.3f}, UAR {whole[1]:.3f}")
     print(f"  without images that are there twice: {once[2]} images, accuracy {once[0]:.3f}, UAR {once[1]:.3f}")
+    for group, figures in groups.items():
+        print(f"  {group}: {figures[2]} clips, accuracy {figures[0]:.3f}, UAR {figures[1]:.3f}")
     print(f"  map AU->FE: mean change from its prior {said.map_moved:.4f}")
     labels = manifest.expression_columns[said.records]
     rows = facs_consistency(
@@ -107,8 +128,11 @@ def report(folder: Path, manifest: Manifest, clips: int | None, table: str) -> d
     )
     for row in rows:
         print(f"  {_line(row.au, row.linked, row.auc, row.low, row.high, row.images)}")
-    return {"model": str(folder), "accuracy": whole[0], "uar": whole[1], "images": whole[2], "accuracy_once": once[0],
-            "uar_once": once[1], "map_moved": said.map_moved, "consistency": [asdict(row) for row in rows]}  # fmt: skip
+    figures = {"accuracy": whole[0], "uar": whole[1], "images": whole[2]}
+    once_figures = {"accuracy_once": once[0], "uar_once": once[1]}
+    consistency = [asdict(row) for row in rows]
+    return {"model": str(folder), **figures, **once_figures, "groups": groups, "map_moved": said.map_moved,
+            "consistency": consistency}  # fmt: skip
 
 
 def _line(au: int, linked: tuple[str, ...], auc: float, low: float, high: float, images: int) -> str:
@@ -141,7 +165,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     known = arguments()
     manifest = manifest_of(known)
-    found = [report(model, manifest, known.clips, known.links) for model in known.models]
+    people = corpus_named(known.reader).people
+    groups = {} if people is None else people(Path(known.root))
+    found = [report(model, manifest, known.clips, known.links, groups) for model in known.models]
     if known.json:
         known.json.write_text(json.dumps(found, indent=1))
 

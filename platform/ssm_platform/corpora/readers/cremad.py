@@ -48,7 +48,10 @@ class CREMADOptions(ReadOptions):
 
 def read(root: Path, options: CREMADOptions, report: Report) -> Iterator[Record]:
     """All clips, each of its actor."""
-    actors, votes = people(root, report), _face_votes(root, options, report)
+    actors, votes = people(root), _face_votes(root, options, report)
+    if not actors:
+        value, rule = "absent", "the actors are listed; without the list they are taken from the file names"
+        report.note(root / _PEOPLE, None, value, rule)
     folder = first_folder(root, *_FOLDERS) or root
     for path in sorted(path for path in folder.glob("*") if path.suffix.lower() in (".flv", *VIDEOS)):
         report.rows += 1
@@ -62,13 +65,12 @@ def read(root: Path, options: CREMADOptions, report: Report) -> Iterator[Record]
             yield _labelled(record, match[1], votes)
 
 
-def people(root: Path, report: Report) -> Mapping[str, Mapping[str, str]]:
-    """What is known of each actor (Age, Sex, Race, Ethnicity), for figures per group; empty without the file."""
+def people(root: Path) -> Mapping[str, Mapping[str, str]]:
+    """What is known of each actor (Age, Sex, Race, Ethnicity); empty without the file."""
     path = root / _PEOPLE
     if not path.is_file():
-        report.note(path, None, "absent", "the actors are listed; without the list they are taken from the file names")
         return {}
-    rows = read_csv(path, report)
+    rows = read_csv(path, Report(root))
     _, header = next(rows, (1, []))
     found = (dict(zip(header, cells, strict=False)) for _, cells in rows)
     return {row.pop("ActorID"): row for row in found if row.get("ActorID")}
@@ -109,6 +111,7 @@ CORPUS = Corpus(
     task="fe",
     options=CREMADOptions,
     read=read,
+    people=people,
     layout="""\
 VideoFlash/1001_DFA_ANG_XX.flv              actor, sentence, emotion (ANG DIS FEA HAP NEU SAD), level (LO MD HI XX)
 VideoDemographics.csv                       ActorID,Age,Sex,Race,Ethnicity

@@ -8,7 +8,7 @@ read. "Calm" is no expression of ours. Groups are the actors; no split is the ow
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -65,9 +65,9 @@ def _record(name: str, path: Path, options: RAVDESSOptions, report: Report) -> I
         yield replace(whole_record(name, frames, expression, report), subject=f"{actor:02d}")
 
 
-def sex(actor: str) -> str:
-    """Of an actor, by the number: odd is male."""
-    return "male" if int(actor) % 2 else "female"
+def people(root: Path) -> Mapping[str, Mapping[str, str]]:
+    """The sex of each actor, by the number: odd is male."""
+    return {f"{actor:02d}": {"Sex": "Male" if actor % 2 else "Female"} for actor in range(1, _ACTORS + 1)}
 
 
 CORPUS = Corpus(
@@ -76,6 +76,7 @@ CORPUS = Corpus(
     task="fe",
     options=RAVDESSOptions,
     read=read,
+    people=people,
     layout="""\
 Actor_01/01-01-03-01-02-01-01.mp4      modality, channel, emotion, intensity, statement, repetition, actor
 emotions: 01 neutral 02 calm 03 happy 04 sad 05 angry 06 fearful 07 disgust 08 surprised""",
