@@ -3,10 +3,11 @@
     python bench/consistency.py --root corpora/fer2013 MODEL... [--reader fer2013] [--part PrivateTest] [--clips N]
         [--links emfacs] [--json FILE]
 
-MODEL is a folder of a saved model. For each: accuracy and UAR over all images, and over those that are there once
-(copies may have been trained on), and per group of people where the corpus's owner tells any; then, for every AU that FACS links to an expression, the ROC-AUC of its probability,
-images of linked expressions against all others, with 95 % intervals over images; and how far the learned map has gone
-from its prior. FACS consistency is not AU accuracy: see `ssm.metrics.consistency`.
+MODEL is a folder of a saved model. For each: accuracy and UAR over all images, over those that are there once (copies
+may have been trained on), and per group of people where the corpus's owner tells any; then, for every AU that FACS
+links to an expression, the ROC-AUC of its probability, images of linked expressions against all others, with 95 %
+intervals over images; and how far the learned map has gone from its prior. FACS consistency is not AU accuracy: see
+`ssm.metrics.consistency`.
 """
 
 from __future__ import annotations

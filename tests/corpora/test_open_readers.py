@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ssm_platform.corpora import CorpusRefused, read_corpus
+from ssm_platform.corpora.duplicates import same_content
 from ssm_platform.media.frames import open_frames
 from ssm_platform.records.manifest import Manifest
 
@@ -85,6 +86,18 @@ def test_fer2013_refuses_a_csv_without_its_columns(tree: Tree) -> None:
     tree.text("fer2013.csv", "label,pixels,Usage\n3,1 2 3,Training\n")
     with pytest.raises(CorpusRefused, match=r"fer2013.csv:1: 'label,pixels,Usage'.*emotion is not there"):
         read_corpus("fer2013", tree.root)
+
+
+def test_content_of_typed_pixels_is_the_pixels(tree: Tree) -> None:
+    rows = [
+        f"3,{pixels(1)},Training",
+        f"6,{pixels(2)},Training",
+        f"3,{pixels(1)},Training",
+        f"0,{pixels(3)},PublicTest",
+    ]
+    tree.text("fer2013.csv", "emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
+    (again,) = same_content(read_corpus("fer2013", tree.root).manifest)
+    assert (again.value, again.severity) == ("line 4", "note")
 
 
 def test_small_images_and_strange_names_are_said(tree: Tree) -> None:

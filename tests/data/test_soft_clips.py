@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,8 +16,11 @@ from ssm.interface.preprocessing import Preprocessing
 from ssm.labels.vocabulary import Vocabulary
 from ssm.training.augmentation import Augmentation
 from ssm_platform.base.storage import open_storage
+from ssm_platform.corpora import read_corpus
 from ssm_platform.data.clips import ClipConfig, ClipReader, to_batches
 from ssm_platform.data.plan import evaluation_rows
+from ssm_platform.ingest.corpus import IngestSettings, ShardResult, ingest_shard, read_manifest, run
+from ssm_platform.media.frames import open_frames
 from ssm_platform.media.shards import FaceMark, ShardWriter, StoredFrame
 from ssm_platform.records.manifest import Manifest, Record
 
@@ -131,3 +136,32 @@ def test_shards_keep_votes(soft: Manifest, tmp_path: Path) -> None:
     back = Manifest.from_bytes(storage.read("a.parquet"), root=storage.uri)
     assert back[0].distribution is not None
     assert back[0].distribution.tolist() == VOTES.tolist()
+
+
+def test_typed_pixels_and_votes_go_into_shards(tmp_path: Path) -> None:
+    """Through ingest as a user runs it: the face is the owner's crop, nobody looks for one."""
+    values = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    typed = " ".join(map(str, values.reshape(-1)))
+    root = tmp_path / "ferplus"
+    root.mkdir()
+    (root / "fer2013.csv").write_text(f"emotion,pixels,Usage\n3,{typed},Training\n")
+    header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    (root / "fer2013new.csv").write_text(f"{header}\nTraining,,2,8,0,0,0,0,0,0,0,0\n")
+    manifest = read_corpus("ferplus", root).manifest
+    settings = IngestSettings(quality=100)
+
+    def alone(*job: Any) -> Iterator[ShardResult]:
+        read, out, chosen, tasks = job
+        return (ingest_shard(read, out, chosen, task, no_detector) for task in tasks)
+
+    run(manifest, tmp_path / "shards", settings, alone)
+    back = read_manifest(tmp_path / "shards")
+    assert back[0].kind == "shard"
+    assert back[0].distribution is not None
+    assert sorted(back[0].distribution.tolist()) == pytest.approx([0] * 6 + [0.2, 0.8])
+    image = open_frames(back[0], back.root).read([0])[0, ..., 0]
+    assert np.abs(image.astype(int) - values).mean() < 2
+
+
+def no_detector(*_: Any) -> Any:
+    raise AssertionError("an owner's crop is not searched for a face")
