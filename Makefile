@@ -17,13 +17,20 @@ export RAY_USAGE_STATS_REPORT_URL := http://127.0.0.1:9
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help quickstart test install-quickstart install-test lint types layers unit machine format lock clean
+.PHONY: help quickstart real test install-quickstart install-test lint types layers unit machine format lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 quickstart: install-quickstart  ## synthetic corpora -> training on Ray -> evaluation -> report -> a prediction
 	@$(RUN)/python jobs/quickstart.py
+
+FER2013 ?= corpora/fer2013
+real: install-quickstart  ## expressions of real faces (FER2013=folder of FER-2013) beside drawn AUs: train, evaluate, FACS
+	@test -d "$(FER2013)" || { echo "make: $(FER2013) is no folder; docs/real_faces.md says how FER-2013 lies: make real FER2013=folder"; exit 1; }
+	$(RUN)/python jobs/train.py --recipe=real_faces --data.corpora.fer2013.root="$(FER2013)"
+	$(RUN)/python jobs/evaluate.py runs/real-faces
+	$(RUN)/python bench/consistency.py runs/real-faces/model --root="$(FER2013)" --part=PrivateTest
 
 test: install-test lint types layers unit  ## lint, types, layer check and every test
 

@@ -202,16 +202,16 @@ class Predictor:
             )
         pixels = torch.from_numpy(np.ascontiguousarray(clips)).to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
-            features = self._features(normalise(pixels, self.preprocessing))
+            features = self._features(normalise(pixels, self.preprocessing), clips)
             aus, _ = self.model.read_aus(features, self.model.prototypes())
             expression, why = self._expression(features)
         return aus.sigmoid(), expression, why, features
 
-    def _features(self, inputs: Tensor) -> Tensor:
+    def _features(self, inputs: Tensor, clips: Frames) -> Tensor:
         """Features (B, T, D). Compiled, the batch is filled up to the next power of two: a graph for each of those."""
         count, frames = inputs.shape[:2]
         if self._compiled is None:
-            return self.model.encode_frames(inputs.flatten(0, 1)).view(count, frames, -1)
+            return self.model.encode_clips(inputs, _distinct(clips, self.device))
         whole = 1 << (count - 1).bit_length()
         filled = torch.cat([inputs, inputs.new_zeros(whole - count, *inputs.shape[1:])])
         return self._compiled(filled.flatten(0, 1)).view(whole, frames, -1)[:count]
@@ -223,6 +223,17 @@ class Predictor:
         logits, _ = self.model.fe_head(clip_BD, None if prototypes is None else prototypes.expressions)
         why = None if self._explainer is None else self._explainer(clip_BD).by_au
         return logits.softmax(-1), why
+
+
+def _distinct(clips: NDArray[np.uint8], device: torch.device) -> Tensor | None:
+    """How many frames lead each window before its last one repeats (B), so that a picture is encoded once, not T times;
+    None where no window ends in a repeat.
+    """
+    if not len(clips) or (clips[:, -1] != clips[:, -2 % clips.shape[1]]).any((1, 2, 3)).all():
+        return None
+    changes = (clips[:, 1:] != clips[:, :-1]).any((2, 3, 4))
+    counts = [int(np.flatnonzero(row).max(initial=-1)) + 2 for row in changes]
+    return torch.tensor(counts, device=device)
 
 
 class _Vote:

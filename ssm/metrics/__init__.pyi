@@ -4,6 +4,8 @@ from .calibration import cooled_aus as cooled_aus
 from .calibration import cooled_expressions as cooled_expressions
 from .calibration import expression_temperature as expression_temperature
 from .calibration import winner_error as winner_error
+from .consistency import Consistency as Consistency
+from .consistency import facs_consistency as facs_consistency
 from .figures import AUFigures as AUFigures
 from .figures import ExpressionFigures as ExpressionFigures
 from .figures import au_figures as au_figures
@@ -30,3 +32,5 @@ from .ranking import scores_by_subject as scores_by_subject
 from .risk import RiskCoverage as RiskCoverage
 from .risk import au_risk as au_risk
 from .risk import expression_risk as expression_risk
+from .soft import SoftFigures as SoftFigures
+from .soft import soft_figures as soft_figures

@@ -44,6 +44,7 @@ class ExpressionTable:
     clips: tuple[str, ...]  # N
     subjects: tuple[str, ...]  # S names
     subject: NDArray[np.intp]  # N, place in `subjects`
+    shares: Floats | None = None  # N E, what people said of each clip; None where every label is hard
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -124,9 +125,15 @@ class ExpressionPredictions:
         self.expressions = tuple(expressions)
         self._clips: list[tuple[str, str, int]] = []
         self._probabilities: list[Floats] = []
+        self._shares: list[Floats | None] = []
 
-    def update(self, clip: str, subject: str | None, probabilities: Any, label: int) -> None:
-        """Add one clip: probabilities (E) and its class's place in `expressions`. Without a subject it is its own."""
+    def update(
+        self, clip: str, subject: str | None, probabilities: Any, label: int, shares: Floats | None = None
+    ) -> None:
+        """Add one clip: probabilities (E) and its class's place in `expressions`. Without a subject it is its own.
+
+        `shares` (E) is what people said of it, where that is known.
+        """
         found = np.asarray(probabilities, np.float32)
         if found.shape != (len(self.expressions),):
             raise ValueError(f"{clip}: probabilities {found.shape} must be ({len(self.expressions)},)")
@@ -135,6 +142,7 @@ class ExpressionPredictions:
         _check_probabilities(clip, found)
         self._clips.append((clip, subject or clip, int(label)))
         self._probabilities.append(found.copy())
+        self._shares.append(shares)
 
     def merge(self, other: Self) -> None:
         """Take in what another worker gathered."""
@@ -142,6 +150,7 @@ class ExpressionPredictions:
             raise ValueError(f"cannot merge predictions of {other.expressions} into those of {self.expressions}")
         self._clips.extend(other._clips)
         self._probabilities.extend(other._probabilities)
+        self._shares.extend(other._shares)
 
     def table(self) -> ExpressionTable:
         """Everything so far; ValueError where there is nothing or a clip has contradicting labels or subjects."""
@@ -160,7 +169,14 @@ class ExpressionPredictions:
             clips=clips,
             subjects=subjects,
             subject=subject[first],
+            shares=None if all(row is None for row in self._shares) else self._full_shares()[first],
         )
+
+    def _full_shares(self) -> Floats:
+        """N E: what people said, all on its class where a clip has a label alone."""
+        hard = np.eye(len(self.expressions), dtype=np.float32)
+        pairs = zip(self._shares, self._clips, strict=True)
+        return np.stack([hard[label] if row is None else row for row, (_, _, label) in pairs])
 
 
 def _check_probabilities(name: str, values: Floats) -> None:

@@ -33,7 +33,7 @@ class SSMOutput:
     au_semantic_logits: Tensor | None = None  # B T A, already times w, before smoothing
     map_au_to_fe: Tensor | None = None  # E A, without gradient, as is the next
     map_fe_to_au: Tensor | None = None  # A E
-    fe_au_logits: Tensor | None = None  # B T A of the FE clips, without gradient, where it was asked for
+    fe_au_logits: Tensor | None = None  # B T A of the FE side, where asked for
 
 
 class Folded(nn.Module):
@@ -97,19 +97,28 @@ class SSMNetwork(nn.Module):
         fe_row_ids: Tensor | None = None,
         au_row_ids: Tensor | None = None,
         noise_key: int | Tensor | None = None,
-        aus_of_fe: bool = False,
+        fe_distinct: Tensor | None = None,
+        fe_aus: bool = False,
     ) -> SSMOutput:
         """Clips float (B, T, 3, S, S), normalised, to logits and maps.
 
-        Row ids (int64 B) with `noise_key` make the gate noise of training a pure function of the rows; `aus_of_fe` also
-        says which AUs are seen on the FE clips. ValueError for clips that do not fit the model.
+        Row ids (int64 B) with `noise_key` make the gate noise of training a pure function of the rows. `fe_distinct`
+        (int64 B) says how many frames lead each FE clip before its last one repeats: only those are encoded, so a
+        still image costs one frame. `fe_aus` asks for the FE clips' AUs too. ValueError for clips that do not fit.
         """
         if fe_clips is None and au_clips is None:
             raise ValueError("neither fe_clips nor au_clips was given")
         self._check("fe_clips", fe_clips, self.config.frames)
         self._check("au_clips", au_clips, None)
+        if fe_distinct is None or self.config.released_behaviour:  # else only what is encoded is looked at
+            self._look("fe_clips", fe_clips)
+        self._look("au_clips", au_clips)
         fe_frames, au_frames = self._encode_sides(
-            fe_clips, au_clips, _seeds(fe_clips, fe_row_ids, noise_key, 0), _seeds(au_clips, au_row_ids, noise_key, 1)
+            fe_clips,
+            au_clips,
+            _seeds(fe_clips, fe_row_ids, noise_key, 0),
+            _seeds(au_clips, au_row_ids, noise_key, 1),
+            fe_distinct,
         )
         maps = self.maps()
         prototypes = self.prototypes(maps)
@@ -118,15 +127,16 @@ class SSMNetwork(nn.Module):
         # Losses reach the maps through the prototypes; by way of the output DDP would wait for gradients that a step of
         # one side does not have.
         to_fe, to_au = (None, None) if maps is None else (maps.au_to_fe.detach(), maps.fe_to_au.detach())
-        seen = None
-        if aus_of_fe and fe_frames is not None:
-            with torch.no_grad():
-                seen, _ = self.read_aus(fe_frames, prototypes)
-        return SSMOutput(fe[0], fe[1], au[0], au[1], to_fe, to_au, seen)
+        fe_au = self.read_aus(fe_frames, prototypes)[0] if fe_aus and fe_frames is not None else None
+        return SSMOutput(fe[0], fe[1], au[0], au[1], to_fe, to_au, fe_au)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Backbone features (N, D) of single frames (N, 3, S, S): long videos pass through here in pieces."""
         return cast(Tensor, self.backbone(frames))
+
+    def encode_clips(self, clips: Tensor, distinct: Tensor | None = None) -> Tensor:
+        """Backbone features (B, T, D) of clips (B, T, 3, S, S); `distinct` (int64 B) as `fe_distinct` of a pass."""
+        return cast(Tensor, self._encode_sides(clips, None, None, None, distinct)[0])
 
     def read_expression(self, x_BTD: Tensor, prototypes: Prototypes | None) -> tuple[Tensor, Tensor | None]:
         """Expression logits (B, E) of the frames' features, and their semantic part."""
@@ -183,9 +193,22 @@ class SSMNetwork(nn.Module):
         return super().load_state_dict(state_dict, strict, assign)
 
     def _encode_sides(
-        self, fe_clips: Tensor | None, au_clips: Tensor | None, fe_seeds: Tensor | None, au_seeds: Tensor | None
+        self,
+        fe_clips: Tensor | None,
+        au_clips: Tensor | None,
+        fe_seeds: Tensor | None,
+        au_seeds: Tensor | None,
+        fe_distinct: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Features (B, T, D) of each side; one backbone call for both, because routing is per token."""
+        if fe_clips is not None and fe_distinct is not None and not self.config.released_behaviour:
+            rows_BT, kept = _distinct(fe_distinct, fe_clips.shape[1])
+            frames = fe_clips.flatten(0, 1)[kept][:, None]  # as clips of one frame each
+            self._look("fe_clips", frames)
+            seeds = None if fe_seeds is None else fe_seeds[kept]
+            fe_FD, au = self._encode_sides(frames, au_clips, seeds, au_seeds, None)
+            assert fe_FD is not None
+            return fe_FD[rows_BT, 0], au
         if fe_clips is None or au_clips is None or self.config.released_behaviour:
             return self._encode(fe_clips, fe_seeds), self._encode(au_clips, au_seeds)
         frames = torch.cat([fe_clips.flatten(0, 1), au_clips.flatten(0, 1)])
@@ -200,7 +223,7 @@ class SSMNetwork(nn.Module):
         return cast(Tensor, self.backbone(clips.flatten(0, 1), seeds)).view(*clips.shape[:2], -1)
 
     def _check(self, name: str, clips: Tensor | None, most_frames: int | None) -> None:
-        """ValueError for a wrong shape or type; values are looked at where that costs no device sync."""
+        """ValueError for a wrong shape or type."""
         if clips is None:
             return
         size = self.config.backbone.image_size
@@ -210,6 +233,11 @@ class SSMNetwork(nn.Module):
             raise ValueError(f"{name} must be floating point and normalised; got {clips.dtype}")
         if most_frames is not None and clips.shape[1] > most_frames:
             raise ValueError(f"{name} has {clips.shape[1]} frames; this model takes at most {most_frames}")
+
+    def _look(self, name: str, clips: Tensor | None) -> None:
+        """ValueError for values that are not finite, where looking costs no device sync."""
+        if clips is None:
+            return
         # A sum is finite only where every value is: one pass, no mask in memory. On a GPU it would wait for the
         # device, so a training step there leaves it to the loss.
         look = not torch.compiler.is_compiling() and (clips.device.type == "cpu" or not self.training)
@@ -225,6 +253,16 @@ def _prototypes(config: ModelConfig, shape: TextShape | None) -> TextualPrototyp
     texts = descriptions(config.text, config.vocabulary)
     tower = load_tower(config.text.tower)
     return TextualPrototypes.from_texts(config.text, config.width, texts.expressions, texts.aus, tower)
+
+
+def _distinct(counts_B: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """Of which encoded frame each frame (B, T) has the features, and which of all frames (B*T) are encoded."""
+    times = torch.arange(frames, device=counts_B.device)
+    ends = counts_B.clamp(1, frames).cumsum(0)
+    starts = ends - counts_B.clamp(1, frames)
+    rows_BT = torch.minimum(starts[:, None] + times, ends[:, None] - 1)
+    kept = (times < counts_B[:, None].clamp(1, frames)).flatten().nonzero()[:, 0]
+    return rows_BT, kept
 
 
 def _seeds(clips: Tensor | None, row_ids: Tensor | None, key: int | Tensor | None, side: int) -> Tensor | None:

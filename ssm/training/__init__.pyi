@@ -9,6 +9,7 @@ from .collective import ProcessGroup as ProcessGroup
 from .collective import SingleProcess as SingleProcess
 from .collective import send as send
 from .optim import OptimConfig as OptimConfig
+from .photograph import Photograph as Photograph
 from .step import StepResult as StepResult
 from .step import TrainConfig as TrainConfig
 from .step import TrainStep as TrainStep

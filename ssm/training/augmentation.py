@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ssm.interface import AREA_FROM, Frames, check_frames
+from ssm.training.photograph import Photograph
 
 
 class Augmentation(BaseModel):
@@ -28,6 +29,7 @@ class Augmentation(BaseModel):
     flip: float = Field(default=0.0, ge=0, le=1, description="probability of a mirror image; AU labels do not change")
     brightness: float = Field(default=0.0, ge=0, lt=1, description="factor on all pixels drawn from 1 -+ this")
     rotation: float = Field(default=0.0, ge=0, le=180, description="angle drawn from -+ this many degrees")
+    photograph: Photograph = Field(default=Photograph(), description="colour, blur, resolution and JPEG; off")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -61,7 +63,7 @@ def augment(frames: Frames, spec: Augmentation, image_size: int, seed: int) -> F
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for source, target in zip(frames, out, strict=True):
         cv2.warpAffine(source, matrix, out.shape[1:3], dst=target, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return _brighten(out, brightness) if spec.brightness else out
+    return spec.photograph.shown(_brighten(out, brightness) if spec.brightness else out, seed)
 
 
 def _draw_cut(generator: np.random.Generator, spec: Augmentation, height: int, width: int) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ssm.interface import Preprocessing, normalise
 from ssm.training.collective import Collective, send
 from ssm.training.losses import au_loss, expression_loss
-from ssm.training.mixup import draw_mix, known, mix_clips, mix_targets
+from ssm.training.mixup import Mix, draw_mix, known, mix_clips, mix_targets
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,13 @@ class FEBatch:
     labels: Tensor  # int64 B, column of the vocabulary
     class_mask: Tensor  # bool B E, the softmax runs over these
     row_ids: Tensor  # int64 B, the row of the plan; seeds whatever is random about the clip in the model
+    shares: Tensor | None = None  # float32 B E, a distribution over the classes; None: all on the label
+    distinct: Tensor | None = None  # int64 B, frames that lead each clip before its last one repeats; None: all T
 
     def to(self, device: torch.device) -> FEBatch:
         """The same batch on `device` (the host does not wait for a GPU)."""
-        return FEBatch(*_move((self.clips, self.labels, self.class_mask, self.row_ids), device))
+        optional = (None if one is None else send(one, device) for one in (self.shares, self.distinct))
+        return FEBatch(*_move((self.clips, self.labels, self.class_mask, self.row_ids), device), *optional)
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,21 @@ class FEPart(_Part):
     class_mask: Tensor  # bool B E, all False where the clip's pixels could not be read
     row_ids: Tensor  # int64 B
     weights: Tensor | None = None  # float32 B
+    shares: Tensor | None = None  # float32 B E, a distribution over the classes; None: all on the label
+    distinct: Tensor | None = None  # int64 B, leading frames that differ; None: all T
+    au_targets: Tensor | None = None  # float32 B A, what the map teaches of each clip's AUs; None: nothing
+    au_weights: Tensor | None = None  # float32 B A
 
     @property
     def count(self) -> Tensor:
         """What the sum of losses is to be divided by, before summing over workers: clips without a class count 0."""
         known_B = self.class_mask.any(1)
         return known_B.sum().float() if self.weights is None else (self.weights * known_B).sum()
+
+    @property
+    def taught(self) -> Tensor:
+        """What these clips add to what the sum of AU losses is to be divided by."""
+        return self.row_ids.new_zeros((), dtype=torch.float32) if self.au_weights is None else self.au_weights.sum()
 
     def inputs(self, preprocessing: Preprocessing) -> Tensor:
         """float32 B T 3 H W."""
@@ -116,7 +128,14 @@ class MicroBatch:
         for name, part in (("fe", self.fe), ("au", self.au)):
             if part is not None:
                 inputs |= {f"{name}_clips": part.inputs(preprocessing), f"{name}_row_ids": part.row_ids}
+        if self.fe is not None and self.fe.distinct is not None:
+            inputs["fe_distinct"] = self.fe.distinct
         return inputs
+
+    @property
+    def asks(self) -> dict[str, bool]:
+        """What else the forward pass is asked for."""
+        return {"fe_aus": True} if self.fe is not None and self.fe.au_targets is not None else {}
 
     def loss_sums(self, output: Any) -> list[Tensor | None]:
         """Weighted sums of the four losses of the model's `output`, in the order of `LOSSES`; None: not produced."""
@@ -124,11 +143,14 @@ class MicroBatch:
         au_logits = (output.au_logits, output.au_semantic_logits) if self.au else (None, None)
         fe_sums = [None if logits is None else self._fe_sum(logits) for logits in fe_logits]
         au_sums = [None if logits is None else self._au_sum(logits) for logits in au_logits]
+        if self.fe and self.fe.au_targets is not None and self.fe.au_weights is not None:
+            taught = au_loss(output.fe_au_logits.mean(1), self.fe.au_targets, self.fe.au_weights)
+            au_sums[0] = taught if au_sums[0] is None else au_sums[0] + taught
         return [fe_sums[0], au_sums[0], fe_sums[1], au_sums[1]]
 
     def _fe_sum(self, logits_BE: Tensor) -> Tensor:
         assert self.fe is not None
-        return expression_loss(logits_BE, self.fe.labels, self.fe.class_mask, self.fe.weights)
+        return expression_loss(logits_BE, self.fe.labels, self.fe.class_mask, self.fe.weights, self.fe.shares)
 
     def _au_sum(self, logits_BTA: Tensor) -> Tensor:
         assert self.au is not None
@@ -143,19 +165,37 @@ class MicroBatch:
 
 def fe_part(batch: FEBatch, weights: Tensor | None = None) -> FEPart:
     """The expression side of a step."""
-    return FEPart(batch.clips, batch.labels, batch.class_mask, batch.row_ids, weights)
+    return FEPart(batch.clips, batch.labels, batch.class_mask, batch.row_ids, weights, batch.shares, batch.distinct)
 
 
-def au_part(batch: AUBatch, alpha: float, seed: int, step: int, collective: Collective) -> AUPart:
-    """The AU side of a step; with `alpha` > 0 mixed with partners drawn from the global batch."""
+def au_part(
+    batch: AUBatch, alpha: float, seed: int, step: int, collective: Collective, faces: FEBatch | None = None
+) -> AUPart:
+    """The AU side of a step; with `alpha` > 0 mixed with partners drawn from the global batch, or from `faces`.
+
+    Nothing is known of the AUs of `faces`: there the clip's own labels count by its share, which is at least half.
+    """
     if alpha == 0:
         return AUPart(batch.clips, known(batch.targets, batch.mask), batch.mask.float(), batch.row_ids)
-    mix = draw_mix(len(batch.clips) * collective.world, alpha, seed, step)
+    world = collective.world
+    if faces is not None:
+        pictures = collective.gather(faces.clips)
+        mix = draw_mix(len(batch.clips) * world, alpha, seed, step, among=len(faces.clips) * world)
+        return _among_faces(batch, pictures, collective, mix)
+    mix = draw_mix(len(batch.clips) * world, alpha, seed, step)
     clips, targets, mask = (
         collective.take(tensor, mix.partners) for tensor in (batch.clips, batch.targets, batch.mask)
     )
     mixed, weights = mix_targets(batch.targets, batch.mask, targets, mask, mix.share)
     return AUPart(batch.clips, mixed, weights, batch.row_ids, clips, mix.share)
+
+
+def _among_faces(batch: AUBatch, faces: Tensor, collective: Collective, mix: Mix) -> AUPart:
+    """AU clips with faces of the other task mixed into their pictures."""
+    local, share = len(batch.clips), max(mix.share, 1 - mix.share)
+    rows = mix.partners[collective.rank * local : (collective.rank + 1) * local].to(faces.device)
+    weights = share * batch.mask.float()
+    return AUPart(batch.clips, known(batch.targets, batch.mask), weights, batch.row_ids, faces[rows], share)
 
 
 def _cut(value: Tensor | float | None, slices: int) -> list[Tensor | float | None]:

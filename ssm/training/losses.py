@@ -51,20 +51,31 @@ def ramp(progress: float, steepness: float = 10.0) -> float:
     return 2 / (1 + math.exp(-steepness * progress)) - 1
 
 
-def expression_losses(logits_BE: Tensor, labels_B: Tensor, class_mask_BE: Tensor) -> Tensor:
-    """Cross-entropy of each clip (B) among the classes of its own corpus.
+def expression_losses(
+    logits_BE: Tensor, labels_B: Tensor, class_mask_BE: Tensor, shares_BE: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy of each clip (B) among the classes of its own corpus, to its label or to shares of the classes.
 
     A class outside the mask has probability and gradient exactly zero; a label outside it makes the loss infinite.
     A clip without any class (its pixels could not be read) has loss and gradient exactly zero.
     """
     known_B = class_mask_BE.any(1)
     logits = logits_BE.float().masked_fill(~class_mask_BE & known_B[:, None], -torch.inf)
-    return F.cross_entropy(logits, labels_B, reduction="none") * known_B
+    if shares_BE is None:
+        return F.cross_entropy(logits, labels_B, reduction="none") * known_B
+    logs = logits.log_softmax(1)
+    return -(shares_BE * logs.masked_fill(shares_BE == 0, 0.0)).sum(1) * known_B  # 0 * -inf would be nan
 
 
-def expression_loss(logits_BE: Tensor, labels_B: Tensor, class_mask_BE: Tensor, weights_B: Tensor | None) -> Tensor:
+def expression_loss(
+    logits_BE: Tensor,
+    labels_B: Tensor,
+    class_mask_BE: Tensor,
+    weights_B: Tensor | None,
+    shares_BE: Tensor | None = None,
+) -> Tensor:
     """Sum over clips of `expression_losses`, each times its weight where there are weights."""
-    losses_B = expression_losses(logits_BE, labels_B, class_mask_BE)
+    losses_B = expression_losses(logits_BE, labels_B, class_mask_BE, shares_BE)
     return losses_B.sum() if weights_B is None else (losses_B * weights_B).sum()
 
 

@@ -92,7 +92,8 @@ class SampleWeighting:
     def gather(self, fe: FEPart, au: AUPart, key: int, slices: int) -> GlobalFeatures:
         """Features and labels of all workers' clips; each worker brings its own."""
         gather = self._collective.gather
-        whole_fe = FEPart(fe.clips, gather(fe.labels), gather(fe.class_mask), fe.row_ids)
+        shares = None if fe.shares is None else gather(fe.shares)
+        whole_fe = FEPart(fe.clips, gather(fe.labels), gather(fe.class_mask), fe.row_ids, shares=shares)
         whole_au = AUPart(au.clips, gather(au.targets), gather(au.weights), au.row_ids)
         fe_BTH, au_BTH = self._features(fe, 0, key, slices), self._features(au, 1, key, slices)
         return GlobalFeatures(gather(fe_BTH), gather(au_BTH), whole_fe, whole_au, self._model.prototypes())
@@ -136,7 +137,7 @@ class SampleWeighting:
         with sdpa_kernel(SDPBackend.MATH):  # the only one that can be differentiated twice
             fe_logits, _ = self._model.read_expression(fe_BTD, batch.prototypes)
         au_logits, _ = self._model.read_aus(au_BTD, batch.prototypes)
-        losses_B = expression_losses(fe_logits, batch.fe.labels, batch.fe.class_mask)
+        losses_B = expression_losses(fe_logits, batch.fe.labels, batch.fe.class_mask, batch.fe.shares)
         return losses_B, au_loss(au_logits, batch.au.targets, batch.au.weights) / batch.au.count.clamp_min(1)
 
     def _look(self, batch: GlobalFeatures, losses_B: Tensor) -> Tensor:

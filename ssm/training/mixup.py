@@ -28,11 +28,11 @@ class Mix:
     partners: Tensor  # int64 B (global)
 
 
-def draw_mix(size: int, alpha: float, seed: int, step: int) -> Mix:
-    """The mix of a global batch of `size` clips at `step`."""
+def draw_mix(size: int, alpha: float, seed: int, step: int, among: int | None = None) -> Mix:
+    """The mix of a global batch of `size` clips at `step`; partners are rows of it, or of `among` other clips."""
     generator = np.random.default_rng(np.random.SeedSequence((seed, step, _STREAM)))
     share = float(generator.beta(alpha, alpha))
-    return Mix(share, torch.from_numpy(generator.permutation(size)))
+    return Mix(share, torch.from_numpy(np.resize(generator.permutation(among or size), size)))
 
 
 def mix_clips(clips: Tensor, partners: Tensor, share: float) -> Tensor:

@@ -36,6 +36,7 @@ from ssm.training.optim import (
     set_progress,
     trainable,
 )
+from ssm.training.teaching import MapTeacher
 from ssm.training.watch import Watch
 
 _NOISE_STREAM = 2  # keeps the key of the gates' noise apart from other draws of the same (seed, step)
@@ -49,6 +50,14 @@ class TrainConfig(BaseModel):
     optim: OptimConfig = Field(default=OptimConfig(), description="learning rates, schedule, clipping, averaging")
     loss: LossConfig = Field(default=LossConfig(), description="weights of the four losses, ramp, running means")
     mixup_alpha: float = Field(default=0.4, ge=0, description="mixup of AU clips: share ~ Beta(alpha, alpha); 0: none")
+    au_partners: Literal["au", "faces"] = Field(
+        default="au",
+        description="whose pictures mixup puts into AU clips: other AU clips', or the step's FE clips', so that AUs "
+        "coded on one kind of picture (drawn faces) are learned among another (real ones)",
+    )
+    expression_teacher: float = Field(
+        default=0.0, ge=0, le=1, description="weight of AU targets that the map gives FE clips by their class; 0: none"
+    )
     precision: Precision = Field(
         default="float32", description="bfloat16: autocast in the forward pass; weights and losses stay float32"
     )
@@ -117,6 +126,7 @@ class TrainStep:
         mapping = getattr(model, "mapping", None)
         if config.loss.map_evidence and (mapping is None or mapping.learn == "none"):
             raise ValueError("loss.map_evidence is for maps that learn, and this model has none: set it to 0")
+        self._teacher = self._make_teacher()
         self._started: set[tuple[bool, bool]] = set()
         self._watch = Watch()
 
@@ -211,12 +221,23 @@ class TrainStep:
         scope = WeightingScope(self.config.seed, self.device, self.collective, self.preprocessing)
         return SampleWeighting(self.model, self.config.mal, scope)
 
+    def _make_teacher(self) -> MapTeacher | None:
+        if not self.config.expression_teacher:
+            return None
+        if not isinstance(self.model, SSMNetwork):
+            raise ValueError(f"expression_teacher needs an SSM model, got {type(self.model).__name__}")
+        return MapTeacher(self.model, self.config.expression_teacher)
+
     def _prepare(self, fe: FEBatch | None, au: AUBatch | None, step: int) -> MicroBatch:
         config = self.config
-        fe_side = None if fe is None else fe_part(fe.to(self.device))
+        fe = None if fe is None else fe.to(self.device)
+        fe_side = None if fe is None else fe_part(fe)
+        if fe_side and self._teacher:
+            fe_side = self._teacher(fe_side)
         au_side = None
         if au is not None:
-            au_side = au_part(au.to(self.device), config.mixup_alpha, config.seed, step, self.collective)
+            faces = fe if config.au_partners == "faces" else None
+            au_side = au_part(au.to(self.device), config.mixup_alpha, config.seed, step, self.collective, faces)
         if self._weighting and fe_side and au_side:
             with self._autocast():
                 key = noise_key(config.seed, step)
@@ -231,7 +252,8 @@ class TrainStep:
         """L: what the global sum of each loss is divided by."""
         zero = torch.zeros((), device=self.device)
         fe, au = (part.count if part else zero for part in (batch.fe, batch.au))
-        return self.collective.sum(torch.stack([fe, au, fe, au]))
+        taught = batch.fe.taught if batch.fe else zero
+        return self.collective.sum(torch.stack([fe, au + taught, fe, au]))
 
     @torch.no_grad()
     def _start_means(self, slices: list[MicroBatch], counts_L: Tensor, key: int) -> None:
@@ -264,9 +286,9 @@ class TrainStep:
 
         With them which are produced, and the maps' evidence: zero unless it is asked for and both sides are there.
         """
-        inputs: dict[str, Any] = {**part.inputs(self.preprocessing)}
+        inputs: dict[str, Any] = {**part.inputs(self.preprocessing), **part.asks}
         if self._evidence(part):
-            inputs["aus_of_fe"] = True
+            inputs["fe_aus"] = True
         with self._autocast():
             # as a tensor: a compiled model would otherwise be compiled again for another number
             output = model(**inputs, noise_key=torch.full((), key, device=self.device))
@@ -275,7 +297,9 @@ class TrainStep:
         evidence = zero
         if part.fe is not None and self._evidence(part):
             known_B = part.fe.class_mask.any(1)
-            evidence = map_evidence(cast(Any, self.model).mapping, output.fe_au_logits, part.fe.labels, known_B)
+            evidence = map_evidence(
+                cast(Any, self.model).mapping, output.fe_au_logits.detach(), part.fe.labels, known_B
+            )
         stacked = torch.stack([zero if value is None else value for value in sums])
         return stacked, [v is not None for v in sums], evidence
 

@@ -64,6 +64,7 @@ NOT_HERE = {
     r"^python bench/": "minutes of measurement; each page shows the output",
     r"^ray metrics ": "starts Prometheus, which is no dependency",
     r"^pip install": "the installation itself",
+    r"/data/fer2013|real-faces": "needs FER-2013, which is no part of the repository, and an hour",
 }
 
 PYTHON_ELSEWHERE = {

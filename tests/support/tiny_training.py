@@ -92,7 +92,7 @@ def train(
         if run == "unread":
             unread(fe, 1)
         if cut is not None:
-            fe = FEBatch(*(value[cut(FE_BATCH)] for value in vars(fe).values()))
+            fe = FEBatch(*(None if value is None else value[cut(FE_BATCH)] for value in vars(fe).values()))
             au = AUBatch(*(value[cut(AU_BATCH)] for value in vars(au).values()))
         results.append(step(fe, None if run == "one side" else au, number, total))
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -27,6 +28,13 @@ class Tree:
     def images(self, folder: str, numbers: Iterable[int], name: str = "{}.jpg") -> None:
         for number in numbers:
             self._place(f"{folder}/{name.format(number)}").write_bytes(self._image)
+
+    def pictures(self, *paths: str, side: int = 48) -> None:
+        """Grey images, each of its own: the path seeds the pixels."""
+        for path in paths:
+            place, seed = self._place(path), zlib.crc32(path.encode())
+            pixels = np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
+            cv2.imwrite(str(place), pixels)
 
     def video(self, path: str, frames: int, rate: int = 20) -> Path:
         place = self._place(path)

@@ -98,6 +98,8 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "loss.ramp": ({}, 1.0, weights),
     "loss.momentum": ({}, 0.2, weights),
     "mixup_alpha": ({}, 0.0, weights),
+    "au_partners": ({}, "faces", weights),
+    "expression_teacher": ({}, 0.1, weights),
     "precision": ({}, "bfloat16", weights),
     "compile": ({}, True, passes_through_the_compiler),
     "accumulation": ({}, 2, clips_per_pass),

@@ -103,6 +103,9 @@ class Report:
 
 ReadRecords = Callable[[Path, Any, Report], Iterator[Record]]
 
+People = Callable[[Path], Mapping[str, Mapping[str, str]]]
+"""Root to what the owner says of each subject ("Sex", "Age", ...), for figures per group."""
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -116,3 +119,4 @@ class Corpus:
     layout: str  # the grammar in a few lines, shown when nothing was found
     prevalence: Mapping[int, float] = field(default_factory=dict)  # published, % of frames in which an AU is active
     counts: Mapping[str, int] = field(default_factory=dict)  # published number of clips per expression
+    people: People | None = None  # None: the owner says nothing of anybody

@@ -11,6 +11,8 @@ Columns of a batch (all dense, none ever null):
     sample int64 N        identity of the clip really read, for `order.OrderHash`; `UNREAD` where it was not
     clip uint8 N T S S 3
     fe_label int64 N      column of the class; fe_classes uint8 N E: the corpus's classes (0 everywhere in AU rows)
+    fe_shares float32 N E  only where a corpus has soft labels: the distribution over classes (hard rows: one class)
+    distinct int64 N      frames that lead the clip before its last one repeats (T where none does)
     au_target uint8 N T A; au_mask uint8 N T A: 1 where the target is known (0 everywhere in FE rows)
     problem str N         empty, or why the pixels are missing
 
@@ -37,6 +39,8 @@ from ssm_platform.media import DEFAULT_DECODER, FrameSource, open_frames
 from ssm_platform.records import UNKNOWN, Manifest
 
 if TYPE_CHECKING:  # loading torch costs a decode process seconds and hundreds of MB, and it needs none
+    from torch import Tensor
+
     from ssm.training import AUBatch, FEBatch
 
 Columns = dict[str, NDArray[Any]]
@@ -104,6 +108,9 @@ class ClipReader:
         out["sample"] = np.full(count, UNREAD, np.int64)
         out["clip"] = np.empty((count, frames, size, size, 3), np.uint8)
         out["problem"] = np.full(count, "", object)
+        out["distinct"] = np.full(count, frames, np.int64)
+        if any(manifest.soft for manifest in self._manifests):
+            out["fe_shares"] = np.zeros((count, classes), np.float32)
         if classes:
             out |= {"fe_label": np.zeros(count, np.int64), "fe_classes": np.zeros((count, classes), np.uint8)}
         if aus:
@@ -115,8 +122,9 @@ class ClipReader:
         manifest, length = self._manifests[corpus], int(self._manifests[corpus].lengths[record])
         window = self._window(task, length, start, seed)
         name = manifest.column("clip")[record].as_py()
+        distinct, places = np.unique(window.indices, return_inverse=True)  # a repeated frame is read and warped once
         try:
-            frames = self._source(corpus, record).read(window.indices.tolist())
+            frames = self._source(corpus, record).read(distinct.tolist())
         except (ValueError, OSError) as error:
             if may_return(error):
                 raise
@@ -125,15 +133,26 @@ class ClipReader:
             return
         key = np.array([text_key(f"{manifest.corpus}/{name}")], np.int64)
         out["sample"][place] = sample_ids(key, np.array([start], np.int32))[0]
-        out["clip"][place] = self._warp(frames, corpus, seed)
+        out["clip"][place] = self._warp(frames, corpus, seed)[places]
         columns = self._columns[corpus]
         if task == FE:
+            out["distinct"][place] = len(distinct)
             out["fe_label"][place] = columns[manifest.expression_columns[record]]
             out["fe_classes"][place, columns] = 1
+            if "fe_shares" in out:
+                out["fe_shares"][place, columns] = self._shares(manifest, record)
         else:
             labels = manifest.au_labels(record, start, int(window.inside.sum()))
             out["au_target"][place, : len(labels), columns] = (labels > 0).T
             out["au_mask"][place, : len(labels), columns] = (labels != UNKNOWN).T
+
+    def _shares(self, manifest: Manifest, record: int) -> NDArray[np.float32]:
+        """The distribution over the corpus's classes; all on one where the label is hard."""
+        shares = manifest.distribution(record)
+        if shares is None:
+            shares = np.zeros(len(manifest.labels.expressions), np.float32)
+            shares[manifest.expression_columns[record]] = 1
+        return shares
 
     def _window(self, task: int, length: int, start: int, seed: int) -> Window:
         if task == AU:
@@ -204,7 +223,17 @@ def _fe_batch(columns: Columns, rows: NDArray[np.int64]) -> FEBatch:
         labels=from_numpy(columns["fe_label"][rows]),
         class_mask=from_numpy(columns["fe_classes"][rows]).bool(),
         row_ids=from_numpy(columns["row"][rows]),
+        shares=from_numpy(columns["fe_shares"][rows]) if "fe_shares" in columns else None,
+        distinct=_distinct(columns, rows),
     )
+
+
+def _distinct(columns: Columns, rows: NDArray[np.int64]) -> Tensor | None:
+    """Leading frames of each clip that differ; None where no clip repeats one."""
+    from torch import from_numpy
+
+    counts = columns["distinct"][rows]
+    return from_numpy(counts) if (counts < columns["clip"].shape[1]).any() else None
 
 
 def _au_batch(columns: Columns, rows: NDArray[np.int64]) -> AUBatch:

@@ -59,5 +59,6 @@ def _of_classes(table: ExpressionTable, columns: Sequence[int]) -> ExpressionTab
     for row in rows:
         among = shares(table.probabilities[row, columns])
         label = columns.index(int(table.labels[row]))
-        gathered.update(table.clips[row], table.subjects[table.subject[row]], among, label)
+        said = None if table.shares is None else shares(table.shares[row, columns]).astype(np.float32)
+        gathered.update(table.clips[row], table.subjects[table.subject[row]], among, label, said)
     return gathered.table() if len(rows) else None

@@ -1,8 +1,9 @@
 """Predictions on disk: one Parquet file per corpus and side, readable by anybody and read back exactly.
 
 AU files have a row per frame (`sequence`, `stretch`, `subject`, then `AU01` probability and `AU01_label`, -1 unknown);
-expression files a row per clip (`clip`, `subject`, `label`, then a probability per class). The metadata names the
-model that made them, so that files of two models are not read as one evaluation.
+expression files a row per clip (`clip`, `subject`, `label`, then a probability per class, and where people voted their
+shares as `happiness_share`). The metadata names the model that made them, so that files of two models are not read as
+one evaluation.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -82,6 +84,8 @@ def _fe_content(table: ExpressionTable) -> pa.Table:
     }
     for column, name in enumerate(table.expressions):
         columns[name] = pa.array(table.probabilities[:, column])
+        if table.shares is not None:
+            columns[f"{name}_share"] = pa.array(table.shares[:, column])
     return pa.table(columns).replace_schema_metadata({_CLASSES: ",".join(table.expressions).encode()})
 
 
@@ -94,4 +98,12 @@ def _fe_table(content: pa.Table, expressions: tuple[str, ...]) -> ExpressionTabl
         clips=tuple(content["clip"].to_pylist()),
         subjects=tuple(map(str, subjects)),
         subject=subject.astype(np.intp),
+        shares=_shares(content, expressions),
     )
+
+
+def _shares(content: pa.Table, expressions: tuple[str, ...]) -> npt.NDArray[np.float32] | None:
+    names = [f"{name}_share" for name in expressions]
+    if names[0] not in content.schema.names:
+        return None
+    return np.stack([content[name].to_numpy() for name in names], axis=1)

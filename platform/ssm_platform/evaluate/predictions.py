@@ -127,7 +127,8 @@ class _Gatherer:
         name = self._names[record]
         if self._manifest.task == "fe":
             label = int(self._manifest.expression_columns[record])
-            self._fe.update(name, self._subjects[record], shares(fe_E[self._fe_columns]), label)
+            said = self._manifest.distribution(record)
+            self._fe.update(name, self._subjects[record], shares(fe_E[self._fe_columns]), label, said)
             return
         count = min(len(au_TA), int(self._manifest.lengths[record]) - start)
         labels = self._manifest.au_labels(record, start, count)
@@ -167,6 +168,8 @@ class _Scorer:
                 logits = self._model(au_clips=normalise(au.clips.to(self._device), self._preprocessing)).au_logits
                 answers["au"][is_au] = logits.float().sigmoid().cpu().numpy()
             if fe is not None:
-                logits = self._model(fe_clips=normalise(fe.clips.to(self._device), self._preprocessing)).fe_logits
+                fe = fe.to(self._device)
+                clips = normalise(fe.clips, self._preprocessing)
+                logits = self._model(fe_clips=clips, fe_distinct=fe.distinct).fe_logits
                 answers["fe"][~is_au] = logits.float().softmax(-1).cpu().numpy()
         return answers

@@ -132,6 +132,14 @@ class AUScores(Result):
         return sum(known) / len(known) if known else math.nan
 
 
+class SoftScores(Result):
+    """Against what several people said of each clip."""
+
+    divergence: float = Field(description="mean KL(votes || prediction), in nats")
+    agreement: float = Field(description="mean share of the votes for the class that the model names")
+    ceiling: float = Field(description="the same for the most voted class: no model can do better")
+
+
 class FEScores(Result):
     """Clip-level scores of one expression corpus, over the classes it uses."""
 
@@ -145,6 +153,7 @@ class FEScores(Result):
     confusion: tuple[tuple[int, ...], ...] = Field(description="row: true class, column: predicted")
     calibration: Calibration
     risk: RiskCoverage
+    soft: SoftScores | None = Field(default=None, description="where the corpus has votes")
 
 
 class GroupScore(Result):
@@ -263,6 +272,9 @@ class Evaluation(Result):
             lines.append(f"  {e.corpus}: UAR {e.uar}, WAR {e.war}")
             lines.append(f"    chance {1 / len(e.expressions):.3f}; {e.clips} clips of {e.subjects} subjects")
             lines.append(f"    calibration error {e.calibration}")
+            if e.soft is not None:
+                votes = f"agrees with {e.soft.agreement:.3f} of the votes (at best {e.soft.ceiling:.3f})"
+                lines.append(f"    {votes}, KL from them {e.soft.divergence:.3f}")
         lines += [f"  {g.corpus}, {g.column} {g.group}: {g.measure} {g.score}" for g in self.groups]
         floor = ", ".join(f"{name} +-{sd:.3f}" for name, sd in self.noise.figures.items())
         lines.append(f"  noise floor over {self.noise.repeats} half splits: {floor or 'too few test subjects for one'}")

@@ -10,7 +10,7 @@ the people do not allow is nan and said, never an error. Pure functions of table
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ssm.interface import DecisionRule
 from ssm.metrics import (
@@ -27,6 +27,7 @@ from ssm.metrics import (
     expression_risk,
     expression_temperature,
     macro,
+    soft_figures,
     winner_error,
 )
 from ssm_platform.evaluate import results
@@ -46,6 +47,7 @@ from ssm_platform.evaluate.results import (
     MapReport,
     Provenance,
     Reliability,
+    SoftScores,
 )
 from ssm_platform.evaluate.rules import ON_TEST, protocol_rule
 
@@ -140,6 +142,7 @@ class _Judge:
             confusion=tuple(tuple(row) for row in figures.confusion.tolist()),
             calibration=self._fe_calibration(table),
             risk=_risk(expression_risk(table)),
+            soft=None if table.shares is None else SoftScores(**asdict(soft_figures(table))),
         )
 
     def _au_calibration(self, table: AUTable) -> Calibration:

@@ -44,6 +44,8 @@ OWNERS_CROPS: Mapping[str, frozenset[Kind]] = {
     "affwild2_au": frozenset({"frames"}),
     "affwild2_expr": frozenset({"frames"}),
     "dfew": frozenset({"frames"}),
+    "fer2013": frozenset({"frames", "pixels"}),
+    "ferplus": frozenset({"frames", "pixels"}),
     "ferv39k": frozenset({"frames"}),
     "list_bp4d": frozenset({"frames"}),
     "list_disfa": frozenset({"frames"}),

@@ -13,6 +13,9 @@ from .inputs import VIDEO_ENDINGS as VIDEO_ENDINGS
 from .inputs import InputLimits as InputLimits
 from .inputs import TooLarge as TooLarge
 from .inputs import open_input as open_input
+from .pixel_rows import PIXELS as PIXELS
+from .pixel_rows import parse_pixels as parse_pixels
+from .pixel_rows import rows_of as rows_of
 from .shards import FaceMark as FaceMark
 from .shards import ShardWriter as ShardWriter
 from .shards import StoredFrame as StoredFrame

@@ -1,4 +1,4 @@
-"""The frames of one manifest record by number, in any order, with repeats: out of a video, a folder or a shard.
+"""The frames of one manifest record by number, in any order, with repeats: of a video, a folder, a shard or a table.
 
 Frames are (n, H, W, 3) uint8 RGB, upright (rotation metadata and EXIF orientation applied), square pixels assumed.
 Frame i of a video is its i-th frame in order of display. Knows records, not labels; no Ray.
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ssm_platform.media.decoders import DEFAULT_DECODER, VideoReader
 from ssm_platform.media.errors import UnreadableVideo
 from ssm_platform.media.images import check_indices, read_image
+from ssm_platform.media.pixel_rows import PixelRow
 from ssm_platform.media.shards import ShardFrames
 from ssm_platform.media.video import open_video
 from ssm_platform.media.video_index import VideoInfo
@@ -40,6 +41,8 @@ def open_frames(record: Record, root: str | Path, decoder: str = DEFAULT_DECODER
     """The frames of a record below its manifest's root (a folder; for shards also an s3:// prefix)."""
     if record.kind == "shard":
         return ShardFrames(record, str(root))
+    if record.kind == "pixels":
+        return PixelRow(record, Path(root))
     if record.kind == "frames":
         return _FolderFrames(record, Path(root))
     return _VideoFrames(record, Path(root), decoder)

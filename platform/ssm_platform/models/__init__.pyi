@@ -3,3 +3,4 @@ from .description import locate as locate
 from .description import pinned as pinned
 from .description import registry_uri as registry_uri
 from .registry import Registry as Registry
+from .shipped import ship as ship

@@ -5,6 +5,7 @@ Imports no torch: the processes that decode and find faces, and those that speak
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,12 @@ from ssm.interface import DecisionRule, Preprocessing
 from ssm.labels import Vocabulary
 from ssm_platform.base import default_place
 from ssm_platform.models.registry import Registry
+from ssm_platform.models.shipped import SHIPPED, notice, shipped_model
+
+LOG = logging.getLogger(__name__)
+
+DEFAULT = "latest"
+"""The alias that is read with where no model is named."""
 
 
 class ModelDescription(BaseModel):
@@ -29,10 +36,15 @@ class ModelDescription(BaseModel):
 
 
 def locate(model: str, registry: str | None) -> Path:
-    """The folder of a saved model: `model` itself, or what the registry has under that alias or version."""
+    """The folder of a saved model: `model` itself, or what the registry has under that alias or version.
+
+    Where nobody registered a model, `DEFAULT` is the one that comes with the package, if one does.
+    """
     folder = Path(model)
     if folder.is_dir():
         return folder.absolute()
+    if (own := _shipped(model, registry)) is not None:
+        return own
     if "/" in model:
         raise ValueError(f"{model}: no such folder of a saved model")
     return _registry(registry).resolve(model)
@@ -42,6 +54,10 @@ def pinned(model: str, registry: str | None) -> str:
     """`model` as something that does not change under a running service: a folder, or the version an alias means."""
     if Path(model).is_dir() or "/" in model:
         return str(locate(model, registry))
+    if _shipped(model, registry) is not None:
+        if model != SHIPPED:
+            LOG.warning("%s", notice())
+        return SHIPPED  # every process finds it in its own copy of the package
     return _registry(registry).version(model)
 
 
@@ -49,6 +65,15 @@ def registry_uri(registry: str | None) -> str:
     """The registry named, else the one beside the runs, as every process of a cluster understands it: absolute."""
     uri = registry or f"{default_place()}/registry"
     return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def _shipped(model: str, registry: str | None) -> Path | None:
+    """The package's model where that is what `model` means."""
+    own = shipped_model()
+    if model == SHIPPED and own is None:
+        raise ValueError(f"{SHIPPED}: no model comes with this package; name a folder or train one")
+    unnamed = own is not None and model == DEFAULT and not _registry(registry).versions()
+    return own if model == SHIPPED or unnamed else None
 
 
 def _registry(uri: str | None) -> Registry:

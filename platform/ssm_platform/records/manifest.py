@@ -38,9 +38,9 @@ from ssm_platform.base import open_storage, part_path
 from ssm_platform.records.columns import flat_list, logical_bytes, view
 
 Task = Literal["au", "fe"]
-Kind = Literal["video", "frames", "shard"]
+Kind = Literal["video", "frames", "shard", "pixels"]
 TASKS: tuple[Task, ...] = ("au", "fe")
-KINDS: tuple[Kind, ...] = ("video", "frames", "shard")
+KINDS: tuple[Kind, ...] = ("video", "frames", "shard", "pixels")
 
 UNKNOWN = -1
 """The AU label of a frame nobody scored: masked out of loss and metrics."""
@@ -59,13 +59,18 @@ SCHEMA = pa.schema(
         pa.field("expression", pa.large_string()),
         pa.field("group", pa.large_string()),
         pa.field("au_labels", pa.large_list(pa.int8())),
+        pa.field("distribution", pa.large_list(pa.float32())),
     ]
 )
 """The Parquet columns. Corpus, task, root and label columns are one for all rows: they live in metadata ``ssm``."""
 
+_SOFT = "distribution"
+"""The column that manifests of hard labels, and all that were written before it came, do not have on disk."""
+
 _METADATA = b"ssm"
 _ADDED = ("group",)  # columns that manifests of earlier versions lack; left out of the fingerprint while they are empty
 _BUILD_ROWS = 16384
+_SHARES_OFF = 1e-4  # how far shares in float32 may sum from 1
 _GROUP_ROWS, _GROUP_LABELS = 2**17, 2**20
 
 
@@ -74,9 +79,9 @@ class Record:
     """One contiguous run of frames and its labels. A gap in frame numbers splits a clip: ``clip#0``, ``clip#1``, ..."""
 
     clip: str  # unique in the corpus; what reports, plans and hashes call this record
-    source: str  # path below the manifest's root: a video file, a folder of frames, or a shard
+    source: str  # path below the manifest's root: a video file, a folder of frames, a shard, or a table of pixels
     kind: Kind
-    start: int  # first frame, counted from 0 in the decoded video or in the shard; 0 for frame folders
+    start: int  # first frame, counted from 0 in the video or shard; 0 for frame folders; kind "pixels": line, from 0
     length: int  # number of frames L
     subject: str | None = None  # None where the owner does not say (most wild corpora)
     part: str | None = None  # the owner's split: "P1".., "1".. (fold in which the clip is test), "train" / "test"
@@ -86,6 +91,7 @@ class Record:
     au_labels: npt.NDArray[np.int8] | None = None  # (L, A): 1 active, 0 not, -1 unknown; columns are the manifest's AUs
     aus: tuple[int, ...] = ()  # AU numbers of the columns; filled in by the manifest
     group: str | None = None  # what no split divides where no subject is known: the video that several records show
+    distribution: npt.NDArray[np.float32] | None = None  # (E,) shares of the manifest's classes; None: all on its class
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,13 +179,15 @@ class Manifest:
         """Record ``index`` (0 <= index < N; IndexError otherwise) as a typed view made on demand."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.corpus}: record {index} of {len(self)}")
-        values = {name: self.column(name)[index].as_py() for name in SCHEMA.names if name not in ("au_labels", "files")}
+        lists = ("au_labels", "files", _SOFT)
+        values = {name: self.column(name)[index].as_py() for name in SCHEMA.names if name not in lists}
         files = self.column("files")[index].as_py()
         return Record(
             **values,
             files=None if files is None else tuple(files),
             au_labels=self.au_labels(index) if self.task == "au" else None,
             aus=self.labels.aus,
+            distribution=self.distribution(index),
         )
 
     def __iter__(self) -> Iterator[Record]:
@@ -229,6 +237,16 @@ class Manifest:
         values, offsets = self._flat_labels
         return values[int(offsets[0]) : int(offsets[-1])].reshape(-1, len(self.labels.aus))
 
+    @cached_property
+    def soft(self) -> bool:
+        """Whether any record has a distribution over the classes."""
+        return int(self.column(_SOFT).null_count) < len(self)
+
+    def distribution(self, index: int) -> npt.NDArray[np.float32] | None:
+        """Shares (E) of the manifest's classes in the votes on record ``index``; None where its label is hard."""
+        shares = self.column(_SOFT)[index].as_py() if self.soft else None
+        return None if shares is None else np.array(shares, np.float32)
+
     def take(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Manifest:
         """The records ``rows``, in that order."""
         table = self.table.take(pa.array(np.asarray(rows, dtype=np.int64)))
@@ -242,9 +260,7 @@ class Manifest:
     def fingerprint(self) -> str:
         """SHA-256 over corpus, task, labels and every column: equal content gives an equal fingerprint."""
         digest = hashlib.sha256(json.dumps([self.corpus, self.task, self.labels.model_dump(mode="json")]).encode())
-        for name in SCHEMA.names:
-            if name in _ADDED and self.column(name).null_count == len(self):
-                continue
+        for name in self._stored_names:
             for part in logical_bytes(self.column(name)):
                 digest.update(part)
         return digest.hexdigest()
@@ -266,6 +282,11 @@ class Manifest:
         labels = int(self.lengths.sum()) * len(self.labels.aus)
         return max(1, min(_GROUP_ROWS, _GROUP_LABELS * len(self) // max(1, labels)))
 
+    @property
+    def _stored_names(self) -> list[str]:
+        """What is written and hashed: hard labels give the files and fingerprints they gave before soft ones came."""
+        return [name for name in SCHEMA.names if name != _SOFT or self.soft]
+
     def _described(self) -> pa.Table:
         about = {
             "root": self.root,
@@ -273,7 +294,7 @@ class Manifest:
             "task": self.task,
             "labels": self.labels.model_dump(mode="json"),
         }
-        return self.table.replace_schema_metadata({_METADATA: json.dumps(about).encode()})
+        return self.table.select(self._stored_names).replace_schema_metadata({_METADATA: json.dumps(about).encode()})
 
     @classmethod
     def _from_table(cls, table: pa.Table, name: str, root: str | Path | None) -> Manifest:
@@ -288,6 +309,8 @@ class Manifest:
                 table = table.add_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
         about = json.loads(stored)
         labels = Vocabulary(**about["labels"])
+        if _SOFT not in table.schema.names:
+            table = table.append_column(SCHEMA.field(_SOFT), pa.nulls(len(table), SCHEMA.field(_SOFT).type))
         return cls(_absolute(root or about["root"]), about["corpus"], about["task"], labels, table)
 
 
@@ -313,6 +336,8 @@ def _check(record: Record, corpus: str, task: Task, labels: Vocabulary) -> None:
             raise ValueError(f"{corpus}: clip {record.clip!r}: {rule}")
     if record.au_labels is not None:
         _check_au_labels(record.au_labels, (record.length, len(labels.aus)), f"{corpus}: clip {record.clip!r}")
+    if record.distribution is not None:
+        _check_distribution(record, labels.expressions, f"{corpus}: clip {record.clip!r}")
 
 
 def _check_au_labels(values: npt.NDArray[np.int8], shape: tuple[int, int], where: str) -> None:
@@ -322,11 +347,24 @@ def _check_au_labels(values: npt.NDArray[np.int8], shape: tuple[int, int], where
         raise ValueError(f"{where}: AU labels are 1, 0 or -1, got {values.min()}..{values.max()}")
 
 
+def _check_distribution(record: Record, classes: tuple[str, ...], where: str) -> None:
+    """A distribution is of the manifest's classes, sums to 1, and its record's class is one of the likeliest."""
+    shares = record.distribution
+    assert shares is not None
+    if record.expression is None or shares.dtype != np.float32 or shares.shape != (len(classes),):
+        raise ValueError(f"{where}: a distribution is float32 ({len(classes)},) beside a class, got {shares.shape}")
+    if not (shares >= 0).all() or abs(float(shares.sum()) - 1) > _SHARES_OFF:
+        raise ValueError(f"{where}: shares are >= 0 and sum to 1, got {shares.tolist()}")
+    if shares[classes.index(record.expression)] < shares.max():
+        raise ValueError(f"{where}: class {record.expression!r} is not the likeliest of {shares.tolist()}")
+
+
 def _to_batch(records: list[Record]) -> pa.RecordBatch:
-    plain = [name for name in SCHEMA.names if name != "au_labels"]
+    plain = [name for name in SCHEMA.names if name not in ("au_labels", _SOFT)]
     arrays = [pa.array([getattr(record, name) for record in records], SCHEMA.field(name).type) for name in plain]
     labels = [None if record.au_labels is None else record.au_labels.reshape(-1) for record in records]
-    return pa.RecordBatch.from_arrays([*arrays, flat_list(labels)], schema=SCHEMA)
+    shares = pa.array([record.distribution for record in records], SCHEMA.field(_SOFT).type)
+    return pa.RecordBatch.from_arrays([*arrays, flat_list(labels), shares], schema=SCHEMA)
 
 
 def _absolute(root: str | Path) -> str:

@@ -21,6 +21,7 @@ from ssm.model import BackboneConfig, ExpertsConfig, ExpressionTimeConfig, Mappi
 from ssm.training import AU_AUGMENTATION, FE_AUGMENTATION, Augmentation, OptimConfig, TrainConfig
 from ssm_platform.base import OverrideError, explain
 from ssm_platform.runs.config import CheckpointConfig, CorpusConfig, DataConfig, RunConfig, ScaleConfig
+from ssm_platform.runs.open_recipes import mixed_faces, open_faces, photographed, real_faces, taught_aus
 
 Recipe = Callable[[], RunConfig]
 Modifier = Callable[[RunConfig], RunConfig]
@@ -176,6 +177,8 @@ RECIPES: Mapping[str, Recipe] = {
     "tiny": tiny,
     **{f"published_{au}_{fe}": partial(published, au, fe) for au in _AUS for fe in _CLASSES},
     "all_corpora": all_corpora,
+    "real_faces": real_faces,
+    "open_faces": open_faces,
 }
 """Recipes by the name that `--recipe` takes."""
 
@@ -189,6 +192,9 @@ MODIFIERS: Mapping[str, Modifier] = {
     "fe_to_au": _learning("fe_to_au"),
     "full": _learning("both"),
     "mal": mal,
+    "photographed": photographed,
+    "mixed_faces": mixed_faces,
+    "taught_aus": taught_aus,
 }
 """Baselines and ablations, appended to a recipe by `+`; each adds its name to the run's."""
 

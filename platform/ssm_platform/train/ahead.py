@@ -25,7 +25,7 @@ def ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
             stream = torch.cuda.current_stream(device)
             stream.wait_event(copied)
             for part in (batch.fe, batch.au):
-                for tensor in vars(part).values() if part else ():
+                for tensor in filter(torch.is_tensor, vars(part).values() if part else ()):
                     tensor.record_stream(stream)  # its memory was taken on the other stream
             yield batch
 

@@ -82,7 +82,8 @@ class Validation:
         for fe, au in self._batches(rows[self.collective.rank :: self.collective.world]):
             with autocast(self.device, self.precision):
                 if fe is not None:
-                    table += confusion(model(fe_clips=self._pixels(fe.clips)).fe_logits, fe.to(self.device))
+                    fe = fe.to(self.device)
+                    table += confusion(model(fe_clips=self._pixels(fe.clips), fe_distinct=fe.distinct).fe_logits, fe)
                 if au is not None:
                     table += hits(model(au_clips=self._pixels(au.clips)).au_logits, au.to(self.device))
         return table

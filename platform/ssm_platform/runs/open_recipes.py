@@ -1,0 +1,132 @@
+"""Recipes over real faces that anybody may fetch: FER-2013 beside drawn AUs on two CPU cores, all open corpora at once.
+
+Folders are for the user to set (`--data.corpora.fer2013.root=...`); docs/real_faces.md says how the files lie. Nobody
+has coded AUs on these faces: AU labels are those of drawn faces (or of the user's own AU corpora), so what such a
+model says of AUs on real faces is measured by FACS consistency alone (`bench/consistency.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssm.labels import BASIC_EXPRESSIONS, BP4D_AUS, EXPRESSIONS, Vocabulary
+from ssm.model import BackboneConfig, ExpressionTimeConfig, MappingConfig, ModelConfig, TextConfig
+from ssm.training import Augmentation, OptimConfig, Photograph, TrainConfig
+from ssm_platform.runs.config import CheckpointConfig, CorpusConfig, DataConfig, RunConfig, ScaleConfig
+
+AS_STILLS = Photograph(grey=0.8, colour=0.15, contrast=0.4, blur=1.0, resolution=0.6, jpeg=50)
+"""Makes a drawn or filmed face look like a small grey web image, most of the time."""
+
+_GREY_MEAN, _GREY_STD = (0.51, 0.51, 0.51), (0.25, 0.25, 0.25)  # of FER-2013's training images, about
+_STILLS = Augmentation(
+    scale=(0.75, 1.0), ratio=(0.9, 1.1), flip=0.5, rotation=14, brightness=0.2, photograph=Photograph(contrast=0.3)
+)
+_DRAWN = Augmentation(scale=(0.6, 1.0), ratio=(0.9, 1.1), flip=0.5, rotation=10, brightness=0.2, photograph=AS_STILLS)
+_CLIPS = _DRAWN.model_copy(update={"scale": (0.75, 1.0)})
+_FER_PARTS: dict[str, Any] = {"test_parts": ("PrivateTest",), "validation_parts": ("PublicTest",)}
+
+
+def real_faces() -> RunConfig:
+    """FER-2013's expressions and drawn faces' AUs in one small network from scratch, for two CPU cores.
+
+    Stills are clips of one frame and cost one. DEVIATION: a residual network with batch normalisation and no private
+    experts (it has no feed-forward blocks to put them beside): from scratch in an hour on small grey faces it learns
+    what the transformer of the method needs pretraining for. One worker: batch statistics are a worker's own.
+    """
+    corpora = (
+        CorpusConfig(name="fer2013", root="corpora/fer2013", augmentation=_STILLS, **_FER_PARTS),
+        _drawn_aus("runs/corpora/real_faces/bp4d"),
+    )
+    return RunConfig(
+        name="real-faces",
+        steps=3600,
+        validate_every=600,
+        validation_clips=1200,
+        data=DataConfig(corpora=corpora, fe_batch=128, au_batch=8, mean=_GREY_MEAN, std=_GREY_STD),
+        model=ModelConfig(
+            vocabulary=Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS),
+            backbone=_residual(),
+            width=128,
+            frames=4,
+            text=TextConfig(style="label", contexts=4),
+            expression_time=ExpressionTimeConfig(heads=4, head_width=32, hidden=256),
+        ),
+        train=TrainConfig(optim=_from_scratch()),
+        scale=ScaleConfig(workers=1, threads_per_worker=2),
+        checkpoint=CheckpointConfig(every=300),
+    )
+
+
+def open_faces() -> RunConfig:
+    """Every corpus that anybody may fetch, stills and clips in one batch, beside drawn AUs; any backbone.
+
+    FER+ brings votes, CREMA-D votes and actors, RAVDESS actors; a corpus that is not at hand is left out by name
+    (`--data.corpora=...`), the user's own AU corpora take the place of the drawn one.
+    """
+    corpora = (
+        CorpusConfig(name="ferplus", root="corpora/fer2013", augmentation=_STILLS, **_FER_PARTS),
+        CorpusConfig(name="cremad", root="corpora/cremad", augmentation=_CLIPS),
+        CorpusConfig(name="ravdess", root="corpora/ravdess", augmentation=_CLIPS),
+        _drawn_aus("runs/corpora/real_faces/bp4d"),
+    )
+    base = real_faces()
+    vocabulary = Vocabulary(aus=BP4D_AUS, expressions=EXPRESSIONS[:8])
+    return base.model_copy(
+        update={
+            "name": "open-faces",
+            "steps": 6000,
+            "data": base.data.model_copy(update={"corpora": corpora, "fe_batch": 96}),
+            "model": base.model.model_copy(update={"vocabulary": vocabulary, "mapping": MappingConfig()}),
+        }
+    )
+
+
+def photographed(config: RunConfig) -> RunConfig:
+    """Drawn and filmed AU faces made to look like small grey stills (way 1 of carrying AUs over to real faces)."""
+    corpora = tuple(
+        corpus.model_copy(update={"augmentation": corpus.augmentation.model_copy(update={"photograph": AS_STILLS})})
+        for corpus in config.data.corpora
+    )
+    return config.model_copy(update={"data": config.data.model_copy(update={"corpora": corpora})})
+
+
+def mixed_faces(config: RunConfig) -> RunConfig:
+    """Pictures of the FE side mixed into AU clips (way 2)."""
+    return _trained(config, au_partners="faces")
+
+
+def taught_aus(config: RunConfig) -> RunConfig:
+    """The map teaches AUs on FE clips by their class (way 3)."""
+    return _trained(config, expression_teacher=0.1)
+
+
+def _trained(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"train": config.train.model_copy(update=changes)})
+
+
+def _drawn_aus(root: str) -> CorpusConfig:
+    return CorpusConfig(name="bp4d", root=root, synthetic="quickstart", augmentation=_DRAWN, test_parts=("P3",))
+
+
+def _residual() -> BackboneConfig:
+    """About 50 million multiplications a face, most of them at half and a quarter of 64 pixels."""
+    return BackboneConfig(
+        name="resnet10t",
+        image_size=64,
+        options={"channels": [40, 80, 128, 192], "stem_width": 24, "drop_rate": 0.2},
+        experts=None,
+    )
+
+
+def _from_scratch() -> OptimConfig:
+    """High rates that rise over the first twentieth and fall in six halvings, nearly a cosine."""
+    rate = 2e-3
+    return OptimConfig(
+        visual_encoder=rate,
+        experts=rate,
+        rest=rate,
+        weight_decay=0.02,
+        warmup=0.05,
+        milestones=(0.4, 0.55, 0.67, 0.77, 0.85, 0.92),
+        decay=0.5,
+    )
