@@ -7,6 +7,7 @@ from .images import decode_image as decode_image
 from .images import encode_jpeg as encode_jpeg
 from .images import load_image as load_image
 from .shards import FaceMark as FaceMark
+from .shards import ShardFrames as ShardFrames
 from .shards import ShardWriter as ShardWriter
 from .shards import StoredFrame as StoredFrame
 from .shards import remove_scratch as remove_scratch
