@@ -11,8 +11,11 @@ import pytest
 from faulty_s3 import Faulty
 from stamp import read_stamp, stamp
 
+from ssm.interface.preprocessing import Preprocessing
 from ssm.labels.vocabulary import Vocabulary
 from ssm_platform.base.storage import Storage, StorageError, open_storage
+from ssm_platform.data.clips import ClipConfig, ClipReader
+from ssm_platform.data.plan import Plan, PlanConfig
 from ssm_platform.media import shards
 from ssm_platform.media.frames import open_frames
 from ssm_platform.media.images import encode_jpeg
@@ -187,6 +190,25 @@ def test_a_shard_that_is_gone_is_named(faulty: Faulty) -> None:
     open_storage(faulty.uri).delete("shards/00000.data")
     with pytest.raises(StorageError, match=r"s3://shards/x/shards/00000\.data: no such object"):
         read(manifest, 0, [0])
+
+
+def test_a_machine_asks_once_for_a_table_and_once_for_a_clip(faulty: Faulty) -> None:
+    """128 tables in memory beside ten thousand shards made nearly every clip two requests, one after the other."""
+    storage = open_storage(faulty.uri)
+    manifests = [
+        write_shard(storage, f"shards/{shard:05d}", {f"{shard}-{number}": 6 for number in range(20)})
+        for shard in range(3)
+    ]
+    records = [record for manifest in manifests for record in manifest]
+    manifest = Manifest.build(storage.uri, "test", "fe", manifests[0].labels, records)
+    rows = Plan.of([manifest], PlanConfig(fe_batch=60, au_batch=0, frames=4)).rows(0, 1).columns()
+    config = ClipConfig(frames=4, preprocessing=Preprocessing(image_size=64))
+    faulty.schedule()
+    for _ in range(2):  # processes of one machine: the second maps what the first has fetched
+        fresh_caches()
+        columns = ClipReader([manifest], manifest.labels, config).read(rows)
+        assert not any(columns["problem"]), columns["problem"]
+    assert faulty.requests("GET") / (2 * len(rows["row"])) <= 1.05
 
 
 def test_damage_that_stays_ends_with_the_key(faulty: Faulty) -> None:

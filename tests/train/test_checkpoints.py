@@ -115,7 +115,10 @@ def test_nothing_is_loaded_but_tensors_and_plain_values(tmp_path: Path) -> None:
 def test_where_an_attempt_goes_on_is_decided_once_and_a_late_writer_is_fenced_off(tmp_path: Path) -> None:
     """A dying worker's checkpoint between two looks gave workers another start than their stream."""
     checkpoints = made(tmp_path, (3, None), (6, None))
+    left = tmp_path / "checkpoints" / ".x.part"
+    left.write_bytes(b"of a process that was killed")
     first = checkpoints.begin()
+    assert not left.exists()
     assert (first.number, first.first) == (0, 6)
     assert checkpoints.write(state(9), 9, "run", None, attempt=0).step == 9
     second = Checkpoints(open_storage(tmp_path)).begin()

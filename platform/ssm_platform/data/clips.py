@@ -21,8 +21,10 @@ Legend: N rows, T frames, S side in pixels, A action units, E expressions of the
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,7 +37,7 @@ from ssm.training import Augmentation, augment
 from ssm_platform.base import UNREAD, may_return, sample_ids, text_key
 from ssm_platform.data.plan import AU, FE
 from ssm_platform.data.sampling import Window, segment_indices, window_indices
-from ssm_platform.media import DEFAULT_DECODER, FrameSource, open_frames
+from ssm_platform.media import DEFAULT_DECODER, FrameSource, ShardFrames, open_frames
 from ssm_platform.records import UNKNOWN, Manifest
 
 if TYPE_CHECKING:  # loading torch costs a decode process seconds and hundreds of MB, and it needs none
@@ -44,8 +46,11 @@ if TYPE_CHECKING:  # loading torch costs a decode process seconds and hundreds o
     from ssm.training import AUBatch, FEBatch
 
 Columns = dict[str, NDArray[Any]]
+ReadFrames = Callable[[], NDArray[np.uint8]]
+Reading = tuple[Window, ReadFrames]
 
 _OPEN_SOURCES = 8  # long videos of AU corpora are read again and again; each open reader holds some MB
+_AHEAD = 8  # rows whose bytes are on their way over a network while one is decoded
 _REASONS = 3  # problems quoted in an error
 
 
@@ -96,9 +101,12 @@ class ClipReader:
 
     def read(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
         """The columns (see above) of these rows of a plan, in their order. StorageError or OSError for an outage."""
-        out = self._blank(rows)
-        for place in range(len(out["row"])):
-            self._read_one(out, place, int(rows["seed"][place]))
+        out, seeds = self._blank(rows), rows["seed"].tolist()
+        ahead: deque[Reading] = deque()
+        for place in range(len(seeds)):
+            while len(ahead) < _AHEAD and place + len(ahead) < len(seeds):
+                ahead.append(self._begun(out, place + len(ahead), seeds[place + len(ahead)]))
+            self._read_one(out, place, seeds[place], *ahead.popleft())
         return out
 
     def _blank(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
@@ -117,14 +125,29 @@ class ClipReader:
             out |= {name: np.zeros((count, frames, aus), np.uint8) for name in ("au_target", "au_mask")}
         return out
 
-    def _read_one(self, out: Columns, place: int, seed: int) -> None:
+    def _begun(self, out: Columns, place: int, seed: int) -> Reading:
+        """A row whose bytes are on their way, where they come over a network; other rows are read when it is their
+        turn, since opening one may close another."""
         task, corpus, record, start = (int(out[name][place]) for name in ("task", "corpus", "record", "start"))
-        manifest, length = self._manifests[corpus], int(self._manifests[corpus].lengths[record])
-        window = self._window(task, length, start, seed)
+        manifest = self._manifests[corpus]
+        window = self._window(task, int(manifest.lengths[record]), start, seed)
+        indices = np.unique(window.indices).tolist()  # a repeated frame is read and warped once
+        if "://" not in manifest.root or not isinstance(source := self._source(corpus, record), ShardFrames):
+            return window, lambda: self._source(corpus, record).read(indices)
+        fetched = self._fetching.submit(source.fetch, indices)
+        return window, lambda: source.decode(indices, fetched.result())
+
+    @cached_property
+    def _fetching(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_AHEAD, thread_name_prefix="fetching")
+
+    def _read_one(self, out: Columns, place: int, seed: int, window: Window, frames_of: ReadFrames) -> None:
+        task, corpus, record, start = (int(out[name][place]) for name in ("task", "corpus", "record", "start"))
+        manifest = self._manifests[corpus]
         name = manifest.column("clip")[record].as_py()
-        distinct, places = np.unique(window.indices, return_inverse=True)  # a repeated frame is read and warped once
+        distinct, places = np.unique(window.indices, return_inverse=True)
         try:
-            frames = self._source(corpus, record).read(distinct.tolist())
+            frames = frames_of()
         except (ValueError, OSError) as error:
             if may_return(error):
                 raise

@@ -17,6 +17,7 @@ from .pixel_rows import PIXELS as PIXELS
 from .pixel_rows import parse_pixels as parse_pixels
 from .pixel_rows import rows_of as rows_of
 from .shards import FaceMark as FaceMark
+from .shards import ShardFrames as ShardFrames
 from .shards import ShardWriter as ShardWriter
 from .shards import StoredFrame as StoredFrame
 from .shards import remove_scratch as remove_scratch

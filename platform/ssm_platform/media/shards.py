@@ -13,9 +13,11 @@ another frame or another version of the shard fail it as well as damaged ones. K
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -40,6 +42,8 @@ _JOINED_GAP = {True: 256 * 1024, False: 16 * 1024}  # unwanted bytes read rather
 _SCRATCH = ".scratch"
 _READS = 3  # of the same frames where a checksum does not fit
 _TABLES = 128  # NAME.frames held by a process; some 100 KiB each
+
+_LOCKS = tuple(threading.Lock() for _ in range(64))
 
 
 class FaceMark(IntEnum):
@@ -121,12 +125,25 @@ class ShardFrames:
         self._clip, self._source, self._start, self.length = record.clip, record.source, record.start, record.length
         self._root = root
 
+    @property
+    def remote(self) -> bool:
+        """Whether a read waits for a network."""
+        return "://" in self._root
+
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        return self.decode(indices, self.fetch(indices))
+
+    def fetch(self, indices: Sequence[int]) -> list[memoryview]:
+        """The encoded frames of the distinct indices, ascending: the part of a read that waits."""
         check_indices(self._key, indices, self.length)
+        return self._checked(np.unique(np.asarray(indices, np.int64))) if len(indices) else []
+
+    def decode(self, indices: Sequence[int], fetched: list[memoryview]) -> NDArray[np.uint8]:
+        """The frames of what `fetch` gave for these indices."""
         if not len(indices):
             return np.empty((0, 0, 0, 3), np.uint8)
         distinct, places = np.unique(np.asarray(indices, np.int64), return_inverse=True)
-        images = [self._decode(number, data) for number, data in zip(distinct, self._checked(distinct), strict=True)]
+        images = [self._decode(number, data) for number, data in zip(distinct, fetched, strict=True)]
         if len({image.shape for image in images}) > 1:
             raise DamagedObject(self._key, f"clip {self._clip!r}: frames of different size")
         return np.stack([images[place] for place in places])
@@ -144,7 +161,10 @@ class ShardFrames:
         return f"{self._root}/{self._source}"
 
     def _rows(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        table = _table(self._root, self._source)
+        with _LOCKS[
+            zlib.crc32(self._source.encode()) % len(_LOCKS)
+        ]:  # threads that want one table wait for one request
+            table = _table(self._root, self._source)
         if self._start + self.length > len(table):
             raise DamagedObject(
                 self._key,
@@ -156,17 +176,23 @@ class ShardFrames:
 
     def _checked(self, numbers: NDArray[np.int64]) -> list[memoryview]:
         """Encoded frames whose checksums fit; what does not fit is read again, table included, a few times."""
-        wrong: list[int] = []
-        for _ in range(_READS):
-            rows = self._rows(numbers)
-            parts = self._parts(rows)
-            places = zip(numbers.tolist(), parts, rows["crc"].tolist(), strict=True)
-            wrong = [n for n, part, crc in places if _checksum(self._clip, self._start, n, part) != crc]
-            if not wrong:
-                return parts
-            _table.cache_clear()
-            _storage.cache_clear()
-        raise DamagedObject(self._key, f"clip {self._clip!r}, frame {wrong[0]}: checksum does not fit ({_READS} reads)")
+        for final in (*[False] * (_READS - 1), True):
+            try:
+                return self._checked_once(numbers)
+            except DamagedObject:
+                if final:
+                    raise
+            _forget(self._root, self._source)
+        raise AssertionError
+
+    def _checked_once(self, numbers: NDArray[np.int64]) -> list[memoryview]:
+        rows = self._rows(numbers)
+        parts = self._parts(rows)
+        for number, part, crc in zip(numbers.tolist(), parts, rows["crc"].tolist(), strict=True):
+            if _checksum(self._clip, self._start, number, part) != crc:
+                what = f"clip {self._clip!r}, frame {number}"
+                raise DamagedObject(self._key, f"{what}: checksum does not fit ({_READS} reads)")
+        return parts
 
     def _parts(self, rows: NDArray[Any]) -> list[memoryview]:
         """The bytes of ascending rows, neighbours in one read."""
@@ -198,12 +224,37 @@ def _storage(root: str) -> Storage:
 
 @lru_cache(maxsize=_TABLES)
 def _table(root: str, source: str) -> NDArray[Any]:
+    """The shard's frame table; of a remote one a copy on this machine's disk, which all its processes map."""
     key = f"{source.removesuffix('.data')}.frames"
+    copy = _copy(root, key)
+    if copy is not None and copy.is_file():
+        return np.memmap(copy, FRAME, "r", len(_HEADER))
     data = _storage(root).read(key)
-    body = len(data) - len(_HEADER)
-    if not data.startswith(_HEADER) or body % FRAME.itemsize:
+    if not data.startswith(_HEADER) or (len(data) - len(_HEADER)) % FRAME.itemsize:
         raise DamagedObject(f"{root}/{key}", "not a frame table of this version")
+    if copy is not None and len(data) > len(_HEADER):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        part = copy.with_name(f".{copy.name}.{os.getpid()}.{threading.get_ident()}")
+        part.write_bytes(data)
+        part.replace(copy)
     return np.frombuffer(data, FRAME, offset=len(_HEADER))
+
+
+def _copy(root: str, key: str) -> Path | None:
+    """Where the copy of a remote table lies; a stale one does not fit the checksums of its frames and is dropped."""
+    if "://" not in root:
+        return None
+    name = hashlib.sha256(f"{os.environ.get('AWS_ENDPOINT_URL')}/{root}/{key}".encode()).hexdigest()
+    return Path(tempfile.gettempdir()) / f"ssm-{os.getuid()}" / "tables" / name[:2] / name
+
+
+def _forget(root: str, source: str) -> None:
+    """Drops what is known of a shard, so that it is read again."""
+    copy = _copy(root, f"{source.removesuffix('.data')}.frames")
+    if copy is not None:
+        copy.unlink(missing_ok=True)
+    _table.cache_clear()
+    _storage.cache_clear()
 
 
 def remove_scratch(storage: Storage) -> None:

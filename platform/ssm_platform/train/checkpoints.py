@@ -120,6 +120,9 @@ class Checkpoints:
         attempt = Attempt(max(self._look().attempts, default=-1) + 1, start)
         key = f"{_ATTEMPTS}{attempt.number:06d}-{attempt.first:08d}"
         self._retried(f"write {key}", lambda: self._storage.write(key, b""))
+        if (folder := self._beside()) is not None:
+            for left in folder.glob(".*.part"):  # by a process that was killed; as large as a state
+                left.unlink(missing_ok=True)
         return attempt
 
     def newest_intact(self) -> Marker | None:
