@@ -66,7 +66,7 @@ class ClusterSize:
 @contextmanager
 def joined(cpus: float, *, dashboard: bool = True) -> Iterator[ClusterSize]:
     """Joins Ray for the body of a `with`; a local cluster of its own declares at least `cpus` CPUs."""
-    ready_places()
+    ready_places(sockets=not will_join())
     import ray
 
     owned = not ray.is_initialized()
