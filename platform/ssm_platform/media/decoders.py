@@ -108,7 +108,7 @@ class _AvReader:
             size = f"{picture.width} x {picture.height} after {info.coded[0]} x {info.coded[1]} pixels"
             raise UnreadableVideo(info.path, f"frame {frame} is {size}: two sizes in one stream; cut the file there")
         width, height = info.flat
-        picture = self._convert.reformat(picture, width, height, "rgb24")
+        picture = self._convert.reformat(picture, width, height, "rgb24", interpolation="BICUBIC")  # as ffmpeg does
         return np.asarray(picture.to_ndarray(), np.uint8)
 
     def _picture(self, frame: int) -> Any:
