@@ -3,8 +3,9 @@
     python bench/field.py --out reports/field        # needs the ffmpeg and ffprobe commands
 
 Every file is made by the ffmpeg command. Frame counts, times and colours are compared with ffmpeg's and ffprobe's own:
-counts exactly, times to a millisecond, colours by the mean and the 99th percentile of the difference per channel. A
-combination that this ffmpeg cannot write is left out and counted. Writes field.json and prints what differs.
+counts exactly, times to a millisecond (where ffprobe's own ascend: those of MXF with B-frames do not), colours by the
+mean and the 99th percentile of the difference per channel. A combination that this ffmpeg cannot write is left out and
+counted. Writes field.json and prints what differs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from ssm_platform.media.video import open_video
 
 WIDTH, HEIGHT, FRAMES = 160, 96, 25
-_PATIENCE = 20.0  # seconds for one file
+_PATIENCE = 30.0  # seconds for one file
 MILLISECOND = 1e-3
 MEAN, TAIL = 1.5, 12.0  # two versions of one scaler round differently; a wrong matrix or range is off by far more
 
@@ -47,6 +48,7 @@ CODECS = {
     "wmv2": ("-c:v", "wmv2", "-q:v", "2"),
     "gif": ("-c:v", "gif"),
 }
+_AV1 = ("mp4", "mkv", "webm")  # elsewhere, and in other pixel formats, the encoder hangs instead of refusing
 FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv420p10le", "gray", "yuva420p", "rgb24", "bgr8")
 ROTATIONS = (0, 90, 180, 270)
 COLOURS = {
@@ -86,8 +88,12 @@ class Result:
 
 def cases() -> Iterator[Case]:
     """Each container with each codec; each codec's pixel formats; rotations and colours where they can be written."""
-    yield from (Case(container, codec) for container, codec in itertools.product(CONTAINERS, CODECS))
-    yield from (Case("mkv", codec, pixels) for codec, pixels in itertools.product(CODECS, FORMATS[1:]))
+    for container, codec in itertools.product(CONTAINERS, CODECS):
+        if codec != "libsvtav1" or container in _AV1:
+            yield Case(container, codec)
+    for codec, pixels in itertools.product(CODECS, FORMATS[1:]):
+        if codec != "libsvtav1" or pixels == "yuv420p10le":
+            yield Case("mkv", codec, pixels)
     codecs = ("libx264", "libx265", "mpeg4", "libx264 open groups")
     turned = itertools.product(("mp4", "mov"), codecs, ROTATIONS[1:])
     yield from (Case(container, codec, "yuv420p", rotation) for container, codec, rotation in turned)
@@ -97,7 +103,7 @@ def cases() -> Iterator[Case]:
 def write(case: Case, folder: Path) -> Path | None:
     """The file of a case; None where this ffmpeg cannot write it."""
     path = folder / f"v.{case.container}"
-    source = ("-f", "lavfi", "-i", f"testsrc2=size={WIDTH}x{HEIGHT}:rate=25", "-frames:v", str(FRAMES))
+    source = ("-f", "lavfi", "-i", f"testsrc2=size={WIDTH}x{HEIGHT}:rate=25,gblur=sigma=2", "-frames:v", str(FRAMES))
     words = (*source, *CODECS[case.codec], "-pix_fmt", case.pixels, *COLOURS[case.colours], "-strict", "-2")
     made = _ffmpeg(*words, "-y", str(path))
     probed = _ffprobe(path, "stream=pix_fmt") if made else []
@@ -133,6 +139,8 @@ def _times(ours: list[float], path: Path) -> str:
     if "N/A" in told or len(told) != len(ours):
         return ""
     theirs = np.array(told, float) - float(told[0])
+    if np.any(np.diff(theirs) <= 0):
+        return ""  # MXF with B-frames: ffprobe's own times do not ascend
     worst = float(np.abs(np.array(ours) - theirs).max())
     return f"up to {worst * 1000:.1f} ms" if worst > MILLISECOND else ""
 
@@ -161,6 +169,12 @@ def _ffprobe(path: Path, entries: str) -> list[str]:
     return [line.strip(",") for line in done.stdout.splitlines() if line.strip()]
 
 
+def _tell(result: Result) -> None:
+    if result.differs:
+        told = {name: text for name, text in asdict(result).items() if name != "case" and text}
+        print(result.case, told, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of field.json")
@@ -173,11 +187,10 @@ def main() -> None:
                 unwritten += 1
             else:
                 results.append(compare(case, path))
+                _tell(results[-1])
     different = [result for result in results if result.differs]
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "field.json").write_text(json.dumps([asdict(result) for result in results], indent=1))
-    for result in different:
-        print(result.case, *(f"{name}: {text}" for name, text in asdict(result).items() if name != "case" and text))
     print(f"{len(results)} files, {len(different)} differ; {unwritten} combinations this ffmpeg does not write")
     sys.exit(1 if different else 0)
 

@@ -17,10 +17,11 @@ _RAYS_OWN = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_
 _SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
-def ready_places() -> None:
-    """ValueError names the variable where a place cannot be mended from here."""
+def ready_places(sockets: bool = True) -> None:
+    """ValueError names the variable where a place cannot be mended from here. `sockets`: a cluster is to start here."""
     _ready_user()
-    _ready_temporary()
+    if sockets:
+        _ready_temporary()
     _ready_home()
 
 
@@ -54,7 +55,7 @@ def _ready_temporary() -> None:
         raise ValueError("no temporary folder can be written: set TMPDIR to one that can") from error
     named = os.environ.get("RAY_TMPDIR")
     if named is not None:
-        if not _fits(named) or not _writable(Path(named)):
+        if not _fits(named) or not _made(Path(named)):
             most = _SOCKET_BYTES - _RAYS_OWN
             raise ValueError(
                 f"RAY_TMPDIR={named}: set it to a folder that can be written, of at most {most} characters"
@@ -105,3 +106,12 @@ def _fits(place: str) -> bool:
 
 def _writable(place: Path) -> bool:
     return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+
+
+def _made(place: Path) -> bool:
+    """Whether a folder can be written once it is made, as Ray makes the one it is told."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return _writable(place)

@@ -79,7 +79,7 @@ def joined(cpus: float, *, store_bytes: int = 0, dashboard: bool = True) -> Iter
     """Joins Ray for the body of a `with`; a local cluster of its own declares at least `cpus` CPUs and, for clips in
     flight, at least `store_bytes` of memory.
     """
-    ready_places()
+    ready_places(sockets=not will_join())
     import ray
 
     owned = not ray.is_initialized()

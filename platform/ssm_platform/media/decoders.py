@@ -108,7 +108,7 @@ class _AvReader:
         info, picture = self._index.info, self._picture(frame)
         _refuse_size(info.path, frame, (picture.width, picture.height), info.coded)
         width, height = info.flat
-        picture = self._convert.reformat(picture, width, height, "rgb24")
+        picture = self._convert.reformat(picture, width, height, "rgb24", interpolation="BICUBIC")  # as ffmpeg does
         return np.asarray(picture.to_ndarray(), np.uint8)
 
     def _picture(self, frame: int) -> Any:

@@ -8,7 +8,8 @@ behind a JPEG's own end (a phone's film) is not looked at. HEIF is read whole, a
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,30 +63,41 @@ def picture_only(data: bytes, name: str) -> bytes:
     return data[:end]
 
 
+def heif_size(data: bytes, kind: str, name: str) -> tuple[int, int]:
+    """Width and height of the upright primary picture, from the header. UnreadableVideo as in `decode_image`."""
+    with _heif_errors(kind, name):
+        width, height = _heif(data, kind).size
+        return int(width), int(height)
+
+
 def _decode_heif(data: bytes, kind: str, name: str) -> NDArray[np.uint8]:
-    with open_heif(data, kind, name) as image:
-        try:
-            return np.asarray(image.convert("RGB"), np.uint8)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UnreadableVideo(name, f"truncated or damaged {kind} picture ({error})") from error
+    with _heif_errors(kind, name):
+        image = _heif(data, kind)
+        return np.asarray((image.to_pillow() if kind == "HEIF" else image).convert("RGB"), np.uint8)
 
 
-def open_heif(data: bytes, kind: str, name: str) -> Any:
-    """A Pillow image of the primary picture, upright, not decoded yet. UnreadableVideo names the mend where no decoder
-    is installed.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def _heif(data: bytes, kind: str) -> Any:
+    """The opened file, upright and not decoded yet."""
+    from PIL import Image, ImageOps
+
+    if kind == "HEIF":
+        import pillow_heif
+
+        return pillow_heif.open_heif(data, convert_hdr_to_8bit=True)
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=[kind]))
+
+
+@contextmanager
+def _heif_errors(kind: str, name: str) -> Iterator[None]:
+    """What the libraries raise, as UnreadableVideo; it names the mend where no decoder is installed."""
+    from PIL import UnidentifiedImageError
 
     try:
-        if kind == "HEIF":
-            import pillow_heif
-
-            return pillow_heif.open_heif(data, convert_hdr_to_8bit=True).to_pillow()
-        return ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=[kind]))
+        yield
     except (ImportError, KeyError) as error:
         reason = f"it is a {_SPOKEN[kind]} picture, for which no decoder is installed"
         raise UnreadableVideo(name, f"{reason}: pip install 'ssm-platform[heic]', or make it JPEG") from error
-    except (UnidentifiedImageError, OSError, ValueError, RuntimeError) as error:
+    except (UnidentifiedImageError, OSError, EOFError, ValueError, RuntimeError, IndexError, SyntaxError) as error:
         raise UnreadableVideo(name, f"truncated or damaged {_SPOKEN[kind]} picture ({error})") from error
 
 

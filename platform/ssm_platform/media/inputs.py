@@ -10,6 +10,7 @@ dropped; one frame is enough; no video stream, an unknown codec and a truncated 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ssm_platform.media.errors import UnreadableVideo
 from ssm_platform.media.formats import in_words, picture_format
-from ssm_platform.media.images import load_image, open_heif
+from ssm_platform.media.images import heif_size, load_image
 from ssm_platform.media.jpeg import is_damaged, picture_end
 from ssm_platform.media.video import InputInfo, Pictures, Video, open_video
 from ssm_platform.media.video_index import open_container, read_head, video_stream
@@ -140,31 +141,27 @@ _TURNS = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}
 
 def _look_at(path: Path, kind: str, limits: InputLimits) -> _Look:
     """From the header; a JPEG is also looked through for damage, which its decoder would paint over."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with _opened(path, kind) as image:
-            width, height = image.size
-            _check_pixels(path, width, height, limits)
-            turn = 0 if kind in ("HEIF", "AVIF") else _TURNS.get(image.getexif().get(_ORIENTATION, 1), 0)
-    except UnreadableVideo:
-        raise
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        if isinstance(error, TooLarge):
-            raise
-        raise UnreadableVideo(path, f"not a {kind} picture that can be read") from error
-    except Image.DecompressionBombError as error:
-        raise TooLarge(f"{path}: a picture of far too many pixels") from error
-    width, height = (height, width) if turn % 180 else (width, height)
+    if kind in ("HEIF", "AVIF"):
+        (width, height), turn = heif_size(load_image(path), kind, str(path)), 0
+    else:
+        (width, height), turn = _size_and_turn(path, kind)
+    _check_pixels(path, width, height, limits)
     return _Look(width, height, turn, _damage(path) if kind == "JPEG" else "")
 
 
-def _opened(path: Path, kind: str) -> Any:
-    from PIL import Image
+def _size_and_turn(path: Path, kind: str) -> tuple[tuple[int, int], int]:
+    """Size of the upright picture, and the degrees by which it is turned for that."""
+    from PIL import Image, UnidentifiedImageError
 
-    if kind in ("HEIF", "AVIF"):
-        return open_heif(load_image(path), kind, str(path))
-    return Image.open(path, formats=["JPEG", "MPO"] if kind == "JPEG" else [kind])
+    try:
+        with Image.open(path, formats=[kind]) as image:
+            width, height = image.size
+            turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1), 0)
+    except (UnidentifiedImageError, OSError, EOFError, ValueError, SyntaxError, struct.error) as error:
+        raise UnreadableVideo(path, f"not a {kind} picture that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise TooLarge(f"{path}: a picture of far too many pixels") from error
+    return ((height, width) if turn % 180 else (width, height)), turn
 
 
 def _damage(path: Path) -> str:

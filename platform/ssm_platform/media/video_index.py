@@ -40,6 +40,7 @@ OPENING = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file
 """How every file is opened."""
 
 _TIMED_CONTAINERS = frozenset({"mp4", "matroska"})
+_STORED_ORDER = frozenset({"avi", "mxf"})  # time packets in the order they are stored, not in that of display
 _BROADCAST = frozenset({"mpegts", "mpeg"})  # made to be read on over what was lost on the way
 _HDR = {16: "PQ", 18: "HLG"}  # transfer functions
 _SQUARE, _FLATTEST, _WIDEST = 0.01, 0.25, 4.0  # pixel shapes that are taken for square; those that are believed
@@ -281,7 +282,7 @@ _RULES: tuple[tuple[Callable[[_Look], bool], str, Access], ...] = (
     (lambda look: bool(look.packets.damaged), "packets were lost", Access.COUNTED),
     (_times_are_incomplete, "packets without a time of their own", Access.COUNTED),
     (lambda look: not look.packets.keys[0], "it does not begin with a key frame", Access.COUNTED),
-    (lambda look: look.container == "avi" and look.reorders, "AVI with B-frames", Access.COUNTED),
+    (lambda look: look.container in _STORED_ORDER and look.reorders, "AVI or MXF with B-frames", Access.COUNTED),
     (lambda look: look.codec in _HIDDEN_FRAMES, f"{', '.join(_HIDDEN_FRAMES)} hides frames", Access.COUNTED),
     (_first_frame_is_late, "the first frame decoded is not the first by time", Access.COUNTED),
     (lambda look: _TIMED_CONTAINERS.isdisjoint(look.container.split(",")), "not MP4 or Matroska", Access.OPEN),
