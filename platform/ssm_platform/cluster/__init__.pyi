@@ -1,4 +1,5 @@
 from .joining import ClusterSize as ClusterSize
 from .joining import joined as joined
+from .joining import will_join as will_join
 from .manifests import write_all as write_all
 from .settings import ClusterSettings as ClusterSettings
