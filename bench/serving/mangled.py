@@ -20,7 +20,7 @@ import numpy as np
 import requests
 from deployed import deployed
 from mangle import Mangled, form, hostile, mangled
-from subjects import PeakWatch, decode_cpu_s, memory_mib, save_model, service_pids
+from subjects import PeakWatch, decode_cpu_s, forker_pids, memory_mib, save_model, service_pids
 
 from serve.settings import Limits, Scaling, Settings
 
@@ -98,16 +98,17 @@ class Found:
     problems: list[str] = field(default_factory=list)
     dearest: tuple[float, str] = (0.0, "")
     slowest: tuple[float, str] = (0.0, "")
+    forkers: list[int] = field(default_factory=list)
 
     def send(self, url: str, request: Mangled, label: str, session: requests.Session) -> None:
         """One upload, and a look at its answer. No answer at all is a problem as well."""
-        before, start = decode_cpu_s(), time.monotonic()
+        before, start = decode_cpu_s(self.forkers), time.monotonic()
         try:
             answer = session.post(f"{url}/v1/predict", data=request.body, headers=request.headers, timeout=120)
         except requests.RequestException as error:
             self.problems.append(f"{label}: {error}")
             return
-        self.dearest = max(self.dearest, (round(decode_cpu_s() - before, 2), label))
+        self.dearest = max(self.dearest, (round(decode_cpu_s(self.forkers) - before, 2), label))
         self.slowest = max(self.slowest, (round(time.monotonic() - start, 2), label))
         self.statuses[request.kind, answer.status_code] += 1
         if problem := wrong(answer):
@@ -122,6 +123,7 @@ def drill(model: Path, count: int, folder: Path) -> int:
     with deployed(asked) as (url, _):
         for _ in range(3):  # the first answers load what idle service has
             found.send(url, form("whole", files[0]), "whole", session)
+        found.forkers = forker_pids()
         before, idle, peak = set(service_pids()), memory_mib(), PeakWatch()
         started = time.perf_counter()
         with peak:

@@ -98,7 +98,7 @@ class PeakWatch:
     def _watch(self) -> None:
         while not self._stop.is_set():
             self.peak_mib = max(self.peak_mib, memory_mib())
-            time.sleep(0.1)
+            time.sleep(0.25)
 
 
 @dataclass(frozen=True)
@@ -124,34 +124,35 @@ def processes() -> dict[int, Process]:
     return found
 
 
-def service_pids() -> list[int]:
+def service_pids(known: dict[int, Process] | None = None) -> list[int]:
     """Replicas of this run's application, and the proxy beside them."""
-    known = processes().values()
-    replicas = [process for process in known if process.title.startswith(f"ray::ServeReplica:{APPLICATION}:")]
+    all_ = (known or processes()).values()
+    replicas = [process for process in all_ if process.title.startswith(f"ray::ServeReplica:{APPLICATION}:")]
     raylets = {process.parent for process in replicas}
-    proxies = [one.pid for one in known if one.title.startswith("ray::ProxyActor") and one.parent in raylets]
+    proxies = [one.pid for one in all_ if one.title.startswith("ray::ProxyActor") and one.parent in raylets]
     return [process.pid for process in replicas] + proxies
 
 
 def forker_pids() -> list[int]:
     """The processes that fork decoders, below this run's replicas."""
-    service = set(service_pids())
-    return [one.pid for one in processes().values() if one.parent in service and "serve.decoding.forker" in one.title]
+    known = processes()
+    service = set(service_pids(known))
+    return [one.pid for one in known.values() if one.parent in service and "serve.decoding.forker" in one.title]
 
 
 def memory_mib() -> float:
     """Private memory of the service's processes now, decoding among them; a page that forks share counts once."""
-    service = service_pids()
-    family = set(service)
+    known = processes()
+    family = set(service_pids(known))
     for _ in range(2):  # forkers, then their children
-        family |= {one.pid for one in processes().values() if one.parent in family}
+        family |= {one.pid for one in known.values() if one.parent in family}
     return sum(map(private_mib, family))
 
 
-def decode_cpu_s() -> float:
+def decode_cpu_s(forkers: list[int]) -> float:
     """CPU seconds of all decoding processes that have ended."""
     ticks = 0
-    for pid in forker_pids():
+    for pid in forkers:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         ticks += int(fields[13]) + int(fields[14])
     return ticks / os.sysconf("SC_CLK_TCK")

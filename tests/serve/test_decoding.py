@@ -66,10 +66,11 @@ def refusal(run: Run, sandbox: Sandbox, job: Job) -> tuple[int, str, Spent]:
     return caught.value.status, caught.value.message, spent
 
 
-def lying_avi(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def lying_avi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MJPEG file whose three headers say 320 x 240 and whose frame has 12000 x 12000 pixels."""
     path = ffmpeg(
-        folder / "lie.avi",
+        tmp_path_factory.mktemp("lie") / "lie.avi",
         "-f lavfi -i color=red:s=12000x12000 -frames:v 1 -c:v mjpeg -pix_fmt yuvj420p",
     )
     data = bytearray(path.read_bytes())
@@ -96,8 +97,11 @@ def test_the_numbers_are_those_of_this_process(run: Run, sandbox: Sandbox, face_
             np.testing.assert_array_equal(face.crop, same.crop)
 
 
-def test_a_header_is_not_a_fact(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
-    status, message, spent = refusal(run, sandbox, job(lying_avi(tmp_path), memory_mib=64))
+@pytest.mark.parametrize("decoder", ["av", "decord", "torchcodec"])
+def test_a_header_is_not_a_fact(run: Run, sandbox: Sandbox, lying_avi: Path, decoder: str) -> None:
+    asked = job(lying_avi, memory_mib=64)
+    asked = asked.model_copy(update={"options": asked.options.model_copy(update={"decoder": decoder})})
+    status, message, spent = refusal(run, sandbox, asked)
     assert (status, "pixels" in message) == (413, True), message
     assert spent.cpu_s < 1
 

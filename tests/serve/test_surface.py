@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from starlette.testclient import TestClient
 
 from serve.local import local_app
 from serve.observe.exporter import joined
-from serve.settings import Settings
+from serve.settings import Limits, Scaling, Settings
 
 Make = Callable[..., FastAPI]
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -146,10 +148,9 @@ def test_json_tensors_and_clips_are_bounded(make_app: Make) -> None:
         assert "3 clips" in answer.json()["error"]
 
 
-@pytest.fixture
-def port(make_app: Make) -> Iterator[int]:
-    """The application behind a real server, with little patience for slow senders."""
-    app = make_app(idle_s=0.6, upload_rate=1000)
+@contextmanager
+def running(app: FastAPI) -> Iterator[int]:
+    """The port of the application behind a real server."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -160,15 +161,50 @@ def port(make_app: Make) -> Iterator[int]:
     thread.join()
 
 
+@pytest.fixture
+def port(make_app: Make) -> Iterator[int]:
+    """A server with little patience for slow senders."""
+    with running(make_app(idle_s=0.6, upload_rate=1000)) as port:
+        yield port
+
+
+def begun(port: int, size: int) -> socket.socket:
+    """A connection that has sent the head of an upload and none of its body."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=10)
+    client.sendall(
+        f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {size}\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode()
+    )
+    return client
+
+
+@pytest.mark.parametrize(
+    ("queued", "room", "reason"), [(1, 10**9, b"all 2 places"), (9, 600_000_000, b"disk for uploads is in use")]
+)
+def test_a_place_and_room_are_taken_before_a_body_is_read(
+    model_folder: Path, tmp_path: Path, queued: int, room: int, reason: bytes
+) -> None:
+    """Two uploads that have sent nothing hold what there is; the next is told so at once, the page is not."""
+    limits, video = Limits(spool_bytes=room), Scaling(ongoing=1, queued=queued, target=1)
+    with running(app_with(model_folder, tmp_path, limits=limits, video=video)) as port:
+        first, second = begun(port, 400_000_000), begun(port, 100_000)
+        time.sleep(0.3)
+        with begun(port, 300_000_000) as third:
+            answer = third.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert reason in answer
+        assert b"retry-after" in answer.lower()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+            assert page.status == 200
+        first.close()
+        second.close()
+
+
 @pytest.mark.parametrize("pause", [0.1, 5.0], ids=["drops", "silence"])
 def test_a_slow_sender_is_408_however_it_is_slow(port: int, pause: float) -> None:
     """Written by hand on a socket: the headers, then a byte at a time."""
     start = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        client.sendall(
-            b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
-            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
-        )
+    with begun(port, 100_000) as client:
         client.settimeout(pause)
         answer = b""
         while not answer and time.monotonic() - start < 10:
