@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ssm.interface import Preprocessing
-from ssm.model import ModelConfig, SSMNetwork, TextShape
+from ssm.model import ModelConfig, Precision, SSMNetwork, TextShape
 
 
 class ModelFacts(BaseModel):
@@ -19,6 +20,10 @@ class ModelFacts(BaseModel):
     preprocessing: dict[str, JsonValue] | None = Field(default=None, description="dump of ssm.interface.preprocessing")
     rule: dict[str, JsonValue] | None = Field(
         default=None, description="dump of the fitted ssm.interface.rules.DecisionRule"
+    )
+    precision: Precision | Literal["auto"] = Field(
+        default="auto",
+        description="type every reader multiplies in; auto: bfloat16 on a GPU that has it",
     )
     metrics: dict[str, JsonValue] = Field(default_factory=dict, description="figures with their protocol")
     data: dict[str, JsonValue] = Field(default_factory=dict, description="corpora, splits, seeds, licences")
