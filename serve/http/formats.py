@@ -46,6 +46,7 @@ def model_facts(name: str, model: ModelDescription) -> dict[str, Any]:
         "aus": [{"code": unit.code, "number": unit.number, "name": unit.name} for unit in units],
         "expressions": list(model.vocabulary.expressions),
         "preprocessing": model.preprocessing.fingerprint(),
+        "precision": model.precision,
         "rule": {ACTION_UNITS[au].code: rule.model_dump() for au, rule in model.rule.rules.items()},
         "rule_fitted": model.fitted,
     }

@@ -35,6 +35,7 @@ class Model(BaseModel):
     aus: list[Named] = Field(description="action units, in column order")
     expressions: list[str] = Field(description="expressions, in column order")
     preprocessing: str = Field(description="fingerprint of how faces are prepared")
+    precision: str = Field(description="type its products are taken in: float32 or bfloat16")
     rule: dict[str, Any] = Field(description="per action unit: threshold, half window, votes")
     rule_fitted: bool = Field(description="false: 0.5 without a vote")
 

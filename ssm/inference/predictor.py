@@ -100,16 +100,20 @@ class Predictor:
         *,
         device: torch.device | str = "cpu",
         batch: int = 8,
-        precision: Precision | Literal["auto"] = "auto",
+        precision: Precision | Literal["auto"] | None = None,
         compiled: bool = False,
         local_files_only: bool = False,
     ) -> Predictor:
-        """A saved model with the preprocessing and the rule that were saved with it; ValueError without the former."""
+        """A saved model with the preprocessing, the rule and the precision that were saved with it.
+
+        ValueError without the first of them; `precision` stands for the saved one.
+        """
         model = SSM.from_pretrained(folder, local_files_only=local_files_only)
         if model.facts.preprocessing is None:
             raise ValueError(f"{folder}: the model does not say how its input was prepared")
         return cls(
-            model, model.facts.preprocessing, model.facts.rule, device=device, batch=batch, precision=precision,
+            model, model.facts.preprocessing, model.facts.rule, device=device, batch=batch,
+            precision=precision or model.facts.precision,
             compiled=compiled,
         )  # fmt: skip
 

@@ -19,10 +19,14 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BackboneConfig, width: int, *, released: bool = False) -> None:
         super().__init__()
+        from ssm.model.last_block import read_class_token_alone
+
         self.config = config
         self.routing = Routing()
         self.net = build_timm(config, width)
         _embed_by_product(self.net)
+        if not released:  # there a token's route depends on all others'
+            read_class_token_alone(self.net)
         if config.experts is not None:
             self._add_experts(released)
 

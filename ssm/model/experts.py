@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ssm.model import noise
 from ssm.model.config import ExpertsConfig
-from ssm.model.expert_kernels import ExpertWeights, FeedForward, dense, joined, segments, spread_gates
+from ssm.model.expert_kernels import ExpertWeights, dense, greatest, segments, spread_gates
 from ssm.model.precision import full, island
 
 
@@ -37,7 +37,6 @@ class ExpertMlp(nn.Module):
         if config.shared_activation == "gelu":
             shared.act = nn.GELU()
         self.channels_first = isinstance(next(_projections(shared)), nn.Conv2d)
-        self.plain = _is_plain(shared)
         self.config, self.block, self.routing, self.released = config, block, routing, released
         self.gate = nn.Linear(width, config.count)
         self.w1 = nn.Parameter(torch.empty(config.count, width, config.hidden))
@@ -57,32 +56,24 @@ class ExpertMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Frames' tokens (F, ..., d), or (F, d, H, W) in a convolutional block, to the same shape."""
-        if self.plain and _dense_pays(x):
-            return self._joined(x)
         shared = cast(Tensor, self.shared(x))
         rows = x.permute(0, 2, 3, 1) if self.channels_first else x
-        gates, experts = self.route(rows.flatten(1, -2))
         if _dense_pays(x):
-            gates_NK = self.alpha * spread_gates(gates, experts, self.config.count)
+            gates_NK = self.alpha * self.gates(rows.flatten(1, -2))
             return shared + self._laid_out(dense(rows.flatten(0, -2), gates_NK, self.weights), rows)
-        private = self._laid_out(self.private(rows, gates, experts), rows)
+        private = self._laid_out(self.private(rows), rows)
         return torch.addcmul(shared, private, self.alpha.to(private.dtype))
-
-    def _joined(self, x: Tensor) -> Tensor:
-        gates_NK = self.alpha * spread_gates(*self.route(x.flatten(1, -2)), self.config.count)
-        own: Any = self.shared
-        feed_forward = FeedForward(own.fc1, own.act, own.fc2)
-        return joined(x.flatten(0, -2), feed_forward, gates_NK, self.weights).view(x.shape)
 
     @property
     def weights(self) -> ExpertWeights:
         """The private experts' parameters."""
         return ExpertWeights(self.w1, self.b1, self.w2, self.b2)
 
-    def private(self, x: Tensor, gates_Nk: Tensor, experts_Nk: Tensor) -> Tensor:
+    def private(self, x: Tensor) -> Tensor:
         """The weighted sum of each token's experts, (N, d), before alpha, for tokens (F, ..., d): as CPUs do it."""
+        gates, experts = self.route(x.flatten(1, -2))
         rows = x.flatten(0, -2).to(_compute_dtype(x))
-        return cast(Tensor, segments(rows, gates_Nk.to(rows.dtype), experts_Nk, self.weights.to(rows.dtype)))
+        return cast(Tensor, segments(rows, gates.to(rows.dtype), experts, self.weights.to(rows.dtype)))
 
     def _laid_out(self, private: Tensor, rows: Tensor) -> Tensor:
         """Rows (N, d) in the order of the block's input."""
@@ -91,14 +82,23 @@ class ExpertMlp(nn.Module):
 
     def route(self, x_FLd: Tensor) -> tuple[Tensor, Tensor]:
         """Gate weights (N, k), softmax over all experts and not renormalised, and expert numbers (N, k)."""
+        weights, experts = self._probabilities(x_FLd).topk(self.config.top, dim=-1)
+        if self.released:
+            experts = _scrambled(experts)
+        return weights.flatten(0, 1), experts.flatten(0, 1)
+
+    def gates(self, x_FLd: Tensor) -> Tensor:
+        """The same as one table (N, K), zero where a token does not go."""
+        if self.released:
+            return spread_gates(*self.route(x_FLd), self.config.count)
+        return greatest(self._probabilities(x_FLd).flatten(0, 1), self.config.top)
+
+    def _probabilities(self, x_FLd: Tensor) -> Tensor:
         with island(x_FLd):
             logits = cast(Tensor, self.gate(full(x_FLd)))
         if self.training and self.config.noise > 0:
             logits = logits + self.config.noise * self._noise(logits)
-        weights, experts = logits.softmax(-1).topk(self.config.top, dim=-1)
-        if self.released:
-            experts = _scrambled(experts)
-        return weights.flatten(0, 1), experts.flatten(0, 1)
+        return logits.softmax(-1)
 
     def _noise(self, logits: Tensor) -> Tensor:
         if self.routing.seeds is None:
@@ -115,15 +115,6 @@ def _scrambled(experts_FLk: Tensor) -> Tensor:
     frames, positions, top = experts_FLk.shape
     table = experts_FLk.transpose(0, 1).reshape(top, positions, frames)
     return table.permute(2, 1, 0)
-
-
-def _is_plain(shared: nn.Module) -> bool:
-    """Whether a feed-forward part is two linear maps with an activation between and no more."""
-    from timm.layers.mlp import Mlp
-
-    mlp: Any = shared
-    two_maps = type(mlp) is Mlp and isinstance(mlp.fc1, nn.Linear) and mlp.fc1.bias is not None
-    return two_maps and isinstance(mlp.norm, nn.Identity) and not (mlp.drop1.p or mlp.drop2.p)
 
 
 def _dense_pays(x: Tensor) -> bool:

@@ -153,8 +153,10 @@ class TextualPrototypes(nn.Module):
         return self._constant[1]
 
     def _encode(self) -> Tensor:
-        """One pass of the tower per group of prompts of similar lengths, so that padding costs little."""
+        """One pass of the tower per group of prompts of similar lengths, so that padding costs a CPU little."""
         prompts, lengths = self.prompts()
+        if prompts.is_cuda:  # there a call costs more than padding
+            return self.tower.encode(prompts, lengths)
         parts = []
         for number, size in enumerate(self.sizes):
             group = self.get_buffer(f"group{number}")

@@ -118,11 +118,14 @@ class SentenceTower(_Frozen):
         super().__init__(net, tokenizer)
         config = cast(Any, net).config
         self.out_width = int(config.hidden_size)
+        self.fused = config._attn_implementation == "sdpa"  # the one that takes a mask of booleans
         self.max_positions = int(config.max_position_embeddings)
 
     def encode(self, prompts: Tensor, lengths: Tensor) -> Tensor:
         mask = torch.arange(prompts.shape[1], device=prompts.device) < lengths[:, None]
-        hidden = cast(Any, self.net)(inputs_embeds=prompts, attention_mask=mask.long()).last_hidden_state
+        # A finished mask on a GPU: of one per text `transformers` asks the values, which waits for the device.
+        asked = mask[:, None, None, :] if prompts.is_cuda and self.fused else mask.long()
+        hidden = cast(Any, self.net)(inputs_embeds=prompts, attention_mask=asked).last_hidden_state
         weight = mask.to(hidden.dtype)[..., None]
         return cast(Tensor, (hidden * weight).sum(1) / weight.sum(1))
 

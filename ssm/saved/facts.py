@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ssm.interface import DecisionRule, Preprocessing
-from ssm.model import ModelConfig, SSMNetwork, TextShape
+from ssm.model import ModelConfig, Precision, SSMNetwork, TextShape
 
 
 class ModelFacts(BaseModel):
@@ -18,6 +19,10 @@ class ModelFacts(BaseModel):
 
     preprocessing: Preprocessing | None = Field(default=None, description="how a frame becomes the model's input")
     rule: DecisionRule | None = Field(default=None, description="when an AU counts as present; None: not fitted")
+    precision: Precision | Literal["auto"] = Field(
+        default="auto",
+        description="type every reader multiplies in; auto: bfloat16 on a GPU that has it",
+    )
     metrics: dict[str, JsonValue] = Field(default_factory=dict, description="figures with their protocol")
     data: dict[str, JsonValue] = Field(default_factory=dict, description="corpora, splits, seeds, licences")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -127,7 +128,7 @@ def _worker(rank: int, world: int, store: str, result: Path) -> None:
         return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
 
     group = ProcessGroup()
-    runs = {}
+    runs: dict[str, Any] = {"taken": _takes_what_gathering_would(group)}
     for name, changes, steps in WORKER_RUNS:
         config = fast_with(**changes)
         step = TrainStep(tiny_model(), config, device="cpu", wrap=wrap, collective=group)
@@ -138,6 +139,17 @@ def _worker(rank: int, world: int, store: str, result: Path) -> None:
     if rank == 0:
         torch.save(runs, result)
     dist.destroy_process_group()
+
+
+def _takes_what_gathering_would(group: ProcessGroup) -> bool:
+    """Whether rows fetched from their owners are those of the gathered batch, for tensors of several kinds."""
+    batch, rows = (
+        au_batch(group.rank),
+        torch.randperm(AU_BATCH * group.world, generator=torch.Generator().manual_seed(3)),
+    )
+    mine = rows[group.rank * AU_BATCH : (group.rank + 1) * AU_BATCH]
+    tensors = (batch.clips, batch.targets, batch.mask)
+    return all(torch.equal(group.take(tensor, rows), group.gather(tensor)[mine]) for tensor in tensors)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ import torch
 from tiny_training import AU_BATCH, FE_BATCH, au_batch, fe_batch, tiny_step
 
 from ssm_platform.data.order import OrderError
+from ssm_platform.train.ahead import ahead
 from ssm_platform.train.checkpoints import detached
 from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
 
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GLOBAL = FE_BATCH + AU_BATCH
 
 
@@ -67,6 +69,16 @@ def test_a_loop_that_goes_on_from_a_checkpoint_ends_bit_equal() -> None:
     assert same(straight.state()["train"], resumed.state()["train"]) == []
     assert straight.position.curves == resumed.position.curves
     assert resumed.position.order.state["digest"] == straight.position.order.state["digest"]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def test_batches_copied_ahead_are_those_that_came(device: str) -> None:
+    for batch, found in zip(feed(0, 5), ahead(feed(0, 5), torch.device(device)), strict=True):
+        assert (batch.rows == found.rows).all()
+        assert found.fe is not None
+        assert batch.fe is not None
+        assert found.fe.clips.device.type == device
+        assert torch.equal(found.fe.clips.cpu(), batch.fe.clips)
 
 
 def test_what_happens_when() -> None:

@@ -60,13 +60,13 @@ def clips_per_pass(config: TrainConfig) -> list[int]:
     return seen
 
 
-def passes_through_the_compiler(config: TrainConfig) -> int:
-    """How many passes of one step go through what `torch.compile` gave; it stands for the compiler here."""
-    passes = []
+def passes_through_the_compiler(config: TrainConfig) -> list[str]:
+    """The mode of each pass of one step through what `torch.compile` gave; it stands for the compiler here."""
+    passes: list[str] = []
 
-    def compiler(model: Any, **_: Any) -> Callable[..., Any]:
+    def compiler(model: Any, mode: str | None = None, **_: Any) -> Callable[..., Any]:
         def compiled(**inputs: Any) -> Any:
-            passes.append(1)
+            passes.append(mode or "default")
             return model(**inputs)
 
         return compiled
@@ -74,7 +74,7 @@ def passes_through_the_compiler(config: TrainConfig) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", compiler)
         tiny.train(tiny.tiny_step(config), range(1))
-    return len(passes)
+    return passes
 
 
 MAL = {"sample_weighting": "mal"}
@@ -102,6 +102,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "expression_teacher": ({}, 0.1, weights),
     "precision": ({}, "bfloat16", weights),
     "compile": ({}, True, passes_through_the_compiler),
+    "compile_mode": ({"compile": True}, "reduce-overhead", passes_through_the_compiler),
     "accumulation": ({}, 2, clips_per_pass),
     "seed": ({}, 2, weights),
     "sample_weighting": ({}, "mal", weights),

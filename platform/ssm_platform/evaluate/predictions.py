@@ -146,16 +146,19 @@ class _Scorer:
         import torch
 
         from ssm import SSM
+        from ssm.model import resolve
 
         torch.set_num_threads(threads)
         self._device = torch.device("cuda" if gpu else "cpu")
         self._model = SSM.from_pretrained(folder).to(self._device)
         self._preprocessing = preprocessing
+        self._precision = resolve(self._model.facts.precision, self._device)  # as serving reads it
 
     def __call__(self, columns: dict[str, NDArray[Any]]) -> Columns:
         import torch
 
         from ssm.interface import normalise
+        from ssm.model import autocast
 
         labels, (count, frames) = self._model.vocabulary, columns["clip"].shape[:2]
         answers: Columns = {name: columns[name] for name in ("row", "corpus", "record", "start", "problem")}
@@ -163,7 +166,7 @@ class _Scorer:
         answers["fe"] = np.zeros((count, len(labels.expressions)), np.float32)
         fe, au = to_batches(columns)
         is_au = columns["task"] == AU
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(self._device, self._precision):
             if au is not None:
                 logits = self._model(au_clips=normalise(au.clips.to(self._device), self._preprocessing)).au_logits
                 answers["au"][is_au] = logits.float().sigmoid().cpu().numpy()

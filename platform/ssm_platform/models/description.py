@@ -31,6 +31,7 @@ class ModelDescription(BaseModel):
     frames: int = Field(description="frames T of a clip")
     vocabulary: Vocabulary = Field(description="action units and expressions, in the order of all columns")
     preprocessing: Preprocessing = Field(description="how a face becomes the model's input")
+    precision: str = Field(description="type its products are taken in: float32 or bfloat16")
     rule: DecisionRule = Field(description="when an AU counts as present")
     fitted: bool = Field(description="whether the rule was fitted; if not it is 0.5 without a vote")
 

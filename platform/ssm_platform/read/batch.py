@@ -186,6 +186,7 @@ def _provenance(info: InputInfo, model: ModelDescription, settings: PredictSetti
             "name": settings.model,
             "version": model.version,
             "preprocessing": model.preprocessing.fingerprint(),
+            "precision": model.precision,
             "rule": {str(au): rule.model_dump() for au, rule in model.rule.rules.items()},
             "rule_fitted": model.fitted,
         },

@@ -25,16 +25,24 @@ _CHUNK = 2**22
 class ModelReader:
     """A model on its device. Not for use by several threads at once."""
 
-    def __init__(self, folder: str | Path, device: str = "auto", threads: int | None = None) -> None:
-        """Load `folder`; ValueError names what is absent, damaged or does not fit together."""
+    def __init__(
+        self, folder: str | Path, device: str = "auto", threads: int | None = None, *, compiled: bool = False
+    ) -> None:
+        """Load `folder`; ValueError names what is absent, damaged or does not fit together.
+
+        `compiled`: the backbone goes through torch.compile, for a reader that lives long on a GPU.
+        """
         if threads is not None:
             torch.set_num_threads(threads)
-        self._predictor = Predictor.from_pretrained(folder, device=_device(device), local_files_only=True)
+        self._predictor = Predictor.from_pretrained(
+            folder, device=_device(device), compiled=compiled, local_files_only=True
+        )
         self.description = ModelDescription(
             version=_version(Path(folder)),
             frames=self._predictor.frames,
             vocabulary=self._predictor.model.vocabulary,
             preprocessing=self._predictor.preprocessing,
+            precision=self._predictor.precision,
             rule=self._predictor.rule,
             fitted=self._predictor.model.facts.rule is not None,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ssm.inference.predictor import Prediction, Predictor
 from ssm.interface.preprocessing import Preprocessing, center, normalise
 from ssm.interface.rules import AURule, DecisionRule
 from ssm.interface.segments import segment_centres
+from ssm.model.precision import resolve
 
 PREPROCESSING = Preprocessing(image_size=tiny.SIZE)
 
@@ -183,3 +185,50 @@ def test_what_does_not_fit_is_refused(predictor: Predictor) -> None:
         Predictor(predictor.model, Preprocessing(image_size=64))
     with pytest.raises(ValueError, match="no entry for AU"):
         Predictor(predictor.model, PREPROCESSING, DecisionRule.default([1]))
+
+
+def test_precision_is_a_setting_of_the_saved_model(tmp_path: Path) -> None:
+    """On a CPU auto is float32; bfloat16 moves probabilities a little."""
+    model, frames = _model(), _frames(12)
+    answers = {}
+    for precision in ("auto", "float32", "bfloat16"):
+        facts = model.facts.model_copy(
+            update={"preprocessing": PREPROCESSING.model_dump(mode="json"), "precision": precision}
+        )
+        model.save_pretrained(tmp_path / precision, facts=facts)
+        reader = Predictor.from_pretrained(tmp_path / precision)
+        assert reader.precision == ("float32" if precision == "auto" else precision)
+        answers[precision] = reader.predict(frames)
+    assert np.array_equal(answers["auto"].au_probability, answers["float32"].au_probability)
+    moved = np.abs(answers["bfloat16"].au_probability - answers["float32"].au_probability).max()
+    assert 0 < moved < 0.02
+    assert Predictor.from_pretrained(tmp_path / "auto", precision="bfloat16").precision == "bfloat16"
+
+
+def test_an_unsupported_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="precision is 'float16': must be auto, float32 or bfloat16"):
+        resolve("float16", torch.device("cpu"))  # type: ignore[arg-type]
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Old Card")
+    assert resolve("auto", torch.device("cuda")) == "float32"
+    with pytest.raises(ValueError, match="precision is 'bfloat16', which Old Card does not have: use float32 or auto"):
+        resolve("bfloat16", torch.device("cuda"))
+
+
+def test_compiled_batches_are_filled_to_powers_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def compiled(call: Callable[..., torch.Tensor], **_: object) -> Callable[..., torch.Tensor]:
+        def run(frames: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(frames) // tiny.FRAMES)
+            return call(frames)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    model, clips = _model(), _frames(5 * tiny.FRAMES).reshape(5, tiny.FRAMES, tiny.SIZE, tiny.SIZE, 3)
+    plain, filled = Predictor(model, PREPROCESSING), Predictor(model, PREPROCESSING, compiled=True)
+    for count in (1, 3, 5):
+        one, other = plain.read(clips[:count]), filled.read(clips[:count])
+        assert one.au_probability == pytest.approx(other.au_probability, abs=1e-5)
+    assert sizes == [1, 4, 8]

@@ -9,23 +9,22 @@ import pytest
 import timm
 import tiny_model as tiny
 import torch
-from timm.layers import Mlp
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ssm.model import noise
 from ssm.model.backbone import Backbone, Patches
 from ssm.model.config import NOT_OPTIONS, BackboneConfig, ExpertsConfig
 from ssm.model.experts import ExpertMlp, Routing, mlp_width
+from ssm.model.last_block import ClassTokenBlock
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def _layer(top: int = 2, seed: int = 0, *, plain: bool = False, width: int = 8, hidden: int = 8) -> ExpertMlp:
-    """`plain`: the shared expert is timm's, which the private ones can join."""
+def _layer(top: int = 2, seed: int = 0, *, width: int = 8, hidden: int = 8) -> ExpertMlp:
     torch.manual_seed(seed)
     config = ExpertsConfig(blocks=1, count=4, top=top, hidden=hidden, gate_gain=3.0, noise=0.5, scale=0.7)
-    others = nn.Sequential(nn.Linear(width, 12), nn.SiLU(), nn.Linear(12, width))
-    shared = Mlp(width, 12, act_layer=nn.SiLU) if plain else others
+    shared = nn.Sequential(nn.Linear(width, 12), nn.SiLU(), nn.Linear(12, width))
     layer = ExpertMlp(shared, width, config, block=0, routing=Routing(), released=False)
     with torch.no_grad():
         layer.b1.normal_()
@@ -44,11 +43,11 @@ def _slow(layer: ExpertMlp, x: Tensor) -> Tensor:
     return out
 
 
-@pytest.fixture(params=["segments", "dense", "joined"])
+@pytest.fixture(params=["segments", "dense"])
 def layer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ExpertMlp:
-    """A layer that computes as CPUs do, as GPUs do, and as GPUs do where the block's own part can join."""
+    """A layer that computes as CPUs do, and as GPUs do."""
     monkeypatch.setattr("ssm.model.experts._dense_pays", lambda _: request.param != "segments")
-    return _layer(plain=request.param == "joined")
+    return _layer()
 
 
 def test_equal_to_a_loop_over_tokens_forwards_and_backwards(layer: ExpertMlp) -> None:
@@ -66,7 +65,7 @@ def test_equal_to_a_loop_over_tokens_forwards_and_backwards(layer: ExpertMlp) ->
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 def test_gradients_in_bfloat16_are_those_of_a_loop_in_float64(layer: ExpertMlp, device: str) -> None:
     """Thousands of rows: summed in bfloat16 (as a gather's backward does), a bias's gradient is off by half."""
-    layer = _layer(plain=layer.plain, width=64, hidden=32).train().to(device)
+    layer = _layer(width=64, hidden=32).train().to(device)
     layer.config = layer.config.model_copy(update={"noise": 0.0})
     x = torch.randn(16, 256, 64, device=device).bfloat16().float().requires_grad_()
     exact, x64 = copy.deepcopy(layer).double(), x.detach().double().requires_grad_()
@@ -203,3 +202,23 @@ def test_patches_by_a_product_are_the_convolution() -> None:
     torch.testing.assert_close(patches.by_product(frames), convolution(frames), atol=1e-5, rtol=1e-5)
     for config in (tiny.VIT, tiny.CONVNEXT):
         assert sum(isinstance(module, Patches) for module in Backbone(config, 16).modules()) == 1
+
+
+def test_the_class_token_alone_is_as_with_the_others() -> None:
+    """Output, gradients and noise of a ViT whose last block computes the one token that is read."""
+    torch.manual_seed(0)
+    alone = Backbone(tiny.VIT, 16).train()
+    last = list(alone.net.blocks)[-1]  # type: ignore[arg-type]
+    assert isinstance(last, ClassTokenBlock)
+    whole = copy.deepcopy(alone)
+    list(whole.net.blocks)[-1].__class__ = Block  # type: ignore[arg-type]
+    frames, seeds = tiny.clips(2).flatten(0, 1), noise.frame_seeds(torch.tensor([3, 4]), tiny.FRAMES, key=5, side=0)
+    outputs = [net(frames, seeds) for net in (alone, whole)]
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
+    mine, theirs = (
+        torch.autograd.grad(out.square().sum(), list(net.parameters()), allow_unused=True)
+        for out, net in zip(outputs, (alone, whole), strict=True)
+    )
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(m, ClassTokenBlock) for m in Backbone(tiny.VIT, 16, released=True).modules())
