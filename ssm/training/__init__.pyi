@@ -7,6 +7,7 @@ from .batch import FEBatch as FEBatch
 from .collective import Collective as Collective
 from .collective import ProcessGroup as ProcessGroup
 from .collective import SingleProcess as SingleProcess
+from .losses import LossConfig as LossConfig
 from .optim import OptimConfig as OptimConfig
 from .photograph import Photograph as Photograph
 from .step import StepResult as StepResult
