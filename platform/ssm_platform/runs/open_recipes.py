@@ -110,7 +110,7 @@ def _drawn_aus(root: str) -> CorpusConfig:
 
 
 def _residual() -> BackboneConfig:
-    """0.7 million weights; its stem lies at 48 pixels, which is all that FER-2013 has, its stages at 24, 12, 6 and 3."""
+    """0.7 million weights; its stem lies at 48 pixels, which is all FER-2013 has, its stages at 24, 12, 6 and 3."""
     return BackboneConfig(
         name="resnet10t",
         image_size=96,
