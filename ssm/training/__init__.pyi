@@ -8,6 +8,7 @@ from .collective import Collective as Collective
 from .collective import ProcessGroup as ProcessGroup
 from .collective import SingleProcess as SingleProcess
 from .collective import send as send
+from .losses import LossConfig as LossConfig
 from .optim import OptimConfig as OptimConfig
 from .photograph import Photograph as Photograph
 from .step import StepResult as StepResult

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ def train(
         fe, au = fe_batch(number), au_batch(number)
         if run == "unread":
             unread(fe, 1)
+        if run == "stills":
+            fe = stills(fe, [1 + row % 2 for row in range(FE_BATCH)])
         if cut is not None:
             fe = FEBatch(*(None if value is None else value[cut(FE_BATCH)] for value in vars(fe).values()))
             au = AUBatch(*(value[cut(AU_BATCH)] for value in vars(au).values()))
@@ -102,6 +105,14 @@ def train(
 def unread(batch: FEBatch, row: int) -> None:
     """Makes a clip one whose pixels could not be read: black frames, no class."""
     batch.clips[row], batch.labels[row], batch.class_mask[row] = 0, 0, False
+
+
+def stills(batch: FEBatch, counts: list[int]) -> FEBatch:
+    """The batch with each clip cut to so many frames, its last one repeated."""
+    clips = batch.clips.clone()
+    for row, count in enumerate(counts):
+        clips[row, count:] = clips[row, count - 1]
+    return replace(batch, clips=clips, distinct=torch.tensor(counts))
 
 
 def fast_with(**changes: object) -> TrainConfig:
@@ -116,6 +127,7 @@ WORKER_RUNS: tuple[tuple[str, dict[str, object], int], ...] = (
     ("weighted", {"sample_weighting": "mal"}, 4),
     ("one side", {}, 4),
     ("unread", {"sample_weighting": "mal"}, 4),
+    ("stills", {"expression_teacher": 0.2, "au_partners": "faces"}, 4),
 )
 """What a worker trains one after the other: name, settings, steps."""
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ssm.interface.preprocessing import Preprocessing, normalise
-from ssm.training.batch import FEBatch, au_part, fe_part
+from ssm.training.batch import au_part, fe_part
 from ssm.training.collective import SingleProcess
 from ssm.training.losses import expression_losses
 from ssm.training.teaching import MapTeacher
@@ -59,18 +59,10 @@ def test_a_clip_without_pixels_has_no_loss_whatever_its_shares() -> None:
     assert not logits.grad[1].any()
 
 
-def stills(batch: FEBatch, counts: list[int]) -> FEBatch:
-    """The batch with each clip cut to so many frames, its last one repeated."""
-    clips = batch.clips.clone()
-    for row, count in enumerate(counts):
-        clips[row, count:] = clips[row, count - 1]
-    return replace(batch, clips=clips, distinct=torch.tensor(counts))
-
-
 @pytest.mark.parametrize("side", ["fe", "both"])
 def test_stills_and_clips_in_one_batch_read_as_their_repeats_do(side: str) -> None:
     model = tiny.tiny_model().eval()
-    batch = stills(tiny.fe_batch(0, 4), [1, 2, tiny.FRAMES, 1])
+    batch = tiny.stills(tiny.fe_batch(0, 4), [1, 2, tiny.FRAMES, 1])
     clips = normalise(batch.clips, Preprocessing(image_size=tiny.SIZE))
     au = normalise(tiny.au_batch(0).clips, Preprocessing(image_size=tiny.SIZE)) if side == "both" else None
     with torch.no_grad():
@@ -86,7 +78,7 @@ def test_stills_and_clips_in_one_batch_read_as_their_repeats_do(side: str) -> No
 def test_a_still_is_encoded_once() -> None:
     model, seen = tiny.tiny_model().eval(), []
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    batch = stills(tiny.fe_batch(0, 4), [1, 1, 2, 1])
+    batch = tiny.stills(tiny.fe_batch(0, 4), [1, 1, 2, 1])
     model(fe_clips=normalise(batch.clips, Preprocessing(image_size=tiny.SIZE)), fe_distinct=batch.distinct)
     assert seen == [5]
 
@@ -94,7 +86,7 @@ def test_a_still_is_encoded_once() -> None:
 def test_a_step_on_stills_trains_as_on_their_repeats_where_gates_draw_no_noise() -> None:
     quiet = {"experts": tiny.tiny_config().backbone.experts.model_copy(update={"noise": 0.0})}
     backbone = tiny.tiny_config().backbone.model_copy(update=quiet)
-    batch, au = stills(tiny.fe_batch(0), [1] * tiny.FE_BATCH), tiny.au_batch(0)
+    batch, au = tiny.stills(tiny.fe_batch(0), [1] * tiny.FE_BATCH), tiny.au_batch(0)
     found = [tiny.tiny_step(backbone=backbone)(fe, au, 0, 20).floats() for fe in (batch, replace(batch, distinct=None))]
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
