@@ -278,7 +278,6 @@ MAP: Mapping[str, Setting] = {
     "map_evidence=1": Setting(evidence=1.0),
     "map_evidence=1, gate 0.9": Setting({"gate": 0.9}, evidence=1.0),
     "true map given": Setting({"learn": "none"}, told=True),
-    "true map given, gate 0.9": Setting({"learn": "none", "gate": 0.9}, told=True),
 }
 UNLABELLED: Mapping[str, Setting] = {
     "as published": Setting(hidden_aus=3, hidden_expressions=2),
