@@ -115,7 +115,7 @@ class Network(nn.Module):
         self, fe_clips: Tensor | None = None, au_clips: Tensor | None = None, aus_of_fe: bool = False, **_: Any
     ) -> SSMOutput:
         rows = functional.normalize(self.projection(self.texts + self.contexts), dim=-1)
-        t_E, t_A = self.mapping.fuse(rows[:EXPRESSIONS], rows[EXPRESSIONS:])
+        t_E, t_A = self.mapping.fuse(rows[:EXPRESSIONS], rows[EXPRESSIONS:], self.mapping())
         fe = au = (None, None)
         seen = None
         if fe_clips is not None:
