@@ -40,15 +40,17 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, Settings]:
 
 def deploy(arguments: list[str]) -> None:
     """Start or update the service and wait for Ctrl-C, or leave it running."""
-    from ray import serve
-
-    from serve.app import build
     from ssm_platform.cluster import joined, will_join
 
     known, settings = parse(arguments)
     if known.detach and not will_join():
         raise ValueError("--detach leaves the service on a cluster, and RAY_ADDRESS names none")
-    updating = not will_join() and _join_running(known.port)
+    updating = not will_join() and _join_running(known.port)  # before Ray is imported: it reads the environment then
+
+    from ray import serve
+
+    from serve.app import build
+
     application = build(settings)
     needed = settings.ingress.cpus + settings.video.cpus + settings.inference.cpus
     with joined(cpus=2 * needed, dashboard=False):
@@ -102,6 +104,8 @@ def _join_running(port: int) -> bool:
     except (OSError, ValueError):  # none was started, or it was killed
         return False
     os.environ["RAY_ADDRESS"] = address
+    if (Path.home() / ".ray" / "auth_token").exists():  # a cluster of ours asks for it, a driver sends it when told
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     return True
 
 
