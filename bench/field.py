@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ssm_platform.media.video import open_video
 
 WIDTH, HEIGHT, FRAMES = 160, 96, 25
+_LEFT = "scale=in_h_chr_pos=0:in_v_chr_pos=128"  # older commands pass over where 10-bit H.264 and H.265 say chroma lies
 _PATIENCE = 30.0  # seconds for one file
 MILLISECOND = 1e-3
 MEAN, TAIL = 1.5, 12.0  # two versions of one scaler round differently; a wrong matrix or range is off by far more
@@ -147,7 +148,22 @@ def _times(ours: list[float], path: Path) -> str:
 
 def _decoded(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """All frames as the ffmpeg command shows them: upright, RGB."""
-    words = ("-i", str(path), "-map", "0:v:0", "-vsync", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+    said = " ".join(_ffprobe(path, "stream=pix_fmt,chroma_location"))
+    sited = ("-vf", _LEFT) if "10le" in said and "left" in said else ()
+    words = (
+        "-i",
+        str(path),
+        "-map",
+        "0:v:0",
+        "-vsync",
+        "passthrough",
+        *sited,
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-",
+    )
     raw = subprocess.run(["ffmpeg", "-v", "error", *words], capture_output=True, check=False, timeout=120).stdout
     width, height = size
     frames = len(raw) // (width * height * 3)
