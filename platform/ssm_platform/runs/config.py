@@ -228,7 +228,8 @@ class RunConfig(_Frozen):
         """The fields that decide the numbers, as dotted leaves: two runs that share them and their data train alike."""
         every = leaves(self.model_dump(mode="json"))
         free = _FREE if self.train.sample_weighting == "mal" else (*_FREE, "train.mal.")
-        return {path: value for path, value in every if not path.startswith(free) and not path.endswith(_PLACES)}
+        deciding = ((path, value) for path, value in every if not path.startswith(free) and not path.endswith(_PLACES))
+        return {path: value for path, value in deciding if not _as_before(path, value)}
 
 
 _FREE = (
@@ -248,6 +249,26 @@ _FREE = (
 
 _PLACES = (".root", ".manifest", ".synthetic")
 """Where data lies may change as well: what it holds is in the fingerprints of the manifests."""
+
+
+_LATER: dict[str, Any] = {
+    "train.compile_mode": "default",
+    "train.au_partners": "au",
+    "train.expression_teacher": 0.0,
+    "train.loss.map_evidence": 0.0,
+    "photograph.resolution": 1.0,
+    "photograph.blur": 0.0,
+    "photograph.colour": 0.0,
+    "photograph.grey": 0.0,
+    "photograph.contrast": 0.0,
+    "photograph.jpeg": 100,
+}
+"""Ends of fields that came after the first runs, and what those runs did. A field that says so is left out of the
+fingerprint, so that they go on; one added here must change nothing at that value."""
+
+
+def _as_before(path: str, value: Any) -> bool:
+    return any(path.endswith(end) and value == before for end, before in _LATER.items())
 
 
 def anchored(place: str, folder: Path) -> str:
