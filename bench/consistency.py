@@ -92,7 +92,7 @@ def expressions(said: Said, manifest: Manifest, once: bool) -> tuple[float, floa
         if not once or not (record.subject or "").startswith("image "):
             label = int(manifest.expression_columns[index])
             gathered.update(record.clip, None, said.expressions[place] / said.expressions[place].sum(), label)
-    figures = expression_figures(gathered.table(), replicates=1)
+    figures = expression_figures(gathered.table())
     return float(figures.war.value), float(figures.uar.value), figures.clips
 
 

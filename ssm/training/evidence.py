@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssm.model.mapping import PriorMapping
+from ssm.model import PriorMapping
 
 
 def map_evidence(mapping: PriorMapping, au_logits_BTA: Tensor, labels_B: Tensor, known_B: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.interface.preprocessing import Frames
+from ssm.interface import Frames
 
 _STREAM = 2  # keeps these draws apart from those of the warp, which uses the same seed
 _LEAST_SIDE = 8  # pixels that a picture is shrunk to at least

@@ -9,7 +9,7 @@ from ssm.metrics.predictions import ExpressionPredictions, ExpressionTable
 from ssm_platform.evaluate.judged import trained_labels
 from ssm_platform.evaluate.prediction_files import from_parquet, to_parquet
 from ssm_platform.evaluate.results import Provenance
-from ssm_platform.evaluate.scoring import evaluate
+from ssm_platform.evaluate.scoring import About, evaluate
 
 CLASSES = ("happiness", "sadness", "contempt")
 FOUND = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.3, 0.3, 0.4]], np.float32)
@@ -48,7 +48,7 @@ def test_votes_are_cut_to_the_classes_that_are_judged() -> None:
 def test_an_evaluation_says_how_a_model_agrees_with_the_voters(votes: bool) -> None:
     provenance = Provenance(run="r", command="c", seed=1, config_fingerprint="f", data={}, versions={}, machine="m")
     tables = {"ferplus": table(votes)}
-    evaluation, _ = evaluate(tables, tables, "clean", (), provenance)
+    evaluation, _ = evaluate(tables, tables, "clean", (), About(provenance))
     (scores,) = evaluation.fe
     if not votes:
         assert scores.soft is None

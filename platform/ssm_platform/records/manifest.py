@@ -68,7 +68,7 @@ _SOFT = "distribution"
 """The column that manifests of hard labels, and all that were written before it came, do not have on disk."""
 
 _METADATA = b"ssm"
-_ADDED = ("group",)  # columns that manifests of earlier versions lack; left out of the fingerprint while they are empty
+_ADDED = ("group", _SOFT)  # columns that manifests of earlier versions lack
 _BUILD_ROWS = 16384
 _SHARES_OFF = 1e-4  # how far shares in float32 may sum from 1
 _GROUP_ROWS, _GROUP_LABELS = 2**17, 2**20
@@ -284,8 +284,9 @@ class Manifest:
 
     @property
     def _stored_names(self) -> list[str]:
-        """What is written and hashed: hard labels give the files and fingerprints they gave before soft ones came."""
-        return [name for name in SCHEMA.names if name != _SOFT or self.soft]
+        """What is written and hashed: a column that came later only where it says something, so that manifests without
+        it give the files and fingerprints they gave before."""
+        return [name for name in SCHEMA.names if name not in _ADDED or self.column(name).null_count < len(self)]
 
     def _described(self) -> pa.Table:
         about = {
@@ -309,8 +310,6 @@ class Manifest:
                 table = table.add_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
         about = json.loads(stored)
         labels = Vocabulary(**about["labels"])
-        if _SOFT not in table.schema.names:
-            table = table.append_column(SCHEMA.field(_SOFT), pa.nulls(len(table), SCHEMA.field(_SOFT).type))
         return cls(_absolute(root or about["root"]), about["corpus"], about["task"], labels, table)
 
 
