@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from numpy.typing import NDArray
+from PIL import Image
 from starlette.testclient import TestClient
 
 from ssm_platform.read.model_reader import ModelReader
@@ -176,6 +177,23 @@ def test_grey_video_and_one_frame_are_read(
     rows = post(client, video.read_bytes()).json()["rows"]
     assert len(rows) == 1
     assert rows[0]["success"] == 1
+
+
+def test_phone_photos_are_whole_pictures_with_or_without_a_film(client: TestClient, face_frames: Frames) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    image, heif, jpeg = Image.fromarray(face_frames[0]), io.BytesIO(), io.BytesIO()
+    image.save(jpeg, "JPEG", quality=95)
+    tile = pillow_heif.options.GRID_TILE_SIZE
+    pillow_heif.options.GRID_TILE_SIZE = 128  # the face lies across several tiles, as a phone writes them
+    try:
+        pillow_heif.from_pillow(image).save(heif, quality=95)
+    finally:
+        pillow_heif.options.GRID_TILE_SIZE = tile
+    film = b"\0\0\0\x18ftypmp42" + bytes(4000) + b"\xff\xda" + bytes(2000)  # what a Motion Photo has behind its picture
+    for data in (heif.getvalue(), jpeg.getvalue() + film):
+        answer = post(client, data).json()
+        assert (answer["video"]["kind"], answer["video"]["width"], answer["video"]["height"]) == ("pictures", 320, 180)
+        assert answer["rows"][0]["success"] == 1
 
 
 def test_pictures_are_frames_of_their_own(client: TestClient, face_frames: Frames) -> None:
