@@ -76,14 +76,16 @@ format:  ## write the format that `lint` checks
 	@$(RUN)/ruff check --quiet --fix .
 	$(RUN)/ruff format --quiet .
 
-lock: machine  ## constraints.txt anew, from what a fresh environment gets today; then run `make test` and commit both
+lock: machine  ## constraints.txt anew, with the newest versions that fit together; then run `make test` and commit both
 	@fresh=$$(mktemp -d)
 	trap 'rm -rf "$$fresh"' EXIT
 	"$(PYTHON)" -m venv "$$fresh"
-	"$$fresh/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS_TEST)]"
-	"$$fresh/bin/python" -m pip freeze --exclude-editable --disable-pip-version-check > "$$fresh/constraints"
-	mv "$$fresh/constraints" constraints.txt
-	echo "constraints.txt holds $$(wc -l < constraints.txt) versions"
+	"$$fresh/bin/python" -m pip install --quiet --disable-pip-version-check uv
+	for extra in $$(tr , ' ' <<< "$(EXTRAS_TEST)"); do extras+=(--extra "$$extra"); done
+	"$$fresh/bin/uv" pip compile pyproject.toml "$${extras[@]}" --python-version 3.11 --quiet --no-header --no-annotate \
+	  --no-emit-index-url --output-file "$$fresh/constraints"
+	{ echo "# What was tested, on Python 3.11 and Linux x86-64. Made anew by \`make lock\`."; cat "$$fresh/constraints"; } > constraints.txt
+	echo "constraints.txt holds $$(grep -vc '^#' constraints.txt) versions"
 
 clean:  ## remove the environment, runs and generated data
 	@rm -rf $(VENV) runs data
