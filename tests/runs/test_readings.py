@@ -89,7 +89,7 @@ def test_other_options_and_a_refused_corpus_are_read(root: Path, reads: list[str
 def test_a_tree_that_cannot_be_written_is_kept_in_the_users_cache(
     root: Path, reads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readings.os, "access", lambda *_: False)
+    monkeypatch.setattr(readings.os, "access", lambda _, mode: not mode & os.W_OK)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for _ in range(2):
         readings.read("bp4d", root, {})

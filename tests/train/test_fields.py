@@ -247,7 +247,7 @@ FIELDS: dict[str, tuple[str, Any, Observe]] = {
     "data.corpora.N.role": (f"{CORPUS}.role", "test", sides),
     "data.fe_batch": ("data.fe_batch", 2, order),
     "data.au_batch": ("data.au_batch", 2, order),
-    "data.decoder": ("data.decoder", "av", decoder),
+    "data.decoder": ("data.decoder", "decord", decoder),
     "data.decode_workers": ("data.decode_workers", 3, budget),
     "data.decode_cpus": ("data.decode_cpus", 2.0, budget),
     "data.resize": ("data.resize", 40, evaluated),

@@ -60,24 +60,30 @@ def override(config: Config, assignments: Mapping[str, Any]) -> Config:
 
 
 def as_items(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with one word, or words between commas, made the items of those fields that hold several."""
+    """`values` with words between commas made the items of those fields that may hold several, and a word alone the one
+    item of those that hold nothing else.
+    """
     fields = model.model_fields
     return {
-        name: _items(value) if name in fields and _holds_several(fields[name].annotation) else value
+        name: _items(value, _options(fields[name].annotation)) if name in fields else value
         for name, value in values.items()
     }
 
 
-def _items(value: Any) -> Any:
-    if isinstance(value, str):
+def _items(value: Any, options: tuple[Any, ...]) -> Any:
+    several = [option for option in options if _is_sequence(option)]
+    if not several or str in options:
+        return value
+    if isinstance(value, str) and ("," in value or len(several) == len(options)):
         return [parse_value(word.strip()) for word in value.split(",")]
-    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    alone = isinstance(value, (int, float)) and not isinstance(value, bool) and len(several) == len(options)
+    return [value] if alone else value
 
 
-def _holds_several(annotation: Any) -> bool:
-    """Whether values are a tuple or list, and none of them is text itself."""
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """What a value may be besides None."""
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    return any(_is_sequence(option) for option in options) and str not in options
+    return tuple(option for option in options if option is not type(None))
 
 
 def explain(error: ValidationError) -> str:

@@ -65,7 +65,7 @@ class CropSettings(BaseModel):
     crops: Literal["auto", "always", "never"] = Field(
         default="auto", description="whether records are owners' face crops; auto: by the table of corpora"
     )
-    size: int = Field(default=256, ge=32, le=1024, description="side of a stored crop in pixels")
+    size: int = Field(default=256, ge=32, le=16384, description="side of a stored crop in pixels")
     margin: float = Field(default=0.25, ge=0, le=2, description="part of the face box added on each side")
     quality: int = Field(default=95, ge=50, le=100, description="JPEG quality of crops we make")
     min_face_share: float = Field(

@@ -192,9 +192,7 @@ def test_precision_is_a_setting_of_the_saved_model(tmp_path: Path) -> None:
     model, frames = _model(), _frames(12)
     answers = {}
     for precision in ("auto", "float32", "bfloat16"):
-        facts = model.facts.model_copy(
-            update={"preprocessing": PREPROCESSING.model_dump(mode="json"), "precision": precision}
-        )
+        facts = model.facts.model_copy(update={"preprocessing": PREPROCESSING, "precision": precision})
         model.save_pretrained(tmp_path / precision, facts=facts)
         reader = Predictor.from_pretrained(tmp_path / precision)
         assert reader.precision == ("float32" if precision == "auto" else precision)
