@@ -48,8 +48,8 @@ from ssm_platform.data.clips import ClipConfig
 from ssm_platform.evaluate.noise import noise_floor
 from ssm_platform.evaluate.prediction_files import from_parquet, to_parquet
 from ssm_platform.evaluate.predictions import Pool, Table, predict
-from ssm_platform.evaluate.results import Evaluation, NoiseFloor
 from ssm_platform.evaluate.rules import fit
+from ssm_platform.evaluate.scores import Evaluation, NoiseFloor
 from ssm_platform.records.manifest import Manifest
 from ssm_platform.runs.config import CorpusConfig, RunConfig
 from ssm_platform.runs.preparation import load, prepare

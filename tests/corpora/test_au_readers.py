@@ -9,8 +9,8 @@ import pytest
 
 from ssm.labels.vocabulary import BP4D_AUS, DISFA_AUS
 from ssm_platform.corpora import read_corpus
-from ssm_platform.corpora.readers.bp4d import PARTS as BP4D_PARTS
-from ssm_platform.corpora.readers.disfa import PARTS as DISFA_PARTS
+from ssm_platform.corpora.readers.action_units.bp4d import PARTS as BP4D_PARTS
+from ssm_platform.corpora.readers.action_units.disfa import PARTS as DISFA_PARTS
 from ssm_platform.records.clip_names import sequence_of
 from ssm_platform.records.manifest import Record
 

@@ -29,7 +29,6 @@ from ssm_platform.base.storage import DamagedObject, StorageError
 from ssm_platform.data import clips
 from ssm_platform.data.clips import ClipConfig, ClipReader, Columns, Quarantine, TooManyUnreadable, to_batches
 from ssm_platform.data.feed import START, ResumingDataConfig
-from ssm_platform.data.ledger import TRIES, Ledger
 from ssm_platform.data.order import OrderHash, verify
 from ssm_platform.data.plan import AU, FE, Plan, PlanConfig, Rows, evaluation_rows
 from ssm_platform.data.sampling import segment_indices, window_indices
@@ -395,10 +394,3 @@ def test_a_start_costs_the_same_however_long_the_run_is(manifests: list[Manifest
     for total in (1_000, 1_000_000):
         segments = ResumingDataConfig(stream, plan, total, lambda: SimpleNamespace(first=0)).names
         assert len(segments) <= 2 + total / 10_000
-
-
-def test_a_block_that_ends_its_decoder_each_time_is_given_up() -> None:
-    ledger = Ledger()
-    assert [ledger.begin(7) for _ in range(TRIES + 1)] == list(range(1, TRIES + 2))
-    ledger.end(7)
-    assert ledger.begin(7) == 1

@@ -14,7 +14,7 @@ from ssm.metrics import AUTable
 from ssm_platform.base.storage import open_storage
 from ssm_platform.evaluate.assessment import _split_in_words, assess, run_config
 from ssm_platform.evaluate.prediction_files import from_parquet
-from ssm_platform.evaluate.results import Evaluation
+from ssm_platform.evaluate.scores import Evaluation
 from ssm_platform.models.registry import Registry
 from ssm_platform.runs.preparation import prepare
 

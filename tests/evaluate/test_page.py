@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssm_platform.evaluate.page import Thumbnail, render
-from ssm_platform.evaluate.results import (
+from ssm_platform.evaluate.scores import (
     AUScores,
     Calibration,
     Evaluation,

@@ -19,8 +19,8 @@ from ssm_platform.evaluate.maps import map_report
 from ssm_platform.evaluate.noise import noise_floor
 from ssm_platform.evaluate.page import render
 from ssm_platform.evaluate.prediction_files import from_parquet, to_parquet
-from ssm_platform.evaluate.results import Evaluation, EvaluationProtocol, Provenance
 from ssm_platform.evaluate.rules import describe, fit, fit_common
+from ssm_platform.evaluate.scores import Evaluation, EvaluationProtocol, Provenance
 from ssm_platform.evaluate.scoring import About, evaluate
 from ssm_platform.runs.recipes import tiny
 

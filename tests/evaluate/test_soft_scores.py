@@ -8,7 +8,7 @@ import pytest
 from ssm.metrics.predictions import ExpressionPredictions, ExpressionTable
 from ssm_platform.evaluate.judged import trained_labels
 from ssm_platform.evaluate.prediction_files import from_parquet, to_parquet
-from ssm_platform.evaluate.results import Provenance
+from ssm_platform.evaluate.scores import Provenance
 from ssm_platform.evaluate.scoring import About, evaluate
 
 CLASSES = ("happiness", "sadness", "contempt")

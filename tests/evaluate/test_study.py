@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ssm_platform.base.overrides import override
-from ssm_platform.evaluate.results import Evaluation, NoiseFloor, Provenance
+from ssm_platform.evaluate.scores import Evaluation, NoiseFloor, Provenance
 from ssm_platform.runs.recipes import recipe
 
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "study.py"

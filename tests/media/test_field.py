@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssm_platform.media.errors import UnreadableVideo
+from ssm_platform.media.handed_in import InputLimits, TooLarge, open_input
 from ssm_platform.media.images import decode_image, read_image
-from ssm_platform.media.inputs import InputLimits, TooLarge, open_input
 from ssm_platform.media.jpeg import picture_end
 from ssm_platform.media.video import InputInfo, Pictures, Video, open_video
 

@@ -24,7 +24,7 @@ from serve.decoding.messages import Job
 from serve.decoding.sandbox import Sandbox, Spent
 from serve.errors import Refusal
 from ssm.interface.preprocessing import Preprocessing
-from ssm_platform.media.inputs import InputLimits
+from ssm_platform.media.handed_in import InputLimits
 from ssm_platform.read.rows import AnalysisOptions, FaceFrame, face_stream
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg command makes the hostile files")
@@ -82,7 +82,7 @@ def lying_avi(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_numbers_are_those_of_this_process(run: Run, sandbox: Sandbox, face_video: Path) -> None:
-    from ssm_platform.media.inputs import open_input
+    from ssm_platform.media.handed_in import open_input
 
     asked = job(face_video)
     info, *chunks = run(decoded(sandbox, asked))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ssm_platform.corpora import read_corpus
-from ssm_platform.corpora.readers.bp4d import PARTS as BP4D_PARTS
-from ssm_platform.corpora.readers.disfa import PARTS as DISFA_PARTS
+from ssm_platform.corpora.readers.action_units.bp4d import PARTS as BP4D_PARTS
+from ssm_platform.corpora.readers.action_units.disfa import PARTS as DISFA_PARTS
 from ssm_platform.media.frames import open_frames
 from ssm_platform.synthetic import SyntheticSpec, write_corpus
 from ssm_platform.synthetic.behaviour import ACTIVE

@@ -35,10 +35,8 @@ class CorpusRefused(ValueError):
 @lru_cache(maxsize=1)
 def corpora() -> dict[str, Corpus]:
     """Every corpus by name."""
-    modules = (
-        importlib.import_module(f"{readers.__name__}.{info.name}") for info in pkgutil.iter_modules(readers.__path__)
-    )
-    found = [module.CORPUS for module in modules if hasattr(module, "CORPUS")]
+    names = (info.name for info in pkgutil.walk_packages(readers.__path__, f"{readers.__name__}."))
+    found = [module.CORPUS for module in map(importlib.import_module, names) if hasattr(module, "CORPUS")]
     return {corpus.name: corpus for corpus in found}
 
 

@@ -2,4 +2,4 @@ from .assessment import Outcome as Outcome
 from .assessment import assess as assess
 from .assessment import run_config as run_config
 from .groups import read_people as read_people
-from .results import EvaluationProtocol as EvaluationProtocol
+from .scores import EvaluationProtocol as EvaluationProtocol

@@ -34,8 +34,8 @@ from ssm_platform.evaluate.maps import map_report
 from ssm_platform.evaluate.page import Thumbnail, render
 from ssm_platform.evaluate.prediction_files import to_parquet
 from ssm_platform.evaluate.predictions import Pool, Tables, predict
-from ssm_platform.evaluate.results import Evaluation, EvaluationProtocol, Provenance
 from ssm_platform.evaluate.rules import ON_TEST, describe
+from ssm_platform.evaluate.scores import Evaluation, EvaluationProtocol, Provenance
 from ssm_platform.evaluate.scoring import About, evaluate
 from ssm_platform.media import open_frames
 from ssm_platform.models import Registry

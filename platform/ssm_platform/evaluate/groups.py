@@ -27,7 +27,7 @@ from ssm.metrics import (
     unweighted_recall,
 )
 from ssm_platform.evaluate.predictions import Table, Tables
-from ssm_platform.evaluate.results import GroupScore, Interval
+from ssm_platform.evaluate.scores import GroupScore, Interval
 
 NOT_SAID = "not said"
 _KEYS = ("corpus", "subject")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ssm import SSM
 from ssm.labels import NEUTRAL
-from ssm_platform.evaluate.results import MapReport
+from ssm_platform.evaluate.scores import MapReport
 
 
 def map_report(model: SSM, true: Mapping[tuple[str, int], float] | None = None) -> MapReport | None:

@@ -21,7 +21,7 @@ from ssm.metrics import (
     unweighted_recall,
 )
 from ssm_platform.evaluate.predictions import Tables
-from ssm_platform.evaluate.results import NoiseFloor
+from ssm_platform.evaluate.scores import NoiseFloor
 
 SPLITS = 40
 """Repeats of the half splits behind the noise floor."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ssm.labels import ACTION_UNITS
 from ssm_platform.base import figures
-from ssm_platform.evaluate.results import PROTOCOL_NOTES, AUScores, Evaluation, FEScores, Interval, RiskCoverage
+from ssm_platform.evaluate.scores import PROTOCOL_NOTES, AUScores, Evaluation, FEScores, Interval, RiskCoverage
 
 History = Mapping[str, Sequence[tuple[int, float]]]
 """Named series of (step, value)."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ssm.interface import AURule, DecisionRule, fit_common_rule, fit_rule
 from ssm_platform.evaluate.pooling import au_tables, pooled_aus
 from ssm_platform.evaluate.predictions import Tables
-from ssm_platform.evaluate.results import EvaluationProtocol
+from ssm_platform.evaluate.scores import EvaluationProtocol
 
 ON_TEST = ("published", "published_per_au")
 """The protocols that fit on the test labels."""

@@ -30,14 +30,15 @@ from ssm.metrics import (
     soft_figures,
     winner_error,
 )
-from ssm_platform.evaluate import results
+from ssm_platform.evaluate import scores
 from ssm_platform.evaluate.gaps import undefined
 from ssm_platform.evaluate.groups import People, group_scores
 from ssm_platform.evaluate.judged import trained_labels
 from ssm_platform.evaluate.noise import noise_floor
 from ssm_platform.evaluate.pooling import POOLED, au_tables, expression_tables, pooled_aus, pooled_expressions
 from ssm_platform.evaluate.predictions import Tables
-from ssm_platform.evaluate.results import (
+from ssm_platform.evaluate.rules import ON_TEST, protocol_rule
+from ssm_platform.evaluate.scores import (
     AUScores,
     Calibration,
     Evaluation,
@@ -49,7 +50,6 @@ from ssm_platform.evaluate.results import (
     Reliability,
     SoftScores,
 )
-from ssm_platform.evaluate.rules import ON_TEST, protocol_rule
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Judge:
         return Calibration(before=before, temperature=self.fe_temperature, after=after[0] if after else None)
 
 
-def _risk(found: RiskCoverage) -> results.RiskCoverage:
-    return results.RiskCoverage(
+def _risk(found: RiskCoverage) -> scores.RiskCoverage:
+    return scores.RiskCoverage(
         coverage=tuple(found.coverage.tolist()), risk=tuple(found.risk.tolist()), area=found.area
     )

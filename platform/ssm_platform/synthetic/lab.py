@@ -15,10 +15,10 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.corpora.readers.bp4d import PARTS as BP4D_PARTS
-from ssm_platform.corpora.readers.bp4d import PREVALENCE as BP4D_PREVALENCE
-from ssm_platform.corpora.readers.disfa import CORPUS as DISFA
-from ssm_platform.corpora.readers.disfa import PARTS as DISFA_PARTS
+from ssm_platform.corpora.readers.action_units.bp4d import PARTS as BP4D_PARTS
+from ssm_platform.corpora.readers.action_units.bp4d import PREVALENCE as BP4D_PREVALENCE
+from ssm_platform.corpora.readers.action_units.disfa import CORPUS as DISFA
+from ssm_platform.corpora.readers.action_units.disfa import PARTS as DISFA_PARTS
 from ssm_platform.synthetic.behaviour import ACTIVE, co_occurrence, prevalence
 from ssm_platform.synthetic.dynamics import Drive, coded
 from ssm_platform.synthetic.face.muscles import AU_ORDER

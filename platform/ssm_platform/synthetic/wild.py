@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm.labels import EXPRESSIONS, NEUTRAL
-from ssm_platform.corpora.readers.dfew import CLASSES as DFEW_CLASSES
-from ssm_platform.corpora.readers.dfew import CORPUS as DFEW
-from ssm_platform.corpora.readers.ferv39k import CLASSES as FERV39K_CLASSES
+from ssm_platform.corpora.readers.expressions.dfew import CLASSES as DFEW_CLASSES
+from ssm_platform.corpora.readers.expressions.dfew import CORPUS as DFEW
+from ssm_platform.corpora.readers.expressions.ferv39k import CLASSES as FERV39K_CLASSES
 from ssm_platform.synthetic.behaviour import BLENDED, ELSEWHERE, blend_partners, prototypes
 from ssm_platform.synthetic.dynamics import Intensity, clip_course, talking
 from ssm_platform.synthetic.face.muscles import AU_ORDER

@@ -15,7 +15,7 @@ from pydantic import Field
 from ssm.labels import EXPRESSIONS, Vocabulary
 from ssm_platform.corpora.base import Corpus, Report
 from ssm_platform.corpora.images import Seen, distinct, look
-from ssm_platform.corpora.readers import fer2013
+from ssm_platform.corpora.readers.expressions import fer2013
 from ssm_platform.corpora.sources import image_record
 from ssm_platform.corpora.text import read_csv
 from ssm_platform.corpora.votes import Votes, soft

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ssm_platform.corpora.base import AUOptions, Corpus, Report
 from ssm_platform.corpora.labels import Coding, read_intensity_files
-from ssm_platform.corpora.readers.disfa import AUS, au_files, report_absent_aus
+from ssm_platform.corpora.readers.action_units.disfa import AUS, au_files, report_absent_aus
 from ssm_platform.corpora.sources import Sequence, folder_frames, labelled_records
 from ssm_platform.corpora.tree import find_all, find_folder, follow
 from ssm_platform.records import Record

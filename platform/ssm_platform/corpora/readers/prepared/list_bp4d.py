@@ -15,7 +15,7 @@ from ssm.labels import BP4D_AUS
 from ssm_platform.corpora.base import Corpus, Report
 from ssm_platform.corpora.frame_lists import FrameListFormat, FrameListOptions, read_frame_lists
 from ssm_platform.corpora.labels import Coding
-from ssm_platform.corpora.readers.bp4d import PARTS, PREVALENCE, RATE
+from ssm_platform.corpora.readers.action_units.bp4d import PARTS, PREVALENCE, RATE
 from ssm_platform.corpora.text import cells
 from ssm_platform.records import Record
 

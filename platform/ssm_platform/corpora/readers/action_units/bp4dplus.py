@@ -14,7 +14,13 @@ from pydantic import Field
 from ssm.labels import BP4D_AUS
 from ssm_platform.corpora.base import AUOptions, Corpus, Report
 from ssm_platform.corpora.labels import Coding, read_occurrence_table
-from ssm_platform.corpora.readers.bp4d import RATE, SequenceLayout, folders_of, label_files, sequence_folder
+from ssm_platform.corpora.readers.action_units.bp4d import (
+    RATE,
+    SequenceLayout,
+    folders_of,
+    label_files,
+    sequence_folder,
+)
 from ssm_platform.corpora.sources import Sequence, folder_frames, labelled_records
 from ssm_platform.records import Record
 

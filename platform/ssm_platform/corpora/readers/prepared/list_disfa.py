@@ -16,7 +16,7 @@ from ssm.labels import DISFA_AUS
 from ssm_platform.corpora.base import Corpus, Report
 from ssm_platform.corpora.frame_lists import FrameListFormat, FrameListOptions, read_frame_lists
 from ssm_platform.corpora.labels import Coding
-from ssm_platform.corpora.readers import disfa
+from ssm_platform.corpora.readers.action_units import disfa
 from ssm_platform.records import Record
 
 _EMPTY = 999
