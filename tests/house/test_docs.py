@@ -201,7 +201,7 @@ def test_python_on_the_pages_runs(workspace: Path, monkeypatch: pytest.MonkeyPat
             assert (REPOSITORY / known).is_file()
             continue
         code = block.text.replace("runs/quickstart", "runs/tiny")
-        code = code.replace("/data/DISFA", str(workspace / "disfa")).replace('camera="left"', 'camera="right"')
+        code = code.replace("/data/DISFA", str(workspace / "disfa"))
         exec(compile(code, f"docs/{block.page}", "exec"), {"__name__": "example"})
         ran += 1
     assert ran >= 4

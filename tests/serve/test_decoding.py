@@ -120,7 +120,7 @@ def test_counting_and_frame_rates_without_end_are_stopped(run: Run, sandbox: San
     start = time.monotonic()
     status, message, spent = refusal(run, sandbox, job(hidden, cpu_s=1))
     assert (status, message) == (413, "decoding it takes more than 1 seconds of CPU")
-    assert 0.9 < spent.cpu_s < 1.5
+    assert 0.5 < spent.cpu_s < 1.5
     assert time.monotonic() - start < 20
     fast = ffmpeg(tmp_path / "x.mp4", "-f lavfi -i color=gray:s=32x32:d=11:r=1000 -c:v libx264 -preset ultrafast")
     status, message, _ = refusal(run, sandbox, job(fast))
