@@ -54,6 +54,7 @@ def test_shards_give_the_pixels_they_gave(answers: dict[str, np.ndarray]) -> Non
         np.testing.assert_array_equal(source.read(range(4)), answers[f"frames_{corpus}"])
 
 
+@pytest.mark.ray
 def test_a_run_goes_on_to_the_model_it_would_have_made(ray_cluster: None, tmp_path: Path) -> None:
     shutil.copytree(OLD / "runs", tmp_path / "runs")
     config = _here(RunConfig.model_validate_json((OLD / "config.json").read_text()), tmp_path)
