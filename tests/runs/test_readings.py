@@ -17,7 +17,9 @@ from ssm_platform.runs import readings
 
 @pytest.fixture
 def root(tiny_corpora: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_corpora / "bp4d", tmp_path / "bp4d"))
+    """A corpus that nobody has read yet, whoever has read the one it is a copy of."""
+    fresh = shutil.ignore_patterns(readings.FOLDER)
+    return Path(shutil.copytree(tiny_corpora / "bp4d", tmp_path / "bp4d", ignore=fresh))
 
 
 @pytest.fixture
