@@ -99,8 +99,8 @@ def test_whatever_an_input_raises_it_fails_alone(
     (tmp_path / "x.mp4").write_bytes(b"x")
     monkeypatch.setattr("ssm_platform.read.batch.open_input", fail)
     outcome = predict_one(Job(str(tmp_path / "x.mp4"), "x.mp4"), tmp_path / "out", reader, PredictSettings(model="x"))
-    assert outcome.status == "failed"
-    assert outcome.reason.endswith(str(error))
+    told = f"{tmp_path / 'out' / 'x.mp4.json'}: {error}" if isinstance(error, OSError) else str(error)
+    assert (outcome.status, outcome.reason) == ("failed", told)
 
 
 def test_inputs_are_found_and_twins_are_refused(tmp_path: Path) -> None:
