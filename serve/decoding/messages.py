@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssm.interface import Preprocessing
+from ssm_platform.faces import Look
 from ssm_platform.media import InputInfo
 from ssm_platform.read import AnalysisOptions, Face, FaceFrame
 
@@ -55,10 +56,7 @@ def ended() -> bytes:
 def faces(frames: Sequence[FaceFrame]) -> bytes:
     """Some frames, reduced to their faces."""
     crops = [face.crop for frame in frames for face in frame.faces]
-    head = [
-        [frame.number, frame.timestamp, frame.fresh, [[face.face_id, face.box, face.score] for face in frame.faces]]
-        for frame in frames
-    ]
+    head = [[frame.number, frame.timestamp, frame.fresh, [*map(_plain, frame.faces)]] for frame in frames]
     return _packed({"side": len(crops[0]) if crops else 0, "frames": head}, b"".join(crop.tobytes() for crop in crops))
 
 
@@ -69,9 +67,18 @@ def read_faces(head: dict[str, Any], body: bytes) -> list[FaceFrame]:
     crops: NDArray[np.uint8] = np.frombuffer(body, np.uint8).reshape(count, side, side, 3)
     left = iter(crops)
     return [
-        FaceFrame(number, timestamp, [Face(who, _box(box), score, next(left)) for who, box, score in found], fresh)
+        FaceFrame(number, timestamp, [_face(face, next(left)) for face in found], fresh)
         for number, timestamp, fresh, found in rows
     ]
+
+
+def _plain(face: Face) -> list[Any]:
+    return [face.face_id, face.box, face.score, face.look]
+
+
+def _face(plain: list[Any], crop: NDArray[np.uint8]) -> Face:
+    who, box, score, look = plain
+    return Face(who, _box(box), score, crop, None if look is None else Look(*look))
 
 
 def _box(values: Sequence[float]) -> tuple[float, float, float, float]:

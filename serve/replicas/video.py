@@ -22,6 +22,7 @@ from serve.errors import Refusal
 from serve.observe import VideoMetrics
 from serve.replicas.model import Reading, Served
 from serve.settings import Settings
+from ssm_platform.faces import FaceSettings, resolved
 from ssm_platform.media import InputInfo, InputLimits
 from ssm_platform.read import (
     AnalysisOptions,
@@ -57,6 +58,7 @@ def job_for(settings: Settings, paths: list[Path], faces: Faces, served: Served)
         faces=faces,
         most_faces=limits.faces,
         decoder=settings.decoder,
+        detection=resolved(FaceSettings()),
         limits=InputLimits(pixels=limits.frame_pixels, seconds=limits.video_s, pictures=limits.images),
     )
     return Job(
