@@ -21,7 +21,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-PROGRAMS = ("python", "make", "ray", "serve", "curl", "docker", "kubectl", "pip", "nginx")
+PROGRAMS = ("python", "ssm-platform", "make", "ray", "serve", "curl", "docker", "kubectl", "pip", "nginx")
 
 TINY = (
     (r"/data/BP4D", "runs/corpora/tiny/bp4d"),
@@ -50,6 +50,8 @@ ELSEWHERE = (
     (r"^nginx -p ", "tests/serve/test_proxy.py", "proxy.proxied("),
     (r"^python jobs/(count_prior\.py|train\.py --recipe=counted)", "tests/corpora/test_association.py", "COUNT"),
     (r"^python jobs/import_released\.py", "tests/ssm/saved/test_released.py", "import_released"),
+    (r"^python jobs/fit_rule\.py", "tests/evaluate/test_fitting.py", 'argv", ["fit_rule'),
+    (r"^ssm-platform ", "tests/house/test_command.py", 'said_by("predict"'),
     (r"^python jobs/ingest\.py .*yunet", "tests/faces/test_tracker.py", "yunet"),
     (r"^python bench/scaling\.py", "tests/cluster/test_simulator.py", "BENCH = "),
     (r"^python bench/(serving|serve|mangled)", "tests/serve", "mangle"),
