@@ -1,5 +1,4 @@
 from .blur import blurred as blurred
-from .crop import crop as crop
 from .crop_sources import CropSettings as CropSettings
 from .crop_sources import crop_source as crop_source
 from .crop_sources import recorded_crop as recorded_crop
@@ -11,5 +10,6 @@ from .settings import FaceSettings as FaceSettings
 from .settings import decided as decided
 from .settings import make_detector as make_detector
 from .settings import resolved as resolved
+from .squares import crop as crop
 from .tracker import TrackedFace as TrackedFace
 from .tracker import track as track
