@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ssm_platform.media import Decoder
+from ssm_platform.models import Expressions
 from ssm_platform.read import Faces
 
 MIB = 2**20
@@ -60,6 +61,13 @@ class Limits(BaseModel):
     idle_s: float = Field(default=20, gt=0, description="longest pause of a client that is sending")
     upload_rate: float = Field(
         default=16 * 1024, ge=0, description="bytes a second that a client must send on average, after idle_s"
+    )
+
+    live: int = Field(default=4, ge=0, description="most cameras at once before one ingress replica; 0: none")
+    live_s: float = Field(default=3600, ge=1, description="longest session of a camera; also its CPU seconds")
+    live_frame_bytes: int = Field(default=2 * MIB, ge=1, description="largest encoded frame of a camera")
+    live_rate: float = Field(
+        default=120, gt=0, description="frames a second that a camera may send; it is answered as often as there is time"
     )
 
     @model_validator(mode="after")
@@ -125,6 +133,9 @@ class Settings(BaseModel):
     batch: int = Field(default=8, ge=1, le=1024, description="most clips in one forward pass")
     in_flight: int = Field(default=8, ge=1, le=256, description="clips of one video sent to the model ahead of answers")
     faces: Faces = Field(default="all", description="faces answered when a request does not say")
+    expressions: Expressions = Field(
+        default="on", description="off: action units only, whatever a request asks; no answer names an expression"
+    )
     decoder: Decoder = Field(default="av", description="video decoder")
     token_variable: str | None = Field(
         default=None, description="environment variable holding the bearer token clients must send; None: no token"

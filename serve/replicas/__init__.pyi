@@ -1,6 +1,8 @@
 from .backend import Backend as Backend
 from .backend import HandleBackend as HandleBackend
 from .backend import ModelCalls as ModelCalls
+from .camera import Answered as Answered
+from .camera import CameraAnalysis as CameraAnalysis
 from .model import Inference as Inference
 from .model import Reading as Reading
 from .model import Served as Served

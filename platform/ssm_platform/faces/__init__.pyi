@@ -1,3 +1,4 @@
+from .camera import CameraFaces as CameraFaces
 from .crop import crop as crop
 from .crop_sources import CropSettings as CropSettings
 from .crop_sources import crop_source as crop_source

@@ -5,6 +5,8 @@ from .batch import find_jobs as find_jobs
 from .batch import predict_all as predict_all
 from .batch import predict_one as predict_one
 from .batch import writable as writable
+from .camera import CameraClips as CameraClips
+from .camera import CameraStream as CameraStream
 from .model_reader import ModelReader as ModelReader
 from .rows import AnalysisOptions as AnalysisOptions
 from .rows import FaceFrame as FaceFrame
