@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ssm_platform.faces import FaceSettings
 from ssm_platform.media import Decoder
 from ssm_platform.models import Expressions
 from ssm_platform.read import Faces
@@ -137,6 +138,7 @@ class Settings(BaseModel):
         default="on", description="off: action units only, whatever a request asks; no answer names an expression"
     )
     decoder: Decoder = Field(default="av", description="video decoder")
+    detection: FaceSettings = Field(default=FaceSettings(), description="how faces are found and followed")
     token_variable: str | None = Field(
         default=None, description="environment variable holding the bearer token clients must send; None: no token"
     )

@@ -25,9 +25,9 @@ from serve.http.deadline import until
 from serve.http.shown import shown_to
 from serve.intake import Frame, Newest, Places
 from serve.observe import IngressMetrics
-from serve.replicas import Answered, Backend, CameraAnalysis, Served
+from serve.replicas import Answered, Asked, Backend, CameraAnalysis
 from serve.settings import Settings
-from ssm_platform.models import Expressions
+from ssm_platform.models import Expressions, ModelDescription
 from ssm_platform.read import Faces
 
 PROTOCOL = "ssm.live"
@@ -48,14 +48,14 @@ def live(settings: Settings, backend: Backend, metrics: IngressMetrics, guards: 
         faces: Annotated[Faces, Query()] = settings.faces,
         expressions: Annotated[Expressions | None, Query()] = None,
     ) -> None:
-        shown = shown_to(settings, expressions)
+        asked = Asked(faces, shown_to(settings, expressions))
         await socket.accept(PROTOCOL if PROTOCOL in offered_protocols(socket) else None)
         session = _Session(socket, settings, metrics)
         with places.one():
             served = await backend.describe()
             socket.scope["state"]["model_version"] = served.description.version
-            analysis = CameraAnalysis(settings, backend, served, faces, shown)
-            await session.run(analysis, served, shown)
+            analysis = CameraAnalysis(settings, backend, served, asked)
+            await session.run(analysis, served.description.shown(asked.expressions))
 
     return router
 
@@ -69,9 +69,8 @@ class _Session:
         self._told = self._taken = 0
         self._moved = asyncio.Event()
 
-    async def run(self, analysis: CameraAnalysis, served: Served, shown: Expressions) -> None:
+    async def run(self, analysis: CameraAnalysis, model: ModelDescription) -> None:
         """Until the client leaves. `Refusal` where there is no going on."""
-        model = served.description.shown(shown)
         listening = asyncio.create_task(self._listen())
         try:
             async with until(self._now() + self._limits.live_s):
@@ -85,6 +84,7 @@ class _Session:
             pass  # it left while we spoke
         finally:
             self._metrics.live_dropped(self._frames.dropped)
+            self._socket.scope["state"]["frames"] = self._told
             listening.cancel()
 
     async def _say(self, kind: str, facts: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from serve.http.deadline import until
 from serve.http.shown import shown_to
 from serve.intake import Places, Spool, declared_bytes, read_files, upload_limit
 from serve.observe import IngressMetrics, span
-from serve.replicas import Backend, Said, Start
+from serve.replicas import Asked, Backend, Said, Start
 from serve.settings import Settings
 from ssm_platform.models import Expressions
 from ssm_platform.read import Faces, Row, Window, csv_header
@@ -64,7 +64,7 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
             with metrics.stage("upload"), span("upload"):
                 async with until(deadline):
                     files = await read_files(request, folder, settings.limits)
-            said = backend.analyse([file.path for file in files], faces, shown)
+            said = backend.analyse([file.path for file in files], Asked(faces, shown))
             answer = _Answer(settings, said, kind, shown, deadline, request.scope["state"])
             stack.push_async_callback(answer.close)
             await answer.begin()

@@ -17,10 +17,10 @@ from serve.errors import Refusal
 from serve.intake import Frame, Newest
 from serve.replicas.backend import Backend
 from serve.replicas.model import Served
+from serve.replicas.video import Asked
 from serve.settings import Settings
 from ssm_platform.media import InputLimits
-from ssm_platform.models import Expressions
-from ssm_platform.read import AnalysisOptions, CameraClips, Faces, Row, Window
+from ssm_platform.read import AnalysisOptions, CameraClips, Row, Window
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,17 @@ def camera_job(settings: Settings, options: AnalysisOptions, served: Served) -> 
 class CameraAnalysis:
     """One camera's way from frames to rows, by one version of the model."""
 
-    def __init__(self, settings: Settings, backend: Backend, served: Served, faces: Faces, shown: Expressions) -> None:
+    def __init__(self, settings: Settings, backend: Backend, served: Served, asked: Asked) -> None:
         limits = settings.limits
         self._options = AnalysisOptions(
-            faces=faces, most_faces=limits.faces, limits=InputLimits(pixels=limits.frame_pixels)
+            faces=asked.faces,
+            expressions=asked.expressions,
+            most_faces=limits.faces,
+            detection=settings.detection,
+            limits=InputLimits(pixels=limits.frame_pixels),
         )
         self._settings, self._backend, self._served = settings, backend, served
-        self._clips = CameraClips(served.description.shown(shown), self._options.detection.max_gap)
+        self._clips = CameraClips(served.description.shown(asked.expressions), self._options.detection.max_gap)
 
     async def answers(self, frames: Newest) -> AsyncGenerator[Answered, None]:
         """An answer to every frame that is taken, in order. `Refusal` where there is no going on."""

@@ -23,6 +23,7 @@ from serve.observe import VideoMetrics
 from serve.replicas.model import Reading, Served
 from serve.settings import Settings
 from ssm_platform.media import InputInfo, InputLimits
+from ssm_platform.models import Expressions
 from ssm_platform.read import (
     AnalysisOptions,
     Assembler,
@@ -39,6 +40,14 @@ Read = Callable[[NDArray[np.uint8], Served], Awaitable[Reading]]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a request says of how its upload is answered."""
+
+    faces: Faces = "all"
+    expressions: Expressions = "on"
+
+
+@dataclass(frozen=True)
 class Start:
     """The first thing said of an upload: what it is, and which model reads it."""
 
@@ -50,13 +59,15 @@ Said = Start | Refusal | list[Row | Window]
 """What comes out of an analysis: a start, then rows; or a refusal, which ends it."""
 
 
-def job_for(settings: Settings, paths: list[Path], faces: Faces, served: Served) -> Job:
+def job_for(settings: Settings, paths: list[Path], asked: Asked, served: Served) -> Job:
     """How the service decodes an upload, and what that may cost."""
     limits = settings.limits
     options = AnalysisOptions(
-        faces=faces,
+        faces=asked.faces,
+        expressions=asked.expressions,
         most_faces=limits.faces,
         decoder=settings.decoder,
+        detection=settings.detection,
         limits=InputLimits(pixels=limits.frame_pixels, seconds=limits.video_s, pictures=limits.images),
     )
     return Job(
@@ -78,17 +89,17 @@ class VideoAnalysis:
         self._metrics = VideoMetrics()
         self._sandbox = shared_sandbox()
 
-    async def analyse(self, paths: list[Path], faces: Faces, served: Served | None = None) -> AsyncIterator[Said]:
+    async def analyse(self, paths: list[Path], asked: Asked, served: Served | None = None) -> AsyncIterator[Said]:
         """Start, then rows and windows as they are ready. `served` continues with the model of an earlier try."""
         spent = Spent()
         try:
             served = served or await self._describe()
-            async with aclosing(self._sandbox.decode(job_for(self._settings, paths, faces, served), spent)) as decoded:
+            async with aclosing(self._sandbox.decode(job_for(self._settings, paths, asked, served), spent)) as decoded:
                 with self._metrics.stage("inspect"):
                     info = await anext(decoded)
                 assert isinstance(info, InputInfo)
                 yield Start(info, served)
-                async for results in self._results(decoded, served):
+                async for results in self._results(decoded, served, asked):
                     yield results
         except Refusal as refusal:
             yield refusal
@@ -100,9 +111,9 @@ class VideoAnalysis:
         await asyncio.to_thread(self._sandbox.check)
 
     async def _results(
-        self, decoded: AsyncIterator[InputInfo | list[FaceFrame]], served: Served
+        self, decoded: AsyncIterator[InputInfo | list[FaceFrame]], served: Served, asked_for: Asked
     ) -> AsyncIterator[list[Row | Window]]:
-        assembler = assembler_for(served.description)
+        assembler = assembler_for(served.description.shown(asked_for.expressions))
         asked: deque[tuple[Clip, asyncio.Task[Reading]]] = deque()
         try:
             async for chunk in decoded:

@@ -13,3 +13,6 @@ from .rules import fit_common_rule as fit_common_rule
 from .rules import fit_rule as fit_rule
 from .segments import segment_centres as segment_centres
 from .segments import segment_edges as segment_edges
+from .words import LAW as LAW
+from .words import MOVEMENT as MOVEMENT
+from .words import notice as notice

@@ -1,3 +1,4 @@
+from .blur import blurred as blurred
 from .camera import CameraFaces as CameraFaces
 from .crop import crop as crop
 from .crop_sources import CropSettings as CropSettings

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.interface import DecisionRule, Preprocessing
+from ssm.interface import DecisionRule, Preprocessing, notice
 from ssm.labels import Vocabulary
 from ssm_platform.base import default_place
 from ssm_platform.models.registry import Registry
-from ssm_platform.models.shipped import SHIPPED, notice, shipped_model
+from ssm_platform.models.shipped import SHIPPED, shipped_model
+from ssm_platform.models.shipped import notice as shipped_notice
 
 LOG = logging.getLogger(__name__)
 
 DEFAULT = "latest"
 """The alias that is read with where no model is named."""
+
+Expressions = Literal["on", "off"]
+"""Whether answers name expressions, or action units alone: naming movements is not inferring emotions."""
 
 
 class ModelDescription(BaseModel):
@@ -34,6 +39,17 @@ class ModelDescription(BaseModel):
     precision: str = Field(description="type its products are taken in: float32 or bfloat16")
     rule: DecisionRule = Field(description="when an AU counts as present")
     fitted: bool = Field(description="whether the rule was fitted; if not it is 0.5 without a vote")
+
+    def shown(self, expressions: Expressions) -> Self:
+        """What is answered of the model: with `expressions` off, the same without a column that names one."""
+        if expressions == "on":
+            return self
+        return self.model_copy(update={"vocabulary": Vocabulary(aus=self.vocabulary.aus)})
+
+    @property
+    def notice(self) -> str:
+        """What goes beside the answers."""
+        return notice(expressions=bool(self.vocabulary.expressions))
 
 
 def locate(model: str, registry: str | None) -> Path:
@@ -57,7 +73,7 @@ def pinned(model: str, registry: str | None) -> str:
         return str(locate(model, registry))
     if _shipped(model, registry) is not None:
         if model != SHIPPED:
-            LOG.warning("%s", notice())
+            LOG.warning("%s", shipped_notice())
         return SHIPPED  # every process finds it in its own copy of the package
     return _registry(registry).version(model)
 

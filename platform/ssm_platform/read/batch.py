@@ -30,7 +30,7 @@ from ssm_platform.read.rows import AnalysisOptions, read_opened
 from ssm_platform.read.tables import open_table
 from ssm_platform.read.windows import Row
 
-FORMAT = 1
+FORMAT = 2
 """Version of the outputs; part of their identity."""
 
 
@@ -44,6 +44,7 @@ class PredictSettings(BaseModel):
     table: Literal["csv", "parquet"] = Field(default="csv", description="form of the tables")
     plots: bool = Field(default=False, description="also draw AU timelines with the expression above them, per face")
     overlay: bool = Field(default=False, description="also write the video with boxes, expression and present AUs")
+    blur: bool = Field(default=False, description="faces in the overlay are made unrecognisable")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
     batch: int = Field(default=8, ge=1, description="clips in one forward pass")
     workers: int | None = Field(default=None, ge=1, description="inputs read at once; None: as many as the CPUs allow")
@@ -159,9 +160,10 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
 
     source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
     table = out / f"{job.name}.{settings.table}"
+    model = reader.description.shown(settings.analysis.expressions)
     rows = success = 0
     faces: set[int] = set()
-    with open_table(table, reader.description.vocabulary) as writer:
+    with open_table(table, model.vocabulary) as writer:
         for result in read_opened(source, reader, settings.analysis, settings.batch):
             if isinstance(result, Row):
                 writer.write([result])
@@ -169,18 +171,19 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
                 faces.update([] if result.face_id is None else [result.face_id])
     extras: list[Path] = []
     if settings.plots:
-        extras += plot_faces(table, reader.description.vocabulary, out / job.name)
+        extras += plot_faces(table, model.vocabulary, out / job.name)
     if settings.overlay:
         drawn = out / f"{job.name}{overlay_ending(source)}"
-        extras.append(write_overlay(source, table, reader.description.vocabulary, drawn))
+        extras.append(write_overlay(source, table, model.vocabulary, drawn, blur=settings.blur))
     counts = {"rows": rows, "rows_with_face": success, "faces": len(faces)}
     files = [str(file.relative_to(out)) for file in (table, *extras)]
-    return {**counts, "files": files, **_provenance(source.facts, reader.description, settings)}
+    return {**counts, "files": files, **_provenance(source.facts, model, settings)}
 
 
 def _provenance(info: InputInfo, model: ModelDescription, settings: PredictSettings) -> dict[str, Any]:
     """What the numbers were made with."""
     return {
+        "notice": model.notice,
         "video": info.model_dump(mode="json"),
         "model": {
             "name": settings.model,
@@ -198,7 +201,7 @@ def _provenance(info: InputInfo, model: ModelDescription, settings: PredictSetti
 def _identity(job: Job, model: ModelDescription, settings: PredictSettings) -> str:
     """What the outputs depend on: the input (a file's size and time, an object's address), the model, the settings."""
     stat = [] if job.source.startswith("s3://") else _stat(job.source)
-    chosen = settings.model_dump(mode="json", include={"table", "plots", "overlay", "analysis"})
+    chosen = settings.model_dump(mode="json", include={"table", "plots", "overlay", "blur", "analysis"})
     content = json.dumps([FORMAT, job.source, stat, model.version, chosen], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

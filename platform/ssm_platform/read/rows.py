@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ssm.interface import Preprocessing, center
 from ssm_platform.faces import FaceSettings, MainFace, TrackedFace, crop, track
 from ssm_platform.media import Decoder, InputLimits, Pictures, Video, open_input
-from ssm_platform.models import ModelDescription
+from ssm_platform.models import Expressions, ModelDescription
 from ssm_platform.read.windows import Assembler, Clip, Face, Row, Window
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class AnalysisOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     faces: Faces = Field(default="all", description="every face, or the main person only")
+    expressions: Expressions = Field(default="on", description="off: action units only, no expression is named")
     most_faces: int = Field(default=8, ge=1, description="faces followed at once; the largest are kept")
     decoder: Decoder = Field(default="av", description="video decoder")
     detection: FaceSettings = Field(default=FaceSettings(), description="how faces are found and followed")
@@ -74,7 +75,7 @@ def read_opened(
     source: Video | Pictures, reader: ModelReader, options: AnalysisOptions, batch: int = 8
 ) -> Iterator[Row | Window]:
     """`analyse` of an input that is open already."""
-    assembler = assembler_for(reader.description)
+    assembler = assembler_for(reader.description.shown(options.expressions))
     waiting: deque[Clip] = deque()
     for frame in _ahead(face_stream(source, reader.description.preprocessing, options)):
         waiting += feed(assembler, frame)
@@ -89,8 +90,8 @@ def read_opened(
 
 
 def assembler_for(model: ModelDescription) -> Assembler:
-    """The state machine for a model's clips and rule."""
-    return Assembler(model.frames, model.rule.apply, model.rule.reach)
+    """The state machine for a model's clips and rule, and for what of it is shown (`ModelDescription.shown`)."""
+    return Assembler(model.frames, model.rule.apply, model.rule.reach, expressions=bool(model.vocabulary.expressions))
 
 
 def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:

@@ -177,11 +177,11 @@ class Assembler:
     """Feed frames, send the clips that come back to a model, hand in its answers, collect rows.
 
     `vote(probabilities (n, A)) -> present (n, A)` is the model's fitted rule over a stretch without a break, `reach`
-    the frames on either side that it looks at.
+    the frames on either side that it looks at. Without `expressions` rows have none, and there are no windows.
     """
 
-    def __init__(self, frames: int, vote: Vote, reach: int) -> None:
-        self._clip_frames = frames
+    def __init__(self, frames: int, vote: Vote, reach: int, expressions: bool = True) -> None:
+        self._clip_frames, self._expressions = frames, expressions
         self._vote = vote
         self._reach = reach
         self._runs: dict[int, _Run] = {}
@@ -211,9 +211,10 @@ class Assembler:
     def answer(self, clip: Clip, answer: ClipAnswer) -> None:
         """Take in the model's answer to a clip; the clips of one face must be answered in order."""
         run = self._asked.pop(clip.number)
-        expression = np.round(answer.expression, DECIMALS)
-        why = None if answer.why is None else np.round(answer.why, DECIMALS)
-        self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why))
+        expression = np.round(answer.expression if self._expressions else answer.expression[:0], DECIMALS)
+        if self._expressions:
+            why = None if answer.why is None else np.round(answer.why, DECIMALS)
+            self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why))
         run.expressions.append((clip.count, expression))
         run.votes.push(answer.au_probability[: clip.count])
         _settle(run)
