@@ -68,7 +68,9 @@ class Limits(BaseModel):
     live_s: float = Field(default=3600, ge=1, description="longest session of a camera; also its CPU seconds")
     live_frame_bytes: int = Field(default=2 * MIB, ge=1, description="largest encoded frame of a camera")
     live_rate: float = Field(
-        default=120, gt=0, description="frames a second that a camera may send; it is answered as often as there is time"
+        default=120,
+        gt=0,
+        description="frames a second that a camera may send; answered are those there is time for",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The process that forks one child for each upload or camera: `python -m serve.decoding.forker FD`, started by `Sandbox`.
+"""The process that forks a child for each upload or camera: `python -m serve.decoding.forker FD`, started by `Sandbox`.
 
 It has imported what decoding needs and holds nothing else: no threads, no model, no token, no environment. A job
 comes over the control socket with two descriptors: where the child writes, and where its end is told. When the replica

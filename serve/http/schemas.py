@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from serve.http.formats import CSV, JSON, LINES
 from serve.protocol import InferenceRequest
+from ssm_platform.media import InputInfo
 
 
 class Problem(BaseModel):
@@ -45,7 +46,7 @@ class Answer(BaseModel):
     """A video or pictures, read."""
 
     model: Model
-    video: dict[str, Any] = Field(description="kind, frames, rate, width, height, rotation, decoder, notes")
+    video: InputInfo = Field(description="what was handed in")
     columns: list[str] = Field(description="names of the columns of a row")
     rows: list[dict[str, float | int | None]] = Field(description="one per face and frame, or per frame without a face")
     windows: list[dict[str, Any]] = Field(description="expression over a few frames, and what each AU adds to it")

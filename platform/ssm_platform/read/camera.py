@@ -57,7 +57,7 @@ class CameraClips:
         self._recent: dict[int, _Recent] = {}
 
     def clips(self, frame: FaceFrame) -> list[Clip]:
-        """A clip for each face of the frame, in the order of its faces."""
+        """A clip for each face of the frame."""
         if frame.fresh:
             self._recent.clear()
         for face_id, recent in list(self._recent.items()):
@@ -70,9 +70,12 @@ class CameraClips:
         """The windows and rows of a frame, from the answers to its clips; None where it has none."""
         if answers is None:
             return [Row(frame.number, frame.timestamp)]
-        told = [(face, clip, answers.clip(place)) for place, (face, clip) in enumerate(zip(frame.faces, clips, strict=True))]
+        told = [
+            (face, clip, answers.clip(place)) for place, (face, clip) in enumerate(zip(frame.faces, clips, strict=True))
+        ]
         windows = [self._window(clip, answer) for _, clip, answer in told] if self._model.vocabulary.expressions else []
-        return [*windows, *(self._row(frame, face, clip, answer) for face, clip, answer in told)]
+        rows = [self._row(frame, face, clip, answer) for face, clip, answer in told]
+        return [*windows, *sorted(rows, key=lambda row: row.face_id or 0)]
 
     def _window(self, clip: Clip, answer: ClipAnswer) -> Window:
         why = None if answer.why is None else np.round(answer.why, DECIMALS)
