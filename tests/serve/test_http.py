@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
+from serve.http.schemas import Answer
 from ssm_platform.read.model_reader import ModelReader
 from ssm_platform.read.rows import AnalysisOptions, analyse
 from ssm_platform.read.tables import csv_header, csv_lines
@@ -55,6 +56,7 @@ def test_the_three_forms_and_the_command_line_give_the_same_numbers(
 ) -> None:
     upload = face_video.read_bytes()
     document = post(client, upload).json()
+    Answer.model_validate(document)
     table = list(csv.reader(io.StringIO(post(client, upload, accept="text/csv").text)))
     lines = parsed(post(client, upload, accept="application/x-ndjson").text)
     assert table[0] == document["columns"]

@@ -277,6 +277,11 @@ def test_what_is_switched_off_cannot_be_switched_on(model_folder: Path, tmp_path
         assert document["windows"] == []
         assert "happiness" not in document["columns"]
         assert len(document["rows"]) == 60
+        assert [output["name"] for output in client.get("/v2/models/ssm").json()["outputs"]] == ["au_probability"]
+        clips = {"name": "clips", "shape": [1, FRAMES, 32, 32, 3], "datatype": "UINT8", "data": [9] * (FRAMES * 3072)}
+        asked = {"inputs": [clips], "outputs": [{"name": "expression_probability"}]}
+        assert client.post("/v2/models/ssm/infer", json=asked).status_code == 400
+        assert len(client.post("/v2/models/ssm/infer", json={"inputs": [clips]}).json()["outputs"]) == 1
 
 
 def test_nothing_of_a_camera_is_written(make_app: Make, face_frames: Frames, tmp_path: Path) -> None:
