@@ -13,10 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import requests
 import uvicorn
 from fastapi import FastAPI
+from numpy.typing import NDArray
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from serve.settings import OVERHEAD, Limits
 
@@ -106,6 +111,19 @@ def test_answers_come_through_row_by_row_with_one_id(url: str, face_video: Path)
     assert refused.headers["X-Request-Id"] == refused.json()["request_id"]
     assert len(refused.json()["request_id"]) == 32, "nginx gave it"
     assert requests.get(f"{url}/v2/health/ready", timeout=10).json() == {"ready": True}
+
+
+@needs_nginx
+def test_a_camera_is_answered_through_the_proxy(url: str, face_frames: list[NDArray[np.uint8]]) -> None:
+    picture = cv2.imencode(".jpg", face_frames[0][..., ::-1])[1].tobytes()
+    with connect(url.replace("http", "ws") + "/v1/live") as session:
+        start = json.loads(session.recv(30))
+        session.send(picture)
+        assert json.loads(session.recv(30))["rows"][0]["success"] == 1
+    assert len(start["request_id"]) == 32, "nginx gave it"
+    with pytest.raises(InvalidStatus) as refused, connect(url.replace("http", "ws") + "/v1/live?face=main"):
+        pass
+    assert refused.value.response.status_code == 400
 
 
 @needs_nginx
