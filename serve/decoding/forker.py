@@ -107,7 +107,7 @@ def warm() -> None:
         image: Any = np.zeros((64, 64, 3), np.uint8)
 
     cv2.setNumThreads(1)  # a pool of threads would not live on in a child, which would wait for it for ever
-    list(track([Frame()], FaceSettings()))
+    list(track([Frame()], FaceSettings(detector="haar")))  # jobs come with theirs: nothing is fetched here
     gc.collect()
     gc.freeze()
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ssm.interface import Preprocessing
+from ssm_platform.faces import Look
 from ssm_platform.media import InputInfo
 from ssm_platform.read import AnalysisOptions, Face, FaceFrame
 
@@ -72,10 +73,7 @@ def ended() -> bytes:
 def faces(frames: Sequence[FaceFrame], **more: Any) -> bytes:
     """Some frames, reduced to their faces; `more` goes into the head."""
     crops = [face.crop for frame in frames for face in frame.faces]
-    head = [
-        [frame.number, frame.timestamp, frame.fresh, [[face.face_id, face.box, face.score] for face in frame.faces]]
-        for frame in frames
-    ]
+    head = [[frame.number, frame.timestamp, frame.fresh, [*map(_plain, frame.faces)]] for frame in frames]
     facts = {"side": len(crops[0]) if crops else 0, "frames": head, **more}
     return _packed(facts, b"".join(crop.tobytes() for crop in crops))
 
@@ -87,7 +85,7 @@ def read_faces(head: dict[str, Any], body: bytes) -> list[FaceFrame]:
     crops: NDArray[np.uint8] = np.frombuffer(body, np.uint8).reshape(count, side, side, 3)
     left = iter(crops)
     return [
-        FaceFrame(number, timestamp, [Face(who, _box(box), score, next(left)) for who, box, score in found], fresh)
+        FaceFrame(number, timestamp, [_face(face, next(left)) for face in found], fresh)
         for number, timestamp, fresh, found in rows
     ]
 
@@ -110,6 +108,15 @@ def next_frame(stream: BinaryIO) -> tuple[int, float, bytes] | None:
 def looked(found: FaceFrame, width: int, height: int) -> bytes:
     """The faces of a camera's frame of this size."""
     return faces([found], size=(width, height))
+
+
+def _plain(face: Face) -> list[Any]:
+    return [face.face_id, face.box, face.score, face.look]
+
+
+def _face(plain: list[Any], crop: NDArray[np.uint8]) -> Face:
+    who, box, score, look = plain
+    return Face(who, _box(box), score, crop, None if look is None else Look(*look))
 
 
 def _box(values: Sequence[float]) -> tuple[float, float, float, float]:

@@ -23,9 +23,7 @@ class IngressMetrics:
         self._refusals = Counter("ssm_refusals", "requests that were refused, by reason", ("reason",))
         self._seconds = Histogram("ssm_request_seconds", "time from request to end of answer", _SECONDS, ("route",))
         self._open = Gauge("ssm_open_requests", "requests that are being answered")
-        self._live = Counter(
-            "ssm_live_frames", "frames of cameras, by what became of them", ("outcome",)
-        )
+        self._live = Counter("ssm_live_frames", "frames of cameras, by what became of them", ("outcome",))
         self._now = 0
         self._stage = _stages()
 

@@ -19,6 +19,7 @@ from serve.replicas.backend import Backend
 from serve.replicas.model import Served
 from serve.replicas.video import Asked
 from serve.settings import Settings
+from ssm_platform.faces import resolved
 from ssm_platform.media import InputLimits
 from ssm_platform.read import AnalysisOptions, CameraClips, Row, Window
 
@@ -54,7 +55,7 @@ class CameraAnalysis:
             faces=asked.faces,
             expressions=asked.expressions,
             most_faces=limits.faces,
-            detection=settings.detection,
+            detection=resolved(settings.detection),
             limits=InputLimits(pixels=limits.frame_pixels),
         )
         self._settings, self._backend, self._served = settings, backend, served

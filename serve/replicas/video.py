@@ -22,6 +22,7 @@ from serve.errors import Refusal
 from serve.observe import VideoMetrics
 from serve.replicas.model import Reading, Served
 from serve.settings import Settings
+from ssm_platform.faces import resolved
 from ssm_platform.media import InputInfo, InputLimits
 from ssm_platform.models import Expressions
 from ssm_platform.read import (
@@ -67,7 +68,7 @@ def job_for(settings: Settings, paths: list[Path], asked: Asked, served: Served)
         expressions=asked.expressions,
         most_faces=limits.faces,
         decoder=settings.decoder,
-        detection=settings.detection,
+        detection=resolved(settings.detection),
         limits=InputLimits(pixels=limits.frame_pixels, seconds=limits.video_s, pictures=limits.images),
     )
     return Job(

@@ -1,3 +1,9 @@
+from .crops import MARGIN as MARGIN
+from .crops import Alignment as Alignment
+from .crops import DetectorFamily as DetectorFamily
+from .crops import FaceCrop as FaceCrop
+from .crops import crop_note as crop_note
+from .crops import served_crop as served_crop
 from .preprocessing import AREA_FROM as AREA_FROM
 from .preprocessing import CLIP_MEAN as CLIP_MEAN
 from .preprocessing import CLIP_STD as CLIP_STD

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.interface import Preprocessing, center
-from ssm_platform.faces import FaceSettings, MainFace, TrackedFace, crop, track
+from ssm.interface import Preprocessing, center, served_crop
+from ssm_platform.faces import FaceSettings, MainFace, TrackedFace, crop, look_at, resolved, track
 from ssm_platform.media import Decoder, InputLimits, Pictures, Video, open_input
 from ssm_platform.models import Expressions, ModelDescription
 from ssm_platform.read.windows import Assembler, Clip, Face, Row, Window
@@ -46,6 +46,9 @@ class AnalysisOptions(BaseModel):
     expressions: Expressions = Field(default="on", description="off: action units only, no expression is named")
     most_faces: int = Field(default=8, ge=1, description="faces followed at once; the largest are kept")
     decoder: Decoder = Field(default="av", description="video decoder")
+    least_quality: float = Field(
+        default=0.3, ge=0, le=1, description="quality of a face below which its row is marked as not usable"
+    )
     detection: FaceSettings = Field(default=FaceSettings(), description="how faces are found and followed")
     limits: InputLimits = Field(default=InputLimits(), description="what is accepted")
 
@@ -103,16 +106,24 @@ def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:
 def face_stream(
     source: Video | Pictures, preprocessing: Preprocessing, options: AnalysisOptions
 ) -> Iterator[FaceFrame]:
-    """Frames reduced to their faces' crops, a few frames in memory at a time. ValueError where decoding fails."""
+    """Frames reduced to their faces' crops, a few frames in memory at a time. ValueError where decoding fails.
+
+    The crop is the one that the model learned from (`Preprocessing.crop`), so far as serving can make it.
+    """
+    options = options.model_copy(update={"detection": resolved(options.detection)})
+    if served_crop(preprocessing.crop).alignment == "eyes" and options.detection.detector == "haar":
+        raise ValueError("the model reads crops with level eyes, which need the points of YuNet: detection.detector")
+    least = options.least_quality
     if isinstance(source, Video):
         choose = _Chooser(options)
         for (number, timestamp, image), found in track(source.frames(), options.detection):
-            yield FaceFrame(number, timestamp, _crops(image, choose(image, found), preprocessing), False)
+            yield FaceFrame(number, timestamp, _crops(image, choose(image, found), preprocessing, least), False)
         return
     for frame in source.frames():
         number, _, image = frame
         for _, found in track([frame], options.detection):
-            yield FaceFrame(number, None, _crops(image, _Chooser(options)(image, found), preprocessing), True)
+            chosen = _Chooser(options)(image, found)
+            yield FaceFrame(number, None, _crops(image, chosen, preprocessing, least), True)
 
 
 class _Chooser:
@@ -135,12 +146,15 @@ class _Chooser:
         return [face for face in kept if face.face_id in self._ids]
 
 
-def _crops(image: NDArray[np.uint8], found: Sequence[TrackedFace], preprocessing: Preprocessing) -> list[Face]:
-    squares = [center(crop(image, face)[None], preprocessing)[0] for face in found]
-    return [
-        Face(face.face_id, (face.x, face.y, face.w, face.h), face.score, square)
-        for face, square in zip(found, squares, strict=True)
-    ]
+def _crops(
+    image: NDArray[np.uint8], found: Sequence[TrackedFace], preprocessing: Preprocessing, least: float
+) -> list[Face]:
+    kind, faces = served_crop(preprocessing.crop), []
+    for face in found:
+        square = crop(image, face, kind.margin or 0.0, alignment=kind.alignment)
+        pixels = center(square[None], preprocessing)[0]
+        faces.append(Face(face.face_id, face[1:5], face.score, pixels, look_at(image, face, least)))
+    return faces
 
 
 def _read(assembler: Assembler, reader: ModelReader, clips: list[Clip]) -> None:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ssm_platform.faces import Look
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -28,12 +30,13 @@ DECIMALS = 5
 
 @dataclass(frozen=True)
 class Face:
-    """One face in one frame: who, where (x, y, width, height in pixels), how sure, and its crop (S, S, 3) uint8."""
+    """One face in one frame: who, where (x, y, width, height in pixels), how sure, crop (S, S, 3) uint8, pose."""
 
     face_id: int
     box: Box
     score: float
     crop: NDArray[np.uint8]
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Row:
     au_present: Flags | None = None  # A
     au_probability: Floats | None = None  # A
     expression: Floats | None = None  # E
+    look: Look | None = None
 
     @property
     def success(self) -> bool:
@@ -238,6 +242,7 @@ class Assembler:
                     present,
                     probability,
                     expression,
+                    face.look,
                 )
 
     def _end_runs(self, keep: set[int]) -> list[Clip]:
@@ -277,4 +282,4 @@ def _next_expression(expressions: deque[tuple[int, Floats]]) -> Floats:
 
 
 def _without_crop(face: Face) -> Face:
-    return Face(face.face_id, face.box, face.score, np.empty((0, 0, 3), np.uint8))
+    return replace(face, crop=np.empty((0, 0, 3), np.uint8))

@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ssm.interface import FaceCrop
 from ssm.labels import Vocabulary
 from ssm_platform.base import open_storage, part_path
 from ssm_platform.records.columns import flat_list, logical_bytes, view
@@ -58,6 +59,7 @@ SCHEMA = pa.schema(
         pa.field("rate", pa.float32()),
         pa.field("expression", pa.large_string()),
         pa.field("group", pa.large_string()),
+        pa.field("crop", pa.large_string()),
         pa.field("au_labels", pa.large_list(pa.int8())),
         pa.field("distribution", pa.large_list(pa.float32())),
     ]
@@ -68,7 +70,7 @@ _SOFT = "distribution"
 """The column that manifests of hard labels, and all that were written before it came, do not have on disk."""
 
 _METADATA = b"ssm"
-_ADDED = ("group", _SOFT)  # columns that manifests of earlier versions lack
+_ADDED = ("group", "crop", _SOFT)  # columns that manifests of earlier versions lack
 _BUILD_ROWS = 16384
 _SHARES_OFF = 1e-4  # how far shares in float32 may sum from 1
 _GROUP_ROWS, _GROUP_LABELS = 2**17, 2**20
@@ -91,6 +93,7 @@ class Record:
     au_labels: npt.NDArray[np.int8] | None = None  # (L, A): 1 active, 0 not, -1 unknown; columns are the manifest's AUs
     aus: tuple[int, ...] = ()  # AU numbers of the columns; filled in by the manifest
     group: str | None = None  # what no split divides where no subject is known: the video that several records show
+    crop: str | None = None  # what its frames are cut out by (`ssm.interface.FaceCrop.text`); None: not recorded
     distribution: npt.NDArray[np.float32] | None = None  # (E,) shares of the manifest's classes; None: all on its class
 
 
@@ -333,6 +336,8 @@ def _check(record: Record, corpus: str, task: Task, labels: Vocabulary) -> None:
     for holds, rule in rules:
         if not holds:
             raise ValueError(f"{corpus}: clip {record.clip!r}: {rule}")
+    if record.crop is not None:
+        FaceCrop.parse(record.crop)
     if record.au_labels is not None:
         _check_au_labels(record.au_labels, (record.length, len(labels.aus)), f"{corpus}: clip {record.clip!r}")
     if record.distribution is not None:
