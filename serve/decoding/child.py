@@ -10,7 +10,7 @@ import os
 import resource
 import socket
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import cv2
@@ -18,6 +18,7 @@ from av.error import FFmpegError
 
 from serve.decoding import messages
 from serve.decoding.messages import CameraJob, Job, Work
+from serve.decoding.thumbnails import Thumbnails, watched
 from ssm_platform.media import InputInfo, TooLarge, decode_frame, open_input
 from ssm_platform.read import CameraStream, FaceFrame, face_stream
 
@@ -78,11 +79,13 @@ def _answer(job: Job, out: socket.socket) -> None:
     info = source.facts
     if info.frames > job.frames:
         raise TooLarge(f"{info.frames} frames, at most {job.frames} are accepted")
-    chunks = _chunks(face_stream(source, job.preprocessing, job.options), info)
+    thumbnails = Thumbnails(job.thumbnails, info.frames)
+    chunks = _chunks(face_stream(watched(source, thumbnails), job.preprocessing, job.options), info)
     first = next(chunks, [])
     out.sendall(messages.opened(info))
-    out.sendall(messages.faces(first))
-    for chunk in chunks:
+    for chunk in chain([first], chunks):
+        for small in thumbnails.taken():
+            out.sendall(messages.thumbnail(small))
         out.sendall(messages.faces(chunk))
     out.sendall(messages.ended())
 

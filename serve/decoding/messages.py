@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from serve.decoding.thumbnails import Thumbnail
 from ssm.interface import Preprocessing
 from ssm_platform.faces import Look
 from ssm_platform.media import InputInfo
@@ -43,6 +44,7 @@ class Job(Work):
     kind: Literal["upload"] = "upload"
     paths: tuple[str, ...] = Field(min_length=1, description="the files")
     frames: int = Field(ge=1, description="most frames of a video")
+    thumbnails: int = Field(default=0, ge=0, description="small pictures of frames that are wanted, about so many")
 
 
 class CameraJob(Work):
@@ -76,6 +78,11 @@ def faces(frames: Sequence[FaceFrame], **more: Any) -> bytes:
     head = [[frame.number, frame.timestamp, frame.fresh, [*map(_plain, frame.faces)]] for frame in frames]
     facts = {"side": len(crops[0]) if crops else 0, "frames": head, **more}
     return _packed(facts, b"".join(crop.tobytes() for crop in crops))
+
+
+def thumbnail(small: Thumbnail) -> bytes:
+    """A small picture of a frame, before the faces of that frame."""
+    return _packed({"thumbnail": small.frame}, small.jpeg)
 
 
 def read_faces(head: dict[str, Any], body: bytes) -> list[FaceFrame]:

@@ -25,9 +25,13 @@ from typing import Any
 
 from serve.decoding import messages
 from serve.decoding.messages import CameraJob, Job
+from serve.decoding.thumbnails import Thumbnail
 from serve.errors import Refusal, busy
 from ssm_platform.media import InputInfo
 from ssm_platform.read import FaceFrame
+
+Decoded = InputInfo | Thumbnail | list[FaceFrame]
+"""What comes of an upload: what it is; then its frames, reduced to their faces, and pictures of some before them."""
 
 _BUFFER = 2**21  # bytes of faces read ahead of who takes them
 _PING_S = 20.0
@@ -57,7 +61,7 @@ class Sandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
-    async def decode(self, job: Job, spent: Spent | None = None) -> AsyncGenerator[InputInfo | list[FaceFrame], None]:
+    async def decode(self, job: Job, spent: Spent | None = None) -> AsyncGenerator[Decoded, None]:
         """Facts once the first frames are decoded, then frames. `Refusal` where that does not work."""
         async with self._child(job, spent) as (reader, _), aclosing(_said(reader, job)) as said:
             async for item in said:
@@ -201,7 +205,7 @@ def _environment() -> dict[str, str]:
     return {**kept, **_ONE_THREAD, "PYTHONPATH": paths}
 
 
-async def _said(reader: asyncio.StreamReader, job: Job) -> AsyncGenerator[InputInfo | list[FaceFrame], None]:
+async def _said(reader: asyncio.StreamReader, job: Job) -> AsyncGenerator[Decoded, None]:
     """Messages until the last one. `asyncio.IncompleteReadError` where they break off."""
     while True:
         try:
@@ -215,8 +219,16 @@ async def _said(reader: asyncio.StreamReader, job: Job) -> AsyncGenerator[InputI
         with _sense():
             if "refused" in head:
                 raise _refusal(head)
-            item = InputInfo.model_validate(head["info"]) if "info" in head else messages.read_faces(head, body)
+            item = _item(head, body)
         yield item
+
+
+def _item(head: dict[str, Any], body: bytes) -> Decoded:
+    if "info" in head:
+        return InputInfo.model_validate(head["info"])
+    if "thumbnail" in head:
+        return Thumbnail(int(head["thumbnail"]), body)
+    return messages.read_faces(head, body)
 
 
 @contextmanager

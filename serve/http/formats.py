@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from serve.errors import Refusal
-from serve.replicas import Answered, Start
+from serve.replicas import Answered, Result, Start
 from ssm.labels import ACTION_UNITS
 from ssm_platform.models import ModelDescription
 from ssm_platform.read import Row, Window, columns, csv_lines, record
@@ -95,17 +96,20 @@ def line(kind: str, facts: dict[str, Any]) -> str:
     return json.dumps({"type": kind, **facts}, separators=(",", ":")) + "\n"
 
 
-def lines(results: Iterable[Row | Window], model: ModelDescription) -> str:
+def lines(results: Iterable[Result], model: ModelDescription) -> str:
     """Results as lines of JSON."""
-    return "".join(
-        line("row", record(result, model.vocabulary))
-        if isinstance(result, Row)
-        else line("window", window_facts(result, model))
-        for result in results
-    )
+    return "".join(_line_of(result, model) for result in results)
 
 
-def csv(results: Iterable[Row | Window], model: ModelDescription) -> str:
+def _line_of(result: Result, model: ModelDescription) -> str:
+    if isinstance(result, Row):
+        return line("row", record(result, model.vocabulary))
+    if isinstance(result, Window):
+        return line("window", window_facts(result, model))
+    return line("picture", {"frame": result.frame, "jpeg": b64encode(result.jpeg).decode()})
+
+
+def csv(results: Iterable[Result], model: ModelDescription) -> str:
     """Results as CSV lines; windows have no place in a table."""
     return csv_lines((result for result in results if isinstance(result, Row)), model.vocabulary)
 
@@ -121,13 +125,13 @@ class Document:
     _rows: list[str] = field(default_factory=list)
     _windows: list[str] = field(default_factory=list)
 
-    def add(self, results: Sequence[Row | Window]) -> None:
+    def add(self, results: Sequence[Result]) -> None:
         """The next results."""
         for result in results:
             if isinstance(result, Row):
                 self._rows.append(_dumped(record(result, self.model.vocabulary)))
                 self.rows += 1
-            else:
+            elif isinstance(result, Window):
                 self._windows.append(_dumped(window_facts(result, self.model)))
 
     def content(self) -> bytes:

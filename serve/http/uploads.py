@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -18,10 +18,13 @@ from serve.http.deadline import until
 from serve.http.shown import shown_to
 from serve.intake import Places, Spool, declared_bytes, read_files, upload_limit
 from serve.observe import IngressMetrics, span
-from serve.replicas import Asked, Backend, Said, Start
+from serve.replicas import Asked, Backend, Result, Said, Start
 from serve.settings import Settings
 from ssm_platform.models import Expressions
-from ssm_platform.read import Faces, Row, Window, csv_header
+from ssm_platform.read import Faces, Row, csv_header
+
+THUMBNAILS = 120
+"""Pictures of frames in an answer that has them, at most: some 2 MB."""
 
 
 def upload_places(settings: Settings) -> Places:
@@ -45,7 +48,7 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
         "/predict",
         responses={200: schemas.ANSWER, **schemas.problems(406, 408, 413, 415, 422, 503, 504, 507)},
         openapi_extra=schemas.UPLOAD,
-        dependencies=guards("faces", "expressions"),
+        dependencies=guards("faces", "expressions", "pictures"),
     )
     async def predict(
         request: Request,
@@ -53,9 +56,15 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
         expressions: Annotated[
             Expressions | None, Query(description="off: action units only; absent: as the service is set")
         ] = None,
+        pictures: Annotated[
+            Literal["on", "off"], Query(description="on: lines of JSON hold small pictures of some frames as well")
+        ] = "off",
     ) -> Response:
         """Read a video, or pictures: AUs and expressions per face and frame, as JSON, lines of JSON or CSV."""
         kind, shown = formats.negotiate(request.headers.get("accept")), shown_to(settings, expressions)
+        if pictures == "on" and kind != formats.LINES:
+            raise Refusal(406, f"pictures=on is answered as {formats.LINES} only")
+        asked = Asked(faces, shown, THUMBNAILS if pictures == "on" else 0)
         size = declared_bytes(request, upload_limit(settings.limits))
         deadline = asyncio.get_running_loop().time() + settings.limits.request_s
         async with AsyncExitStack() as stack:
@@ -64,7 +73,7 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
             with metrics.stage("upload"), span("upload"):
                 async with until(deadline):
                     files = await read_files(request, folder, settings.limits)
-            said = backend.analyse([file.path for file in files], Asked(faces, shown))
+            said = backend.analyse([file.path for file in files], asked)
             answer = _Answer(settings, said, kind, shown, deadline, request.scope["state"])
             stack.push_async_callback(answer.close)
             await answer.begin()
@@ -140,7 +149,7 @@ class _Answer:
             hint = f"ask for {formats.LINES} or {formats.CSV}"
             raise Refusal(413, f"{rows} rows are too many for one JSON document (at most {most}); {hint}")
 
-    async def _next(self) -> Start | list[Row | Window] | None:
+    async def _next(self) -> Start | list[Result] | None:
         async with until(self._deadline):
             said = await anext(self._said, None)
         if isinstance(said, Refusal):

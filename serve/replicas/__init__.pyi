@@ -9,6 +9,7 @@ from .model import Served as Served
 from .transfer import Upload as Upload
 from .transfer import at_hand as at_hand
 from .video import Asked as Asked
+from .video import Result as Result
 from .video import Said as Said
 from .video import Start as Start
 from .video import VideoAnalysis as VideoAnalysis

@@ -8,9 +8,10 @@ replica left Ray waits for one without end, so nothing here is awaited without a
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayTaskError
@@ -21,10 +22,8 @@ from serve.errors import Refusal, busy
 from serve.observe import carried
 from serve.replicas.model import Reading, Served
 from serve.replicas.transfer import Upload
-from serve.replicas.video import Asked, Said, Start
-from ssm_platform.read import Row, Window
+from serve.replicas.video import Asked, Result, Said, Start
 
-Result = TypeVar("Result")
 _TRIES = 3
 _PAUSE_S = 0.2
 
@@ -106,17 +105,17 @@ class _Told:
 
     def __init__(self) -> None:
         self.served: Served | None = None
-        self._told: dict[type, int] = {Row: 0, Window: 0}
-        self._seen: dict[type, int] = {Row: 0, Window: 0}
+        self._told: Counter[type] = Counter()
+        self._seen: Counter[type] = Counter()
 
     def fresh(self, said: Said) -> Said | None:
         """`said` without what was said before a replica died; the order of each kind is fixed, their mixture is not."""
         if isinstance(said, Refusal):
             return said
         if isinstance(said, Start):
-            known, self.served, self._seen = self.served, said.served, {Row: 0, Window: 0}
+            known, self.served, self._seen = self.served, said.served, Counter()
             return None if known else said
-        kept: list[Row | Window] = []
+        kept: list[Result] = []
         for result in said:
             kind = type(result)
             self._seen[kind] += 1

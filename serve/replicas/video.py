@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.decoding import Job, Spent, shared_sandbox
+from serve.decoding import Decoded, Job, Spent, Thumbnail, shared_sandbox
 from serve.errors import Refusal
 from serve.observe import VideoMetrics
 from serve.replicas.model import Reading, Served
@@ -29,7 +29,6 @@ from ssm_platform.read import (
     AnalysisOptions,
     Assembler,
     Clip,
-    FaceFrame,
     Faces,
     Row,
     Window,
@@ -46,6 +45,7 @@ class Asked:
 
     faces: Faces = "all"
     expressions: Expressions = "on"
+    thumbnails: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,10 @@ class Start:
     served: Served
 
 
-Said = Start | Refusal | list[Row | Window]
-"""What comes out of an analysis: a start, then rows; or a refusal, which ends it."""
+Result = Row | Window | Thumbnail
+
+Said = Start | Refusal | list[Result]
+"""What comes out of an analysis: a start, then results; or a refusal, which ends it."""
 
 
 def job_for(settings: Settings, paths: list[Path], asked: Asked, served: Served) -> Job:
@@ -76,6 +78,7 @@ def job_for(settings: Settings, paths: list[Path], asked: Asked, served: Served)
         options=options,
         preprocessing=served.description.preprocessing,
         frames=limits.frames,
+        thumbnails=asked.thumbnails,
         cpu_s=limits.decode_s,
         memory_mib=limits.decode_mib,
         threads=max(1, int(settings.video.cpus)),
@@ -112,26 +115,29 @@ class VideoAnalysis:
         await asyncio.to_thread(self._sandbox.check)
 
     async def _results(
-        self, decoded: AsyncIterator[InputInfo | list[FaceFrame]], served: Served, asked_for: Asked
-    ) -> AsyncIterator[list[Row | Window]]:
-        assembler = assembler_for(served.description.shown(asked_for.expressions))
-        asked: deque[tuple[Clip, asyncio.Task[Reading]]] = deque()
+        self, decoded: AsyncIterator[Decoded], served: Served, asked: Asked
+    ) -> AsyncIterator[list[Result]]:
+        assembler = assembler_for(served.description.shown(asked.expressions))
+        waiting: deque[tuple[Clip, asyncio.Task[Reading]]] = deque()
         try:
             async for chunk in decoded:
+                if isinstance(chunk, Thumbnail):
+                    yield [chunk]
+                    continue
                 assert isinstance(chunk, list)
                 self._metrics.frames(len(chunk), sum(bool(frame.faces) for frame in chunk))
                 for frame in chunk:
                     for clip in feed(assembler, frame):
-                        await self._ask(assembler, asked, clip, served)
-                await _collect(assembler, asked, most=self._settings.in_flight)
+                        await self._ask(assembler, waiting, clip, served)
+                await _collect(assembler, waiting, most=self._settings.in_flight)
                 if results := list(assembler.results()):
-                    yield results
+                    yield [*results]
             for clip in assembler.finish():
-                await self._ask(assembler, asked, clip, served)
-            await _collect(assembler, asked, most=0)
+                await self._ask(assembler, waiting, clip, served)
+            await _collect(assembler, waiting, most=0)
             yield list(assembler.results())
         finally:
-            for _, task in asked:
+            for _, task in waiting:
                 task.cancel()
 
     async def _ask(

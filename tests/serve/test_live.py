@@ -1,4 +1,4 @@
-"""`/v1/live`: frames of a camera in, rows out; whoever is too fast, too slow, unwelcome or sends nonsense is told so."""
+"""`/v1/live`: frames of a camera in, rows out; who is too fast, too slow or unwelcome is told so."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_frames_may_change_their_size_and_kind(client: TestClient, face_frames: 
     assert [[w["frames"] for w in a["windows"]] for a in found] == [[1], [2], [1], [], [1]]
 
 
-# -- clients that are too fast, too slow, or not welcome ----------------------------------------------------------------
+# -- clients that are too fast, too slow, or not welcome --------------------------------------------------------------
 
 
 def test_the_newest_frame_wins_and_what_is_not_taken_is_not_sent(client: TestClient, face_frames: Frames) -> None:

@@ -24,6 +24,7 @@ from .shards import StoredFrame as StoredFrame
 from .shards import remove_scratch as remove_scratch
 from .video import InputInfo as InputInfo
 from .video import Pictures as Pictures
+from .video import TimedFrame as TimedFrame
 from .video import Video as Video
 from .video import open_video as open_video
 from .video_index import read_head as read_head

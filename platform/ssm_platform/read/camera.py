@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm.interface import Preprocessing
-from ssm_platform.faces import CameraFaces
+from ssm_platform.faces import CameraFaces, resolved
 from ssm_platform.models import ModelDescription
-from ssm_platform.read.rows import AnalysisOptions, FaceFrame, _Chooser, _crops
+from ssm_platform.read.rows import AnalysisOptions, FaceFrame, _Chooser, _crops, check_crop
 from ssm_platform.read.windows import DECIMALS, Clip, ClipAnswer, ClipAnswers, Face, Row, Window
 
 
@@ -26,6 +26,8 @@ class CameraStream:
     """Frames reduced to their faces' crops, one by one: `rows.face_stream` for a camera. One object per camera."""
 
     def __init__(self, preprocessing: Preprocessing, options: AnalysisOptions) -> None:
+        options = options.model_copy(update={"detection": resolved(options.detection)})
+        check_crop(preprocessing, options)
         self._preprocessing, self._options = preprocessing, options
         self._faces, self._choose = CameraFaces(options.detection), _Chooser(options)
 
@@ -34,7 +36,8 @@ class CameraStream:
         found, fresh = self._faces.push(image)
         if fresh:
             self._choose = _Chooser(self._options)
-        return FaceFrame(number, timestamp, _crops(image, self._choose(image, found), self._preprocessing), fresh)
+        faces = _crops(image, self._choose(image, found), self._preprocessing, self._options.least_quality)
+        return FaceFrame(number, timestamp, faces, fresh)
 
 
 @dataclass
@@ -92,6 +95,7 @@ class CameraClips:
             self._model.rule.apply(probability)[-1],
             np.round(probability[-1], DECIMALS),
             np.round(answer.expression[: len(self._model.vocabulary.expressions)], DECIMALS),
+            face.look,
         )
 
     def _clip(self, face_id: int, crop: NDArray[np.uint8], number: int) -> Clip:

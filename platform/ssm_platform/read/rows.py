@@ -111,8 +111,7 @@ def face_stream(
     The crop is the one that the model learned from (`Preprocessing.crop`), so far as serving can make it.
     """
     options = options.model_copy(update={"detection": resolved(options.detection)})
-    if served_crop(preprocessing.crop).alignment == "eyes" and options.detection.detector == "haar":
-        raise ValueError("the model reads crops with level eyes, which need the points of YuNet: detection.detector")
+    check_crop(preprocessing, options)
     least = options.least_quality
     if isinstance(source, Video):
         choose = _Chooser(options)
@@ -124,6 +123,12 @@ def face_stream(
         for _, found in track([frame], options.detection):
             chosen = _Chooser(options)(image, found)
             yield FaceFrame(number, None, _crops(image, chosen, preprocessing, least), True)
+
+
+def check_crop(preprocessing: Preprocessing, options: AnalysisOptions) -> None:
+    """ValueError where the detector of `options` cannot make the crops that the model reads."""
+    if served_crop(preprocessing.crop).alignment == "eyes" and options.detection.detector == "haar":
+        raise ValueError("the model reads crops with level eyes, which need the points of YuNet: detection.detector")
 
 
 class _Chooser:
