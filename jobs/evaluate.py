@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from ssm_platform.base import split_assignments
+from ssm_platform.base import front_door, split_assignments
 from ssm_platform.evaluate import EvaluationProtocol, assess, read_people
 
 
@@ -45,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

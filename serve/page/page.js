@@ -193,7 +193,8 @@ $("use-camera").addEventListener("click", async () => {
   $("title").textContent = "Camera";
   $("facts").textContent = "";
   for (const id of ["player", "later", "downloads", "picture", "unplayable"]) show(id, false);
-  for (const id of ["result", "camera", "screen", "video"]) show(id, true);
+  for (const id of ["result", "camera", "screen", "video", "thumbnail", "blur-box"]) show(id, true);
+  $("told").textContent = "";
   $("record").textContent = "Record";
   live = new Live(stream, { options: options(), token: token(), started: (start) => { $("notice").textContent = start.model.notice; $("record").disabled = false; }, ended });
 });

@@ -29,7 +29,8 @@ export class View {
     for (const id of ["video", "play"]) show(id, this.kind === "video");
     show("picture", this.kind === "pictures" || this.kind === "frames");
     show("unplayable", this.kind === "frames");
-    show("screen", this.kind !== "nothing");
+    for (const id of ["screen", "thumbnail", "blur-box"]) show(id, this.kind !== "nothing");
+    $("told").textContent = "";
     show("expression-over", this.recording.expressions.length > 0);
     $("notice").textContent = this.recording.start.model.notice;
     if (this.kind === "video") { this.url = URL.createObjectURL(this.files[0]); $("video").src = this.url; }
@@ -61,7 +62,7 @@ export class View {
 
   facts() {
     const { start, read, frames, ended } = this.recording, video = start.video, unit = video?.kind === "pictures" ? "picture" : "frame";
-    const size = !video || video.kind === "pictures" ? "" : `, ${video.width} × ${video.height}, ${Math.round(video.rate * 10) / 10} frames/s`;
+    const size = !video || video.kind === "pictures" ? "" : `, ${video.width} × ${video.height}${video.rate ? `, ${Math.round(video.rate * 10) / 10} frames/s` : ""}`;
     const people = this.faces.length === 0 ? "no face found" : this.faces.length === 1 ? "1 face" : `${this.faces.length} faces`;
     const notes = video?.notes?.length ? `; ${video.notes.join("; ")}` : "";
     return `${ended ? frames : `${read} of ${frames}`} ${unit}${frames === 1 ? "" : "s"}${size}; ${people}${ended ? "" : " so far"}${notes}`;

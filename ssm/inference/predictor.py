@@ -209,7 +209,8 @@ class Predictor:
             features = self._features(normalise(pixels, self.preprocessing), clips)
             aus, _ = self.model.read_aus(features, self.model.prototypes())
             expression, why = self._expression(features)
-        return aus.sigmoid(), expression, why, features
+        warmth = self.model.facts.au_temperature
+        return (aus if warmth is None else aus / warmth).sigmoid(), expression, why, features
 
     def _features(self, inputs: Tensor, clips: Frames) -> Tensor:
         """Features (B, T, D). Compiled, the batch is filled up to the next power of two: a graph for each of those."""
@@ -226,7 +227,8 @@ class Predictor:
         prototypes = self.model.prototypes()
         logits, _ = self.model.fe_head(clip_BD, None if prototypes is None else prototypes.expressions)
         why = None if self._explainer is None else self._explainer(clip_BD).by_au
-        return logits.softmax(-1), why
+        warmth = self.model.facts.expression_temperature
+        return (logits if warmth is None else logits / warmth).softmax(-1), why
 
 
 def _distinct(clips: NDArray[np.uint8], device: torch.device) -> Tensor | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Alignment = Literal["none", "eyes"]
 DetectorFamily = Literal["haar", "yunet"]
@@ -52,12 +52,13 @@ class FaceCrop(BaseModel):
         """The inverse of `text`. ValueError names what is no crop."""
         source, *rest = text.split(":")
         names = ("detector", "margin", "alignment")
-        if len(rest) not in (0, len(names)):
-            raise ValueError(f"{text!r} is no kind of face crop: detected:DETECTOR:MARGIN:ALIGNMENT, owner or frame")
-        fields = dict(zip(names, rest, strict=False))
-        if fields.get("detector") == "any":
-            del fields["detector"]
-        return cls.model_validate({"source": source, **fields})
+        fields = {name: value for name, value in zip(names, rest, strict=False) if value != "any"}
+        try:
+            if len(rest) in (0, len(names)):
+                return cls.model_validate({"source": source, **fields})
+        except ValidationError:
+            pass
+        raise ValueError(f"{text!r} is no kind of face crop: detected:DETECTOR:MARGIN:ALIGNMENT, owner or frame")
 
     def alike(self, other: FaceCrop) -> bool:
         """Whether both give the same square of the same face, whoever found it."""

@@ -18,7 +18,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from serve.http.schemas import Answer
+from ssm_platform.read.batch import PredictSettings, find_jobs, predict_here, write_csv
 from ssm_platform.read.model_reader import ModelReader
+from ssm_platform.read.reader import Reader
 from ssm_platform.read.rows import AnalysisOptions, analyse
 from ssm_platform.read.tables import csv_header, csv_lines
 from ssm_platform.read.windows import Row, Window
@@ -51,9 +53,10 @@ def parsed(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_the_three_forms_and_the_command_line_give_the_same_numbers(
-    client: TestClient, face_video: Path, model_folder: Path
+def test_every_door_gives_the_same_numbers(
+    client: TestClient, face_video: Path, model_folder: Path, tmp_path: Path
 ) -> None:
+    """The three forms of HTTP, the library, Python's `Reader`, the command line, and files of a batch."""
     upload = face_video.read_bytes()
     document = post(client, upload).json()
     Answer.model_validate(document)
@@ -70,6 +73,15 @@ def test_the_three_forms_and_the_command_line_give_the_same_numbers(
     vocabulary = reader.description.vocabulary
     own = csv_header(vocabulary) + csv_lines((result for result in local if isinstance(result, Row)), vocabulary)
     assert_same_numbers(table, list(csv.reader(io.StringIO(own))))
+    options = AnalysisOptions(most_faces=4)
+    in_python = Reader(model_folder, device="cpu", threads=1, most_faces=4).read(face_video)
+    assert_same_numbers(table, list(csv.reader(io.StringIO(in_python.to_csv(index=False)))))
+    said, settings = io.StringIO(), PredictSettings(model=str(model_folder), device="cpu", analysis=options)
+    jobs = find_jobs([str(face_video)])
+    write_csv(jobs, said, settings)
+    assert_same_numbers(table, list(csv.reader(io.StringIO(said.getvalue()))))
+    assert [one.status for one in predict_here(jobs, tmp_path, settings)] == ["done"]
+    assert_same_numbers(table, list(csv.reader((tmp_path / f"{jobs[0].name}.csv").open())))
     assert len(document["windows"]) == sum(isinstance(result, Window) for result in local) > 0
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ import requests
 import uvicorn
 from fastapi import FastAPI
 from numpy.typing import NDArray
+from pages import documented
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -75,6 +77,14 @@ def test_the_file_says_what_the_settings_say() -> None:
     assert bodies == [limits.upload_bytes + OVERHEAD, limits.tensor_bytes]
     assert set(re.findall(r"proxy_read_timeout (\d+)s; +#", text)) == {f"{limits.request_s:g}"}
     assert f"client_body_timeout {limits.idle_s:g}s" in text
+
+
+@needs_nginx
+def test_the_command_of_the_page_takes_the_file_as_it_ships(tmp_path: Path) -> None:
+    _, *words = documented("serving.md", "nginx -p ")
+    here = [word.replace("/var/tmp/ssm-proxy", str(tmp_path)).replace("$PWD", str(BENCH.parents[2])) for word in words]
+    done = subprocess.run([proxy.NGINX, *here, "-t"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
 
 
 @needs_nginx

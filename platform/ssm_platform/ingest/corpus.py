@@ -102,7 +102,7 @@ def run(manifest: Manifest, out: str | Path, settings: IngestSettings, spread: S
     tasks = assign(manifest, settings)
     done = set(storage.list("shards/"))
     todo = [task for task in tasks if _piece(task) not in done]
-    with tqdm(total=int(manifest.lengths.sum()), unit="frame", desc=f"ingest {manifest.corpus}") as bar:
+    with tqdm(disable=None, total=int(manifest.lengths.sum()), unit="frame", desc=f"ingest {manifest.corpus}") as bar:
         bar.update(sum(_frames(manifest, task) for task in tasks) - sum(_frames(manifest, task) for task in todo))
         by_name = {task.name: task for task in todo}
         for result in spread(manifest, storage.uri, settings, todo):

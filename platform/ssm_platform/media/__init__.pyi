@@ -1,3 +1,6 @@
+from .arrays import ArrayFrames as ArrayFrames
+from .arrays import is_frames as is_frames
+from .arrays import open_array as open_array
 from .decoders import DEFAULT_DECODER as DEFAULT_DECODER
 from .decoders import Decoder as Decoder
 from .errors import UnreadableVideo as UnreadableVideo

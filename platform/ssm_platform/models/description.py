@@ -53,7 +53,7 @@ class ModelDescription(BaseModel):
 
 
 def locate(model: str, registry: str | None) -> Path:
-    """The folder of a saved model: `model` itself, or what the registry has under that alias or version.
+    """The folder of a saved model: `model` itself, what the registry has under that alias or version, or of a hub id.
 
     Where nobody registered a model, `DEFAULT` is the one that comes with the package, if one does.
     """
@@ -63,7 +63,9 @@ def locate(model: str, registry: str | None) -> Path:
     if (own := _shipped(model, registry)) is not None:
         return own
     if "/" in model:
-        raise ValueError(f"{model}: no such folder of a saved model")
+        from ssm.saved import fetch  # torch comes with it
+
+        return fetch(model)
     return _registry(registry).resolve(model)
 
 

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ssm.interface import Preprocessing, center, served_crop
 from ssm_platform.faces import FaceSettings, MainFace, TrackedFace, crop, look_at, resolved, track
-from ssm_platform.media import Decoder, InputLimits, Pictures, Video, open_input
+from ssm_platform.media import ArrayFrames, Decoder, InputLimits, Pictures, Video, open_input
 from ssm_platform.models import Expressions, ModelDescription
 from ssm_platform.read.windows import Assembler, Clip, Face, Row, Window
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ssm_platform.read.model_reader import ModelReader
 
 Item = TypeVar("Item")
+Source = Video | Pictures | ArrayFrames
 Faces = Literal["all", "main"]
 """Which faces of a video are answered: every one, or the main person's."""
 _AHEAD = 64  # frames of faces that may wait for the model
@@ -75,7 +76,7 @@ def analyse(
 
 
 def read_opened(
-    source: Video | Pictures, reader: ModelReader, options: AnalysisOptions, batch: int = 8
+    source: Source, reader: ModelReader, options: AnalysisOptions, batch: int = 8
 ) -> Iterator[Row | Window]:
     """`analyse` of an input that is open already."""
     assembler = assembler_for(reader.description.shown(options.expressions))
@@ -103,9 +104,7 @@ def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:
     return clips + assembler.frame(frame.number, frame.timestamp, frame.faces)
 
 
-def face_stream(
-    source: Video | Pictures, preprocessing: Preprocessing, options: AnalysisOptions
-) -> Iterator[FaceFrame]:
+def face_stream(source: Source, preprocessing: Preprocessing, options: AnalysisOptions) -> Iterator[FaceFrame]:
     """Frames reduced to their faces' crops, a few frames in memory at a time. ValueError where decoding fails.
 
     The crop is the one that the model learned from (`Preprocessing.crop`), so far as serving can make it.
@@ -113,10 +112,12 @@ def face_stream(
     options = options.model_copy(update={"detection": resolved(options.detection)})
     check_crop(preprocessing, options)
     least = options.least_quality
-    if isinstance(source, Video):
+    if source.facts.kind == "video":
+        untimed = source.facts.rate is None  # a clip handed in as an array
         choose = _Chooser(options)
         for (number, timestamp, image), found in track(source.frames(), options.detection):
-            yield FaceFrame(number, timestamp, _crops(image, choose(image, found), preprocessing, least), False)
+            faces = _crops(image, choose(image, found), preprocessing, least)
+            yield FaceFrame(number, None if untimed else timestamp, faces, False)
         return
     for frame in source.frames():
         number, _, image = frame

@@ -79,7 +79,9 @@ def to_frame(rows: Iterable[Row], vocabulary: Vocabulary) -> Any:
     """Rows as a pandas frame, as a notebook wants them."""
     import pandas as pd
 
-    return pd.DataFrame([cells(row, vocabulary) for row in rows], columns=columns(vocabulary))
+    table = pd.DataFrame([cells(row, vocabulary) for row in rows], columns=columns(vocabulary))
+    empty = [name for name in table.columns if table[name].dtype == object]  # cells that are all empty
+    return table.astype(dict.fromkeys(empty, float))
 
 
 def csv_header(vocabulary: Vocabulary) -> str:

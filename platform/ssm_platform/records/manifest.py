@@ -93,8 +93,8 @@ class Record:
     au_labels: npt.NDArray[np.int8] | None = None  # (L, A): 1 active, 0 not, -1 unknown; columns are the manifest's AUs
     aus: tuple[int, ...] = ()  # AU numbers of the columns; filled in by the manifest
     group: str | None = None  # what no split divides where no subject is known: the video that several records show
-    crop: str | None = None  # what its frames are cut out by (`ssm.interface.FaceCrop.text`); None: not recorded
     distribution: npt.NDArray[np.float32] | None = None  # (E,) shares of the manifest's classes; None: all on its class
+    crop: str | None = None  # what its frames are cut out by (`ssm.interface.FaceCrop.text`); None: not recorded
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,12 +336,18 @@ def _check(record: Record, corpus: str, task: Task, labels: Vocabulary) -> None:
     for holds, rule in rules:
         if not holds:
             raise ValueError(f"{corpus}: clip {record.clip!r}: {rule}")
-    if record.crop is not None:
-        FaceCrop.parse(record.crop)
+    _check_crop(record, f"{corpus}: clip {record.clip!r}")
     if record.au_labels is not None:
         _check_au_labels(record.au_labels, (record.length, len(labels.aus)), f"{corpus}: clip {record.clip!r}")
     if record.distribution is not None:
         _check_distribution(record, labels.expressions, f"{corpus}: clip {record.clip!r}")
+
+
+def _check_crop(record: Record, where: str) -> None:
+    try:
+        FaceCrop.parse(record.crop or "frame")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _check_au_labels(values: npt.NDArray[np.int8], shape: tuple[int, int], where: str) -> None:

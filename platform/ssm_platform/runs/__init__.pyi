@@ -2,6 +2,7 @@ from .config import CorpusConfig as CorpusConfig
 from .config import Protocol as Protocol
 from .config import RunConfig as RunConfig
 from .config import anchored as anchored
+from .crops import learned_crop as learned_crop
 from .preflight import cpus_needed as cpus_needed
 from .preparation import Prepared as Prepared
 from .preparation import load as load

@@ -43,6 +43,10 @@ class CorpusConfig(_Frozen):
         default=None,
         description="a ready Parquet manifest instead of `root`, a file or an s3:// object (jobs/ingest.py writes one)",
     )
+    crops: Literal["auto", "always"] = Field(
+        default="auto",
+        description="always: its frames are face crops already; auto: as ingest recorded, or as its owner ships it",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader, for example the camera")
     synthetic: str | None = Field(
         default=None, description="size of the synthetic corpus written to `root` where nothing lies there; null: never"
@@ -247,11 +251,12 @@ _FREE = (
 """Fields that a resumed run may change. The decoders agree on frames (tested), so the decoder is among them. What
 `init_from` holds is in the run's own fingerprint, wherever it lies."""
 
-_PLACES = (".root", ".manifest", ".synthetic")
-"""Where data lies may change as well: what it holds is in the fingerprints of the manifests."""
+_PLACES = (".root", ".manifest", ".synthetic", ".crops")
+"""Where data lies may change as well, and what it is called: what it holds is in the fingerprints of the manifests."""
 
 
 _LATER: dict[str, Any] = {
+    "backbone.channels_last": False,
     "train.compile_mode": "default",
     "train.au_partners": "au",
     "train.expression_teacher": 0.0,

@@ -92,7 +92,7 @@ def synthesise(corpus: CorpusConfig, root: Path, size: str) -> None:
 
     if size not in PRESETS:
         raise ValueError(f"data.corpora.{corpus.name}.synthetic is {size!r}; known sizes: {', '.join(PRESETS)}")
-    with tqdm(desc=f"writing synthetic {corpus.name}", unit="part", delay=1) as bar:
+    with tqdm(disable=None, desc=f"writing synthetic {corpus.name}", unit="part", delay=1) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

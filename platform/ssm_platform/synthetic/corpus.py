@@ -48,6 +48,11 @@ class PlacedJob:
     folder: Path
 
 
+def is_drawn(root: Path) -> bool:
+    """Whether a synthetic corpus lies in `root`: its pictures are faces, close as a crop, and nobody's."""
+    return (root / MARKER).is_file()
+
+
 def run_job(placed: PlacedJob) -> str:
     """Runs one job in this process, on one core; returns its name."""
     cv2.setNumThreads(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_platform.data import Plan
-from ssm_platform.runs import Prepared, RunConfig, preflight, prepare, total_steps, training_plan
+from ssm_platform.runs import Prepared, RunConfig, learned_crop, preflight, prepare, total_steps, training_plan
 from ssm_platform.train.building import start_digest, trained_weights
 from ssm_platform.train.checkpoints import CheckpointError
 from ssm_platform.train.place import Job, RunPlace
@@ -43,7 +43,8 @@ def open_run(config: RunConfig) -> Run:
     folder = RunPlace.of(config).folder
     start = start_digest(config)
     total = total_steps(config, plan)
-    job = Job(config, folder, _fingerprint(config, plan, start), total, prepared.validation, start)
+    crop = learned_crop(config, prepared.train)
+    job = Job(config, folder, _fingerprint(config, plan, start), total, prepared.validation, crop, start)
     run = Run(job, prepared, plan)
     _claim(run)
     return run
