@@ -76,7 +76,9 @@ def test_the_job_writes_a_recipe_that_trains_with_it(
     *_, used = documented("model.md", "python jobs/train.py --recipe=counted")
     out = tmp_path / name
     monkeypatch.setattr(sys, "argv", [script, str(tree.root), "--recipe=tiny", option, str(out), "--seed=5"])
-    runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+    assert not end.value.code
     config = recipe(str(tmp_path / used.removeprefix("--recipe=")))
     mapping = MappingConfig.model_validate(json.loads(out.read_text())["model"]["mapping"])
     assert (config.seed, config.model.mapping, mapping.prior) == (5, mapping, "explicit")
