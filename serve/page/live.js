@@ -74,7 +74,8 @@ export class Live {
     if (ready) {
       this.busy = true;
       const scale = Math.min(1, WIDTH / Math.max(this.video.videoWidth, this.video.videoHeight));
-      const picture = Object.assign(document.createElement("canvas"), { width: Math.round(this.video.videoWidth * scale), height: Math.round(this.video.videoHeight * scale) });
+      const size = { width: Math.round(this.video.videoWidth * scale), height: Math.round(this.video.videoHeight * scale) };
+      const picture = Object.assign(document.createElement("canvas"), size);
       picture.getContext("2d").drawImage(this.video, 0, 0, picture.width, picture.height);
       const blob = await new Promise((done) => picture.toBlob(done, "image/jpeg", QUALITY));
       this.busy = false;

@@ -80,8 +80,7 @@ async function send(entry) {
     } catch (error) {
       if (error instanceof Refused && error.status === 503 && tries < MOST_TRIES && await pause(error.retryAfter ?? 2, signal)) continue;
       entry.state = "failed";
-      entry.view?.recording && (entry.view.recording.ended = true);
-      entry.view?.update(true);
+      if (entry.view) { entry.view.recording.ended = true; entry.view.update(true); }
       const cancelled = error instanceof Cancelled || signal.aborted;
       say(entry, cancelled ? "cancelled" : `failed: ${error.message}`);
       if (!cancelled) fail(error.message, entry, error.status === 401);
@@ -105,7 +104,9 @@ function look(entry, recording, playable, { read, frames }) {
 /** Whether this browser can show the files itself. */
 async function canShow(files) {
   if (files[0].type.startsWith("image/")) {
-    return (await Promise.allSettled(files.map((file) => createImageBitmap(file)))).every(({ status, value }) => { value?.close(); return status === "fulfilled"; });
+    const tried = await Promise.allSettled(files.map((file) => createImageBitmap(file)));
+    for (const { value } of tried) value?.close();
+    return tried.every(({ status }) => status === "fulfilled");
   }
   const probe = document.createElement("video"), url = URL.createObjectURL(files[0]);
   const answer = new Promise((done) => {
@@ -162,7 +163,10 @@ function greet() {
   model(token()).then(({ name, version, expressions, notice }) => {
     $("model").textContent = `model ${name}, ${version.slice(0, 10)}`;
     $("notice").textContent = notice;
-    if (!expressions.length) { $("off").checked = true; for (const choice of document.querySelectorAll("[name=expressions]")) choice.disabled = true; }
+    if (!expressions.length) { // switched off by who runs the service
+      $("off").checked = true;
+      for (const choice of document.querySelectorAll("[name=expressions]")) choice.disabled = true;
+    }
     if (!$("error").hidden && $("retry").hidden) fail(null);
   }).catch((error) => { if (error.status === 401) show("token-box", true); });
 }
@@ -196,7 +200,8 @@ $("use-camera").addEventListener("click", async () => {
   for (const id of ["result", "camera", "screen", "video", "thumbnail", "blur-box"]) show(id, true);
   $("told").textContent = "";
   $("record").textContent = "Record";
-  live = new Live(stream, { options: options(), token: token(), started: (start) => { $("notice").textContent = start.model.notice; $("record").disabled = false; }, ended });
+  const started = (start) => { $("notice").textContent = start.model.notice; $("record").disabled = false; };
+  live = new Live(stream, { options: options(), token: token(), started, ended });
 });
 
 $("record").addEventListener("click", () => {

@@ -2,10 +2,10 @@
 import { boxes, clock, thumbnail, timeline } from "./charts.js";
 import { Notes } from "./notes.js";
 import { inWords, showMoment } from "./now.js";
+import { fillAverages, fillMoments } from "./tables.js";
 
 const $ = (id) => document.getElementById(id);
 const show = (id, visible) => { $(id).hidden = !visible; };
-const percent = (value) => `${(value * 100).toFixed(0)} %`;
 const SPACING_MS = 400; // between two looks at a recording that grows
 
 const charts = {
@@ -62,7 +62,8 @@ export class View {
 
   facts() {
     const { start, read, frames, ended } = this.recording, video = start.video, unit = video?.kind === "pictures" ? "picture" : "frame";
-    const size = !video || video.kind === "pictures" ? "" : `, ${video.width} × ${video.height}${video.rate ? `, ${Math.round(video.rate * 10) / 10} frames/s` : ""}`;
+    const rate = video?.rate ? `, ${Math.round(video.rate * 10) / 10} frames/s` : "";
+    const size = !video || video.kind === "pictures" ? "" : `, ${video.width} × ${video.height}${rate}`;
     const people = this.faces.length === 0 ? "no face found" : this.faces.length === 1 ? "1 face" : `${this.faces.length} faces`;
     const notes = video?.notes?.length ? `; ${video.notes.join("; ")}` : "";
     return `${ended ? frames : `${read} of ${frames}`} ${unit}${frames === 1 ? "" : "s"}${size}; ${people}${ended ? "" : " so far"}${notes}`;
@@ -96,37 +97,28 @@ export class View {
     const { recording, face } = this, { aus, expressions, frames } = recording;
     const series = (name) => Float32Array.from({ length: frames }, (_, i) => face?.rows[i]?.[name] ?? NaN);
     const flags = (name) => Uint8Array.from({ length: frames }, (_, i) => face?.rows[i]?.[name] ?? 0);
-    charts.expression.set(expressions.map((name) => ({ label: name, detail: "", values: series(name), present: null })), frames, this.notes.facts());
-    charts.aus.set(aus.map(({ code, name }) => ({ label: code, detail: name, values: series(code), present: flags(`${code}_c`) })), frames, this.notes.facts());
+    const named = expressions.map((name) => ({ label: name, detail: "", values: series(name), present: null }));
+    const units = aus.map(({ code, name }) => ({ label: code, detail: name, values: series(code), present: flags(`${code}_c`) }));
+    charts.expression.set(named, frames, this.notes.facts());
+    charts.aus.set(units, frames, this.notes.facts());
     this.listNotes();
     this.fillTables();
   }
 
-  /** Averages of the face, and the timeline in words: filled when they are open to be read. */
+  /** Filled when they are open to be read. */
   fillTables() {
-    const { recording, face, notes } = this, counts = (frame) => notes.counts(frame);
-    const line = (cells) => { const row = document.createElement("tr"); row.append(...cells.map((text, i) => Object.assign(document.createElement(i ? "td" : "th"), { textContent: text, scope: i ? "" : "row" }))); return row; };
-    const entries = [...recording.expressions.map((name) => [name, name]), ...recording.aus.map(({ code, name }) => [code, `${code} ${name}`])];
-    if ($("averages-box").open) {
-      $("averages").tBodies[0].replaceChildren(...entries.map(([column, label]) => {
-        const of = face && recording.summary(face, column, counts);
-        const present = of && column.startsWith("AU") ? percent(of.present) : "";
-        return line([label, of ? percent(of.mean) : "–", present, of ? `${percent(face.rows[of.most][column])} at ${this.told(of.most)}` : "–"]);
-      }));
-      $("averages").caption.textContent = face ? `${this.named(face)}: ${face.count} frames${notes.excluded.length ? ", without the excluded ranges" : ""}` : "No face";
-    }
-    if ($("moments-box").open) {
-      const step = Math.max(1, Math.ceil(recording.read / 60)); // sixty moments can be read through
-      const frames = Array.from({ length: Math.ceil(recording.read / step) }, (_, i) => i * step);
-      $("moments").tBodies[0].replaceChildren(...frames.map((frame) => line([this.told(frame), ...entries.map(([column]) => (face?.rows[frame] ? percent(face.rows[frame][column]) : "–"))])));
-      $("moments").tHead.rows[0].replaceChildren(...["Time", ...entries.map(([column]) => column)].map((text) => Object.assign(document.createElement("th"), { textContent: text, scope: "col" })));
-    }
+    const { recording, face, notes } = this, told = (frame) => this.told(frame);
+    const without = notes.excluded.length ? ", without the excluded ranges" : "";
+    const caption = face ? `${this.named(face)}: ${face.count} frames${without}` : "No face";
+    if ($("averages-box").open) fillAverages($("averages"), recording, face, caption, (frame) => notes.counts(frame), told);
+    if ($("moments-box").open) fillMoments($("moments"), recording, face, told);
   }
 
   listNotes() {
     const { marks, excluded, open } = this.notes;
     const item = (text, note) => {
-      const entry = document.createElement("li"), remove = Object.assign(document.createElement("button"), { type: "button", className: "plain small", textContent: "Remove" });
+      const entry = document.createElement("li"), remove = document.createElement("button");
+      Object.assign(remove, { type: "button", className: "plain small", textContent: "Remove" });
       remove.setAttribute("aria-label", `Remove ${text}`);
       remove.addEventListener("click", () => { this.notes.remove(note); this.update(true); });
       entry.append(text, remove);
@@ -203,12 +195,18 @@ $("picture").addEventListener("load", () => current?.drawBoxes());
 for (const id of ["averages-box", "moments-box"]) $(id).addEventListener("toggle", () => current?.fillTables());
 addEventListener("resize", () => current?.drawBoxes());
 $("tell").addEventListener("click", () => { if (current) $("told").textContent = current.words(); });
-$("mark").addEventListener("click", () => { if (current) { current.notes.mark(current.frame, $("mark-text").value); $("mark-text").value = ""; current.update(true); } });
+$("mark").addEventListener("click", () => {
+  if (!current) return;
+  current.notes.mark(current.frame, $("mark-text").value);
+  $("mark-text").value = "";
+  current.update(true);
+});
 $("mark-text").addEventListener("keydown", (event) => { if (event.key === "Enter") $("mark").click(); });
-$("exclude").addEventListener("click", () => { if (current) { current.notes.exclude(current.frame); current.update(true); } });
+$("exclude").addEventListener("click", () => { current?.notes.exclude(current.frame); current?.update(true); });
 (function follow() {
   const video = $("video");
-  if (current?.kind === "video" && !video.paused) { const frame = current.recording.frameAt(video.currentTime); if (frame !== current.frame) current.goTo(frame); }
+  const frame = current?.kind === "video" && !video.paused ? current.recording.frameAt(video.currentTime) : current?.frame;
+  if (frame !== current?.frame) current.goTo(frame);
   requestAnimationFrame(follow);
 })();
 
