@@ -136,6 +136,9 @@ def test_the_camera_is_read_recorded_and_downloaded(camera_browser: Any, pose_si
 
 def test_a_camera_that_is_refused_is_told_so(camera_browser: Any, site: str) -> None:
     page = opened(camera_browser, site)
+    context = page.context.new_cdp_session(page).send("Target.getTargetInfo")["targetInfo"]["browserContextId"]
+    denied = {"permission": {"name": "camera"}, "setting": "denied", "origin": site, "browserContextId": context}
+    camera_browser.new_browser_cdp_session().send("Browser.setPermission", denied)
     page.click("#use-camera")
     page.wait_for_selector("#error:not([hidden])")
     assert "The camera was refused. Allow it" in page.inner_text("#error")

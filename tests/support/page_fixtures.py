@@ -77,7 +77,7 @@ def camera_browser(chromium: Callable[..., Any], shared_data: Path, tmp_path_fac
     source = shared_data / "faces" / "WolfgangLanger_Pexels.mp4"
     subprocess.run([ffmpeg, "-v", "error", "-i", str(source), *size, str(film)], check=True, timeout=60)
     fake = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={film}"]
-    return chromium(*fake, "--deny-permission-prompts")
+    return chromium(*fake)
 
 
 def opened(
