@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pages import documented
 from sklearn.metrics import f1_score
 
+from jobs import fit_rule
 from ssm.inference.predictor import Predictor
 from ssm.labels.vocabulary import Vocabulary
 from ssm.saved.folder import read_config
@@ -80,6 +82,29 @@ def test_whole_frames_are_cut_as_serving_cuts_them(
         plain = table[f"AU{au:02d}"].to_numpy()[seen]
         best = max(f1_score(labels[seen, 0], plain >= threshold) for threshold in np.unique(plain))
         assert fitted.after[au] > best - 0.1, "a vote over time can only add to what a threshold reaches"
+
+
+def test_the_command_takes_a_table_of_ones_own(
+    face_video: Path,
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(face_video.read_bytes())
+    lines = [f"clip.mp4,{frame},{frame % 2},{frame // 30}" for frame in range(60)]
+    (tmp_path / "clips.csv").write_text("\n".join(["source,frame,AU06,AU12", *lines]))
+    out = tmp_path / "fitted"
+    _, script, _, clips, option, _ = documented("reading.md", "python jobs/fit_rule.py")
+    monkeypatch.setattr("sys.argv", [script, str(model_folder), str(tmp_path / clips), option, str(out)])
+    assert fit_rule.main() == 0
+    said = capsys.readouterr().out
+    assert "AU12: F1 " in said
+    assert "these figures are of the same clips" in said
+    assert read_config(out).facts.rule != read_config(model_folder).facts.rule
+    monkeypatch.setattr("sys.argv", ["fit_rule", str(model_folder), "clips.txt", "--out", str(out)])
+    with pytest.raises(SystemExit, match=r"clips\.txt: labelled clips are a manifest"):
+        fit_rule.main()
 
 
 def test_expression_labels_give_a_temperature_that_every_door_applies(

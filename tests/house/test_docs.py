@@ -23,7 +23,7 @@ from pages import documented
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-PROGRAMS = ("python", "make", "ray", "serve", "curl", "docker", "kubectl", "pip", "nginx")
+PROGRAMS = ("python", "ssm-platform", "make", "ray", "serve", "curl", "docker", "kubectl", "pip", "nginx")
 
 TINY = (
     (r"/data/BP4D", "runs/corpora/tiny/bp4d"),
@@ -48,6 +48,8 @@ ELSEWHERE = (
     (r"^python jobs/deploy\.py", "tests/serve/test_deploy.py"),
     (r"^serve run serve\.app:build", "tests/serve/test_service.py"),
     (r"^nginx -p ", "tests/serve/test_proxy.py"),
+    (r"^python jobs/import_released\.py", "tests/ssm/saved/test_released.py"),
+    (r"^python jobs/fit_rule\.py", "tests/evaluate/test_fitting.py"),
     (r"^python jobs/(count_prior\.py|train\.py --recipe=counted)", "tests/corpora/test_association.py"),
     (r"^python bench/serving/mangled", "tests/serve/test_mangled.py"),
     (r"^python -m pytest (tests/\S+)", ""),
@@ -135,6 +137,8 @@ HERE = {
 @pytest.fixture(scope="module")
 def workspace(tiny_run: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the repository's after a quickstart, with the tiny run in place of it."""
+    from ssm_platform.corpora import read_corpus
+    from ssm_platform.media import InputLimits, encode_jpeg, open_input
     from ssm_platform.synthetic import PRESETS, write_corpus
     from ssm_platform.synthetic.sample import write_sample
 
@@ -149,6 +153,9 @@ def workspace(tiny_run: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempP
     (folder / "videos").mkdir()
     shutil.copy(clip, folder / "videos" / "two.mp4")
     shutil.copy(clip, folder / "one.mp4")
+    read_corpus("bp4d", tiny_corpora / "bp4d").manifest.write(folder / "records.parquet")
+    first = next(open_input([clip], "av", InputLimits()).frames()).image
+    (folder / "photo.jpg").write_bytes(encode_jpeg(first, 90))
     (folder / "my.yaml").write_text("storage: s3://my-bucket/runs\nregion: us-west-2\n")
     return folder
 
@@ -163,6 +170,8 @@ def test_the_pages_hold_commands() -> None:
 def test_a_command_runs(page: str, command: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job runs in this process, on the session's cluster; a job that starts others runs as a process of its own."""
     program, script, *arguments = tiny(command)
+    if program == "ssm-platform":  # the console command is this module
+        program, script, arguments = "python", "jobs/command.py", [script, *arguments]
     assert program == "python", f"{page}: no table of this test knows how {command!r} is executed"
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("RAY_ADDRESS", _address())

@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ssm_platform
+from ssm.interface.crops import FaceCrop
+from ssm.interface.preprocessing import Preprocessing
 from ssm.interface.words import MOVEMENT
 from ssm_platform import Reader
+from ssm_platform.faces.settings import FaceSettings
+from ssm_platform.media.handed_in import InputLimits, open_input
 from ssm_platform.media.video import open_video
 from ssm_platform.read.model_reader import ModelReader
-from ssm_platform.read.rows import analyse
+from ssm_platform.read.rows import AnalysisOptions, analyse, face_stream
 from ssm_platform.read.tables import to_frame
 from ssm_platform.read.windows import Row, Window
+
+HAAR = FaceSettings(detector="haar")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +96,47 @@ def test_what_is_no_input_is_named(reader: Reader, tmp_path: Path) -> None:
         reader.read(np.zeros((2, 9, 9, 3), np.uint8), expresions="off")
     with pytest.raises(ValueError, match="hub"):
         Reader("nobody/nothing")
+
+
+def test_rows_below_a_quality_are_marked_and_none_is_dropped(
+    reader: Reader, table: pd.DataFrame, frames: NDArray[np.uint8]
+) -> None:
+    clip = frames[:12]
+    for least, usable in ((0.0, 1), (1.0, 0)):
+        found = reader.read(clip, rate=25, least_quality=least)
+        assert len(found) == len(clip)
+        seen = found[found["success"] == 1]
+        assert len(seen)
+        assert (seen["FaceUsable"] == usable).all()
+    assert table["FaceQuality"].dropna().between(0, 1).all()
+    assert table["Yaw"].isna().all(), "the cascade tells no points, so no pose"
+
+
+def test_yunet_gives_every_face_of_a_photograph_its_pose(model_folder: Path, shared_data: Path) -> None:
+    yunet = {"model": str(shared_data / "face_detection_yunet_2026may.onnx"), "smallest": 0.05}
+    table = Reader(model_folder, device="cpu", threads=1, detection=yunet).read(
+        shared_data / "faces" / "multi_face.jpg"
+    )
+    assert len(table) == 5
+    assert table[["Pitch", "Roll", "Yaw"]].abs().max().max() < 60
+    assert (table["FaceUsable"] == 1).all()
+    assert table.attrs["analysis"]["detection"]["detector"] == "yunet"
+
+
+def test_a_model_of_crops_with_level_eyes_is_given_those_or_says_what_it_needs(shared_data: Path) -> None:
+    photo, yunet = shared_data / "faces" / "multi_face.jpg", shared_data / "face_detection_yunet_2026may.onnx"
+    level = Preprocessing(image_size=64, crop=FaceCrop(source="detected", margin=0.5, alignment="eyes"))
+    options = AnalysisOptions(detection=FaceSettings(model=yunet, smallest=0.05))
+    (frame,) = face_stream(open_input([photo], "av", InputLimits()), level, options)
+    plain = level.model_copy(update={"crop": None})
+    (other,) = face_stream(open_input([photo], "av", InputLimits()), plain, options)
+    assert len(frame.faces) == len(other.faces) == 5
+    for one, another in zip(frame.faces, other.faces, strict=True):
+        assert one.box == another.box
+        assert one.crop.shape == another.crop.shape == (64, 64, 3)
+        assert np.abs(one.crop.astype(int) - another.crop).mean() > 5, "turned, and with a wider margin"
+    with pytest.raises(ValueError, match="need the points of YuNet"):
+        next(face_stream(open_input([photo], "av", InputLimits()), level, AnalysisOptions(detection=HAAR)))
 
 
 def test_aus_alone_by_request(reader: Reader, table: pd.DataFrame, face_video: Path) -> None:

@@ -71,7 +71,7 @@ def predict(
     gathered = [_Gatherer(manifest, vocabulary) for manifest in manifests]
     quarantine = Quarantine()
     rows = evaluation_rows(manifests, clips.frames)
-    with tqdm(total=len(rows), desc="scoring", unit="clip", dynamic_ncols=True) as bar:
+    with tqdm(total=len(rows), desc="scoring", unit="clip", dynamic_ncols=True, disable=None) as bar:
         for batch in _scored(model, manifests, rows, vocabulary, clips, pool):
             for problem in quarantine.check(batch):
                 LOG.warning("clip without pixels: %s", problem)

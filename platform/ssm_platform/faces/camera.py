@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ssm_platform.faces.detectors import Detection, Detector
 from ssm_platform.faces.settings import FaceSettings, make_detector
-from ssm_platform.faces.tracker import TrackedFace, _match, _shrunk
+from ssm_platform.faces.tracker import TrackedFace, matched, shrunk
 
 
 @dataclass
@@ -49,10 +49,10 @@ class CameraFaces:
     def _look(self, image: NDArray[np.uint8], known: list[Detection]) -> list[Detection]:
         """About the known faces only; over the whole frame every `search`-th time, and where one is not found."""
         scale = min(1.0, self._settings.side / max(image.shape[:2]))
-        small = image if scale == 1 else _shrunk(image, scale)
+        small = image if scale == 1 else shrunk(image, scale)
         if known and self._frames % self._settings.search:
             found = self._found(small, scale, known)
-            if len(_match(known, found)) == len(known):
+            if len(matched(known, found)) == len(known):
                 return found
         return self._found(small, scale, [])
 
@@ -62,7 +62,7 @@ class CameraFaces:
 
     def _follow(self, found: list[Detection]) -> tuple[TrackedFace, ...]:
         alive = [one for one in self._seen if self._frames - one.last <= self._settings.remember]
-        owner = {column: alive[row] for row, column in _match([one.box for one in alive], found).items()}
+        owner = {column: alive[row] for row, column in matched([one.box for one in alive], found).items()}
         faces = []
         for column, box in enumerate(found):
             seen = owner.get(column)

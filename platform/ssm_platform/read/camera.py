@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ssm.interface import Preprocessing
 from ssm_platform.faces import CameraFaces, resolved
 from ssm_platform.models import ModelDescription
-from ssm_platform.read.rows import AnalysisOptions, FaceFrame, _Chooser, _crops, check_crop
+from ssm_platform.read.rows import AnalysisOptions, Chooser, FaceFrame, check_crop, crops_of
 from ssm_platform.read.windows import DECIMALS, Clip, ClipAnswer, ClipAnswers, Face, Row, Window
 
 
@@ -29,14 +29,14 @@ class CameraStream:
         options = options.model_copy(update={"detection": resolved(options.detection)})
         check_crop(preprocessing, options)
         self._preprocessing, self._options = preprocessing, options
-        self._faces, self._choose = CameraFaces(options.detection), _Chooser(options)
+        self._faces, self._choose = CameraFaces(options.detection), Chooser(options)
 
     def __call__(self, number: int, timestamp: float, image: NDArray[np.uint8]) -> FaceFrame:
         """The next frame (H, W, 3)."""
         found, fresh = self._faces.push(image)
         if fresh:
-            self._choose = _Chooser(self._options)
-        faces = _crops(image, self._choose(image, found), self._preprocessing, self._options.least_quality)
+            self._choose = Chooser(self._options)
+        faces = crops_of(image, self._choose(image, found), self._preprocessing, self._options.least_quality)
         return FaceFrame(number, timestamp, faces, fresh)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssm_platform.faces import decided
 from ssm_platform.media import ArrayFrames, Pictures, Video, is_frames, open_array, open_input
 from ssm_platform.models import DEFAULT, ModelDescription, locate
 from ssm_platform.read.model_reader import ModelReader
@@ -49,7 +50,7 @@ class Reader:
         is absent or wrong; `batch`: clips in one forward pass, `threads`: of torch (None: every core that is ours).
         """
         self._name, self._batch = str(model), batch
-        self.options = AnalysisOptions(**options)
+        self.options = _settled(AnalysisOptions(**options))
         folder = locate(self._name, registry)
         self._reader = ModelReader(folder, device, threads=threads or len(os.sched_getaffinity(0)))
 
@@ -118,7 +119,9 @@ class Reader:
         return whole[["input", *tables[0].columns[:-1]]], facts
 
     def _chosen(self, options: dict[str, Any]) -> AnalysisOptions:
-        return AnalysisOptions.model_validate({**dict(self.options), **options}) if options else self.options
+        if not options:
+            return self.options
+        return _settled(AnalysisOptions.model_validate({**dict(self.options), **options}))
 
     def _open(self, one: Readable, rate: float | None, options: AnalysisOptions) -> Video | Pictures | ArrayFrames:
         if is_frames(one):
@@ -129,6 +132,11 @@ class Reader:
 
     def _results(self, source: Video | Pictures | ArrayFrames, options: AnalysisOptions) -> Iterator[Row | Window]:
         return read_opened(source, self._reader, options, self._batch)
+
+
+def _settled(options: AnalysisOptions) -> AnalysisOptions:
+    """The same with the detector that will be used, so that attributes name it."""
+    return options.model_copy(update={"detection": decided(options.detection)})
 
 
 def _plain(window: Window, model: ModelDescription) -> dict[str, Any]:
