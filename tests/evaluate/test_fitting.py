@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pages import documented
 from sklearn.metrics import f1_score
 
 from jobs import fit_rule
@@ -94,7 +95,8 @@ def test_the_command_takes_a_table_of_ones_own(
     lines = [f"clip.mp4,{frame},{frame % 2},{frame // 30}" for frame in range(60)]
     (tmp_path / "clips.csv").write_text("\n".join(["source,frame,AU06,AU12", *lines]))
     out = tmp_path / "fitted"
-    monkeypatch.setattr("sys.argv", ["fit_rule", str(model_folder), str(tmp_path / "clips.csv"), "--out", str(out)])
+    _, script, _, clips, option, _ = documented("reading.md", "python jobs/fit_rule.py")
+    monkeypatch.setattr("sys.argv", [script, str(model_folder), str(tmp_path / clips), option, str(out)])
     assert fit_rule.main() == 0
     said = capsys.readouterr().out
     assert "AU12: F1 " in said

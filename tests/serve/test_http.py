@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
+from serve.http.schemas import Answer
 from ssm_platform.read.batch import PredictSettings, find_jobs, predict_here, write_csv
 from ssm_platform.read.model_reader import ModelReader
 from ssm_platform.read.reader import Reader
@@ -58,6 +60,7 @@ def test_every_door_gives_the_same_numbers(
     """The three forms of HTTP, the library, Python's `Reader`, the command line, and files of a batch."""
     upload = face_video.read_bytes()
     document = post(client, upload).json()
+    Answer.model_validate(document)
     table = list(csv.reader(io.StringIO(post(client, upload, accept="text/csv").text)))
     lines = parsed(post(client, upload, accept="application/x-ndjson").text)
     assert table[0] == document["columns"]
@@ -106,6 +109,28 @@ def test_a_real_face_is_found_and_named_columns_are_in_order(client: TestClient,
     why = document["windows"][0]["why"]
     assert list(why) == document["model"]["expressions"]
     assert list(why["happiness"]) == [unit["code"] for unit in document["model"]["aus"]]
+
+
+def test_pictures_of_frames_come_before_their_rows_where_they_are_asked_for(
+    client: TestClient, face_video: Path, face_frames: Frames
+) -> None:
+    upload = face_video.read_bytes()
+    with_pictures = parsed(post(client, upload, accept="application/x-ndjson", pictures="on").text)
+    plain = parsed(post(client, upload, accept="application/x-ndjson").text)
+    for kind in ("start", "row", "window", "end"):
+        assert [line for line in with_pictures if line["type"] == kind] == [
+            line for line in plain if line["type"] == kind
+        ]
+    pictures = [line for line in with_pictures if line["type"] == "picture"]
+    assert [picture["frame"] for picture in pictures] == list(range(60))
+    for number in (0, 30):
+        jpeg = np.frombuffer(base64.b64decode(str(pictures[number]["jpeg"])), np.uint8)
+        shown = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
+        assert shown.shape == face_frames[number].shape
+        assert np.abs(shown.astype(float) - face_frames[number]).mean() < 6
+    order = [(line["type"], line["frame"]) for line in with_pictures if line["type"] in ("row", "picture")]
+    assert all(order.index(("picture", frame)) < order.index(("row", frame)) for frame in range(60))
+    assert post(client, upload, accept="text/csv", pictures="on").status_code == 406
 
 
 # -- bad input: each kind has one defined answer ------------------------------------------------------------------

@@ -89,7 +89,7 @@ class FaceTracker:
     def push(self, image: NDArray[np.uint8]) -> list[tuple[TrackedFace, ...]]:
         """Take the next frame (H, W, 3); return the faces of those frames that became final, in order."""
         scale = min(1.0, self._settings.side / max(image.shape[:2]))
-        small = image if scale == 1 else _shrunk(image, scale)
+        small = image if scale == 1 else shrunk(image, scale)
         self._waiting.append(_Small(self._pushed, np.asarray(small, np.uint8), scale, self._is_cut(small)))
         if self._pushed % self._settings.every == 0:
             self._run()
@@ -107,7 +107,7 @@ class FaceTracker:
         *between, newest = self._waiting
         known = [track.box for track in self._tracks if track.last >= newest.number - len(between) - 1]
         found = self._look(newest, known)
-        same = len(_match(known, found)) == len(known) == len(found)
+        same = len(matched(known, found)) == len(known) == len(found)
         if not same or any(frame.cut for frame in self._waiting):
             for frame in between:
                 self._follow(frame, self._found(frame))
@@ -119,7 +119,7 @@ class FaceTracker:
         """About the known faces only; over the whole frame at every n-th look, and where one of them is not found."""
         if known and self._looks % self._settings.search:
             found = self._found(newest, known)
-            if len(_match(known, found)) == len(known):
+            if len(matched(known, found)) == len(known):
                 return found
         return self._found(newest)
 
@@ -130,7 +130,7 @@ class FaceTracker:
     def _follow(self, frame: _Small, found: list[Detection]) -> None:
         number = frame.number
         alive = [track for track in self._tracks if number - track.last <= self._settings.remember and not frame.cut]
-        pairs = _match([track.box for track in alive], found)
+        pairs = matched([track.box for track in alive], found)
         fresh = [_Track() for _ in range(len(found) - len(pairs))]
         self._tracks.extend(fresh)
         rest = iter(fresh)
@@ -182,7 +182,7 @@ class FaceTracker:
                 del track.knots[next(iter(track.knots))]
 
 
-def _shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+def shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     """The image at a smaller size; a side never falls below one pixel, which OpenCV's factors do not see to."""
     height, width = image.shape[:2]
     if min(height, width) * scale < 1:
@@ -219,7 +219,7 @@ _CUT = 30.0  # mean difference of two frames' 16 x 16 pixels from which they sho
 _LOOKS = 3  # detections of a new face whose looks are compared with those of people known
 
 
-def _match(known: list[Detection], found: list[Detection]) -> dict[int, int]:
+def matched(known: list[Detection], found: list[Detection]) -> dict[int, int]:
     """Pairs (row of `known` -> column of `found`) of boxes that overlap, the best first."""
     overlaps = sorted(((_overlap(a, b), i, j) for i, a in enumerate(known) for j, b in enumerate(found)), reverse=True)
     pairs: dict[int, int] = {}

@@ -8,6 +8,8 @@ from .batch import predict_one as predict_one
 from .batch import wants_cluster as wants_cluster
 from .batch import writable as writable
 from .batch import write_csv as write_csv
+from .camera import CameraClips as CameraClips
+from .camera import CameraStream as CameraStream
 from .model_reader import ModelReader as ModelReader
 from .reader import Reader as Reader
 from .rows import AnalysisOptions as AnalysisOptions

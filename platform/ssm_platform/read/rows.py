@@ -110,24 +110,29 @@ def face_stream(source: Source, preprocessing: Preprocessing, options: AnalysisO
     The crop is the one that the model learned from (`Preprocessing.crop`), so far as serving can make it.
     """
     options = options.model_copy(update={"detection": resolved(options.detection)})
-    if served_crop(preprocessing.crop).alignment == "eyes" and options.detection.detector == "haar":
-        raise ValueError("the model reads crops with level eyes, which need the points of YuNet: detection.detector")
+    check_crop(preprocessing, options)
     least = options.least_quality
     if source.facts.kind == "video":
         untimed = source.facts.rate is None  # a clip handed in as an array
-        choose = _Chooser(options)
+        choose = Chooser(options)
         for (number, timestamp, image), found in track(source.frames(), options.detection):
-            faces = _crops(image, choose(image, found), preprocessing, least)
+            faces = crops_of(image, choose(image, found), preprocessing, least)
             yield FaceFrame(number, None if untimed else timestamp, faces, False)
         return
     for frame in source.frames():
         number, _, image = frame
         for _, found in track([frame], options.detection):
-            chosen = _Chooser(options)(image, found)
-            yield FaceFrame(number, None, _crops(image, chosen, preprocessing, least), True)
+            chosen = Chooser(options)(image, found)
+            yield FaceFrame(number, None, crops_of(image, chosen, preprocessing, least), True)
 
 
-class _Chooser:
+def check_crop(preprocessing: Preprocessing, options: AnalysisOptions) -> None:
+    """ValueError where the detector of `options` cannot make the crops that the model reads."""
+    if served_crop(preprocessing.crop).alignment == "eyes" and options.detection.detector == "haar":
+        raise ValueError("the model reads crops with level eyes, which need the points of YuNet: detection.detector")
+
+
+class Chooser:
     """Which of a frame's faces are answered: the largest few, or the main person as far as known by this frame."""
 
     def __init__(self, options: AnalysisOptions) -> None:
@@ -147,7 +152,7 @@ class _Chooser:
         return [face for face in kept if face.face_id in self._ids]
 
 
-def _crops(
+def crops_of(
     image: NDArray[np.uint8], found: Sequence[TrackedFace], preprocessing: Preprocessing, least: float
 ) -> list[Face]:
     kind, faces = served_crop(preprocessing.crop), []
