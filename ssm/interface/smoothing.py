@@ -106,7 +106,7 @@ def gate(
     among = np.asarray(encoder_NK, np.float64)[:, columns]
     best = among.argmax(1)
     sure = among[np.arange(len(among)), best] > threshold
-    return np.where(sure, places[best], np.asarray(head_NE).argmax(1))
+    return np.asarray(np.where(sure, places[best], np.asarray(head_NE).argmax(1)), np.intp)
 
 
 def reached(scores_NK: NDArray[Any], thresholds_K: Sequence[float]) -> NDArray[np.bool_]:

@@ -44,7 +44,7 @@ class AffectFigures:
 
 def affect_sums(predictions: NDArray[Any], labels: NDArray[Any]) -> Sums:
     """Sums (2 7) over frames (N 2); a frame whose label is nan counts nowhere in that dimension."""
-    return _terms(predictions, labels).sum(0)
+    return np.asarray(_terms(predictions, labels).sum(0), np.int64)
 
 
 def sums_by_subject(table: AffectTable) -> Sums:

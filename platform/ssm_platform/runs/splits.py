@@ -50,7 +50,7 @@ class Source:
 _SAME_PEOPLE = (
     frozenset({"bp4d", "list_bp4d"}),
     frozenset({"disfa", "disfaplus", "list_disfa"}),
-    frozenset({"affwild2_au", "affwild2_expr"}),
+    frozenset({"affwild2_au", "affwild2_expr", "affwild2_va", "affwild2_mtl"}),
 )
 """Readers that name the same people, or the same videos of them, alike. (BP4D+ has others under the names of BP4D.)"""
 
