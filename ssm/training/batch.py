@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import zip_longest
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from ssm.interface import Preprocessing, normalise
 from ssm.training.collective import Collective, send
-from ssm.training.losses import au_loss, expression_loss
 from ssm.training.mixup import Mix, draw_mix, known, mix_clips, mix_targets
 
 
@@ -131,30 +130,6 @@ class MicroBatch:
         if self.fe is not None and self.fe.distinct is not None:
             inputs["fe_distinct"] = self.fe.distinct
         return inputs
-
-    @property
-    def asks(self) -> dict[str, bool]:
-        """What else the forward pass is asked for."""
-        return {"fe_aus": True} if self.fe is not None and self.fe.au_targets is not None else {}
-
-    def loss_sums(self, output: Any) -> list[Tensor | None]:
-        """Weighted sums of the four losses of the model's `output`, in the order of `LOSSES`; None: not produced."""
-        fe_logits = (output.fe_logits, output.fe_semantic_logits) if self.fe else (None, None)
-        au_logits = (output.au_logits, output.au_semantic_logits) if self.au else (None, None)
-        fe_sums = [None if logits is None else self._fe_sum(logits) for logits in fe_logits]
-        au_sums = [None if logits is None else self._au_sum(logits) for logits in au_logits]
-        if self.fe and self.fe.au_targets is not None and self.fe.au_weights is not None:
-            taught = au_loss(output.fe_au_logits.mean(1), self.fe.au_targets, self.fe.au_weights)
-            au_sums[0] = taught if au_sums[0] is None else au_sums[0] + taught
-        return [fe_sums[0], au_sums[0], fe_sums[1], au_sums[1]]
-
-    def _fe_sum(self, logits_BE: Tensor) -> Tensor:
-        assert self.fe is not None
-        return expression_loss(logits_BE, self.fe.labels, self.fe.class_mask, self.fe.weights, self.fe.shares)
-
-    def _au_sum(self, logits_BTA: Tensor) -> Tensor:
-        assert self.au is not None
-        return au_loss(logits_BTA, self.au.targets, self.au.weights)
 
     def split(self, slices: int) -> list[MicroBatch]:
         """`slices` micro-batches of nearly equal size."""
