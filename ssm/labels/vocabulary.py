@@ -150,6 +150,10 @@ class Vocabulary(BaseModel):
         """Columns of ``expressions`` in this vocabulary; ValueError names the one that is absent."""
         return [_index(self.expressions, name, "expression") for name in expressions]
 
+    def affect_columns(self, dimensions: Iterable[str]) -> list[int]:
+        """Columns of valence and arousal in this vocabulary; ValueError names the one that is absent."""
+        return [_index(self.affect, name, "dimension of affect") for name in dimensions]
+
 
 def _distinct_and_known(labels: tuple[Label, ...], known: Iterable[Label], what: str) -> tuple[Label, ...]:
     known = list(known)

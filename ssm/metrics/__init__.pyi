@@ -1,3 +1,4 @@
+from .affect import AFFECT_SUMS as AFFECT_SUMS
 from .affect import AffectFigures as AffectFigures
 from .affect import affect_figures as affect_figures
 from .affect import affect_sums as affect_sums

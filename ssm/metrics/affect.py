@@ -5,7 +5,7 @@
 with population moments over all labelled frames of a split joined, never a mean over videos. Values are rounded to
 2^-18 (4e-6), so the sums are whole numbers: chunks and workers in any order give the same bits. What is not defined is
 nan: CCC and PCC where labels are constant, PCC of a constant prediction. Letters: N frames, S subjects, x predictions,
-y labels; `...` any leading dimensions; the last ones are (2 dimensions, `SUMS`).
+y labels; `...` any leading dimensions; the last ones are (2 dimensions, `AFFECT_SUMS`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ssm.metrics.affect_predictions import AffectTable
 from ssm.metrics.figures import macro
 from ssm.metrics.intervals import Estimate, Values, plain_interval, share_interval
 
-SUMS = ("frames", "x", "y", "xx", "yy", "xy", "agreeing")
+AFFECT_SUMS = ("frames", "x", "y", "xx", "yy", "xy", "agreeing")
 """What is summed over the labelled frames of a dimension."""
 
 _GRID = 2**18
@@ -49,7 +49,7 @@ def affect_sums(predictions: NDArray[Any], labels: NDArray[Any]) -> Sums:
 
 def sums_by_subject(table: AffectTable) -> Sums:
     """The sums of each subject of a table (S 2 7)."""
-    found = np.zeros((len(table.subjects), 2, len(SUMS)), np.int64)
+    found = np.zeros((len(table.subjects), 2, len(AFFECT_SUMS)), np.int64)
     np.add.at(found, table.subject, _terms(table.predictions, table.labels))
     return found
 

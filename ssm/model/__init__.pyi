@@ -1,3 +1,6 @@
+from .affect import AffectConfig as AffectConfig
+from .affect import AffectTerms as AffectTerms
+from .affect import LabelAffect as LabelAffect
 from .backbone import Backbone as Backbone
 from .config import AUTimeConfig as AUTimeConfig
 from .config import BackboneConfig as BackboneConfig

@@ -1,3 +1,6 @@
+from .concordance import Moments as Moments
+from .concordance import concordance_loss as concordance_loss
+from .concordance import moments as moments
 from .config import LossConfig as LossConfig
 from .config import ramp as ramp
 from .means import RunningMeans as RunningMeans
