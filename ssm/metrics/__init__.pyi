@@ -3,6 +3,7 @@ from .affect import AffectFigures as AffectFigures
 from .affect import affect_figures as affect_figures
 from .affect import affect_sums as affect_sums
 from .affect import ccc as ccc
+from .affect import correlation_interval as correlation_interval
 from .affect import mean_ccc as mean_ccc
 from .affect import sums_by_subject as sums_by_subject
 from .affect_predictions import AffectPredictions as AffectPredictions

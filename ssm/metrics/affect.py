@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ssm.metrics.affect_predictions import AffectTable
 from ssm.metrics.figures import macro
-from ssm.metrics.intervals import Estimate, Values, plain_interval, share_interval
+from ssm.metrics.intervals import Estimate, Measure, Values, plain_interval, share_interval
 
 AFFECT_SUMS = ("frames", "x", "y", "xx", "yy", "xy", "agreeing")
 """What is summed over the labelled frames of a dimension."""
@@ -89,16 +89,16 @@ def affect_figures(table: AffectTable) -> AffectFigures:
     return AffectFigures(
         frames=sums.sum(0)[:, 0],
         subjects=len(table.subjects),
-        ccc=_correlation(sums, ccc),
-        pcc=_correlation(sums, pcc),
+        ccc=correlation_interval(sums, ccc),
+        pcc=correlation_interval(sums, pcc),
         rmse=plain_interval(sums, rmse, least=0.0),
         sagr=share_interval(sums, sagr),
-        mean_ccc=_correlation(sums, mean_ccc),
+        mean_ccc=correlation_interval(sums, mean_ccc),
     )
 
 
-def _correlation(sums: Sums, measure: Any) -> Estimate:
-    """logit((1 + r) / 2) = 2 artanh(r): as a share of [-1, 1] a correlation is on Fisher's scale."""
+def correlation_interval(sums: Sums, measure: Measure) -> Estimate:
+    """Interval of a figure in [-1, 1], on Fisher's scale: logit((1 + r) / 2) = 2 artanh(r). `sums` is (S 2 7)."""
     share = share_interval(sums, lambda total: (measure(total) + 1) / 2)
     value, low, high = (2 * bound - 1 for bound in (share.value, share.low, share.high))
     return replace(share, value=value, low=low, high=high)

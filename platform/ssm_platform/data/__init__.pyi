@@ -14,6 +14,7 @@ from .order import Verdict as Verdict
 from .order import verify as verify
 from .pace import keep_pace as keep_pace
 from .plan import AU as AU
+from .plan import FE as FE
 from .plan import VA as VA
 from .plan import Plan as Plan
 from .plan import PlanConfig as PlanConfig
