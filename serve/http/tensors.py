@@ -147,6 +147,7 @@ def model_metadata(name: str, model: ModelDescription) -> dict[str, Any]:
             _tensor("au_probability", "FP32", [-1, model.frames, aus], aus=units),
             _tensor("expression_probability", "FP32", [-1, expressions], expressions=names),
             _tensor("why", "FP32", [-1, expressions, aus], expressions=names, aus=units),
+            *([_tensor("affect", "FP32", [-1, model.frames, 2], affect=list(labels.affect))] if labels.affect else []),
         ],
     }
 
@@ -172,6 +173,8 @@ def outputs_of(reading: Reading) -> dict[str, NDArray[Any]]:
     }
     if answers.why is not None:
         outputs["why"] = answers.why
+    if answers.affect is not None:
+        outputs["affect"] = answers.affect
     return outputs
 
 

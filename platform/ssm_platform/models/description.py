@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.interface import DecisionRule, Preprocessing
+from ssm.interface import DecisionRule, Preprocessing, Smoothing
 from ssm.labels import Vocabulary
 from ssm_platform.base import default_place
 from ssm_platform.models.registry import Registry
@@ -33,6 +33,7 @@ class ModelDescription(BaseModel):
     preprocessing: Preprocessing = Field(description="how a face becomes the model's input")
     precision: str = Field(description="type its products are taken in: float32 or bfloat16")
     rule: DecisionRule = Field(description="when an AU counts as present")
+    smoothing: Smoothing = Field(default=Smoothing(), description="what is done to scores of single frames")
     fitted: bool = Field(description="whether the rule was fitted; if not it is 0.5 without a vote")
 
 

@@ -89,8 +89,8 @@ def read_opened(
 
 
 def assembler_for(model: ModelDescription) -> Assembler:
-    """The state machine for a model's clips and rule."""
-    return Assembler(model.frames, model.rule.apply, model.rule.reach)
+    """The state machine for a model's clips, rule and smoothing."""
+    return Assembler(model.frames, model.rule.apply, model.rule.reach, model.smoothing.affect)
 
 
 def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:

@@ -1,8 +1,9 @@
 """The table of a video: columns named as OpenFace and py-feat name them, written as CSV or Parquet while it is made.
 
 `frame, face_id, timestamp, confidence, success`, the face box, `AU01_c` (0/1 by the fitted rule) and `AU01`
-(probability) per AU, expressions by name. A frame without a face keeps its row, empty. There is never a probability
-under `AU01_r`: that suffix means an intensity from 0 to 5. Files appear whole or not at all. Knows rows, not models.
+(probability) per AU, expressions by name, and where the model has them `valence` and `arousal` in [-1, 1]. A frame
+without a face keeps its row, empty. There is never a probability under `AU01_r`: that suffix means an intensity from 0
+to 5. Files appear whole or not at all. Knows rows, not models.
 """
 
 from __future__ import annotations
@@ -36,20 +37,24 @@ _COMMENTS = {
 def columns(vocabulary: Vocabulary) -> list[str]:
     """The column names, in order."""
     present = [f"{code}_c" for code in vocabulary.au_codes]
-    return [*FACE_COLUMNS, *BOX_COLUMNS, *present, *vocabulary.au_codes, *vocabulary.expressions]
+    return [
+        *FACE_COLUMNS, *BOX_COLUMNS, *present, *vocabulary.au_codes, *vocabulary.expressions, *vocabulary.affect
+    ]  # fmt: skip
 
 
 def cells(row: Row, vocabulary: Vocabulary) -> list[Cell]:
     """The values of a row under `columns(vocabulary)`; None is an empty cell."""
     head: list[Cell] = [row.frame, row.face_id, _rounded(row.timestamp, 5), _rounded(row.score, 4), int(row.success)]
     if row.box is None or row.au_present is None or row.au_probability is None or row.expression is None:
-        return head + [None] * (len(BOX_COLUMNS) + 2 * len(vocabulary.aus) + len(vocabulary.expressions))
+        labels = 2 * len(vocabulary.aus) + len(vocabulary.expressions) + len(vocabulary.affect)
+        return head + [None] * (len(BOX_COLUMNS) + labels)
     head += [_rounded(value, 2) for value in row.box]
     head.append(_rounded(row.score, 4))
     head += [int(flag) for flag in row.au_present]
     # float32 values rounded to five places print with their float32 noise unless rounded once more as doubles
     head += [round(float(value), 5) for value in row.au_probability]
-    return head + [round(float(value), 5) for value in row.expression]
+    head += [round(float(value), 5) for value in row.expression]
+    return head + [round(float(value), 5) for value in (() if row.affect is None else row.affect)]
 
 
 def record(row: Row, vocabulary: Vocabulary) -> dict[str, Cell]:
@@ -188,6 +193,8 @@ def _comment(name: str, vocabulary: Vocabulary) -> dict[str, str] | None:
         return {"comment": "probability"}
     if name.removesuffix("_c") in vocabulary.au_codes:
         return {"comment": "1 where the model's fitted rule finds the action unit present"}
+    if name in vocabulary.affect:
+        return {"comment": "from -1 to 1"}
     return {"comment": _COMMENTS[name]} if name in _COMMENTS else None
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ssm.interface import box
+
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
@@ -54,6 +56,8 @@ class ClipAnswer:
     au_probability: Floats  # T A
     expression: Floats  # E
     why: Floats | None  # E A, what each AU adds to each expression through the learned map, where there is one
+    affect: Floats | None = None  # T 2, valence and arousal, where the model has them
+    affect_why: Floats | None = None  # 2 A, what each AU adds to them
 
 
 @dataclass(frozen=True)
@@ -63,26 +67,23 @@ class ClipAnswers:
     au_probability: Floats  # B T A
     expression: Floats  # B E
     why: Floats | None  # B E A
+    affect: Floats | None = None  # B T 2
+    affect_why: Floats | None = None  # B 2 A
 
     def clip(self, number: int) -> ClipAnswer:
         """The answer to one of them."""
-        why = None if self.why is None else self.why[number]
-        return ClipAnswer(self.au_probability[number], self.expression[number], why)
+        return ClipAnswer(**{name: None if value is None else value[number] for name, value in vars(self).items()})
 
     def part(self, start: int, stop: int) -> ClipAnswers:
         """The answers to clips start .. stop-1."""
-        why = None if self.why is None else self.why[start:stop]
-        return ClipAnswers(self.au_probability[start:stop], self.expression[start:stop], why)
+        return ClipAnswers(**{name: None if value is None else value[start:stop] for name, value in vars(self).items()})
 
     @classmethod
     def joined(cls, pieces: Sequence[ClipAnswers]) -> ClipAnswers:
-        """Several batches, one after another."""
-        reasons = [piece.why for piece in pieces if piece.why is not None]
-        return cls(
-            np.concatenate([piece.au_probability for piece in pieces]),
-            np.concatenate([piece.expression for piece in pieces]),
-            np.concatenate(reasons) if reasons else None,
-        )
+        """Several batches, one after another, of one model."""
+        there = [name for name, value in vars(pieces[0]).items() if value is not None]
+        joined = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in there}
+        return cls(**{"why": None, **joined})
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Row:
     au_present: Flags | None = None  # A
     au_probability: Floats | None = None  # A
     expression: Floats | None = None  # E
+    affect: Floats | None = None  # 2, smoothed
 
     @property
     def success(self) -> bool:
@@ -113,6 +115,16 @@ class Window:
     frames: int
     expression: Floats  # E
     why: Floats | None  # E A
+    affect_why: Floats | None = None  # 2 A
+
+
+@dataclass(frozen=True)
+class Final:
+    """A frame whose answers can no longer change."""
+
+    present: Flags  # A
+    probability: Floats  # A
+    affect: Floats | None  # 2
 
 
 Vote = Callable[[Floats], Flags]
@@ -122,9 +134,10 @@ Vote = Callable[[Floats], Flags]
 class Votes:
     """The vote of one run, handed out frame by frame as soon as it can no longer change."""
 
-    def __init__(self, vote: Vote, reach: int) -> None:
-        """`reach`: frames on either side that the vote looks at."""
-        self._vote, self._reach = vote, reach
+    def __init__(self, vote: Vote, reach: int, half_window: int = 0) -> None:
+        """`reach`: frames on either side that the vote looks at; `half_window`: that the box over affect does."""
+        self._vote, self._half, self._reach = vote, half_window, max(reach, half_window)
+        self._affect: Floats | None = None  # of the frames held, where the model gives any
         self._held: Floats | None = None  # frames not handed out yet, after the context their vote needs
         self._base = 0  # offset in the run of the first frame held
         self.pushed = 0
@@ -135,20 +148,31 @@ class Votes:
         """Frames in memory."""
         return 0 if self._held is None else len(self._held)
 
-    def push(self, probabilities: Floats) -> None:
-        """The next frames (n, A) of the run."""
+    def push(self, probabilities: Floats, affect: Floats | None = None) -> None:
+        """The next frames (n, A) of the run, and their affect (n, 2)."""
+        if affect is not None:
+            self._affect = affect if self._affect is None else np.concatenate([self._affect, affect])
         self._held = probabilities if self._held is None else np.concatenate([self._held, probabilities])
         self.pushed += len(probabilities)
 
-    def ready(self, whole: bool) -> list[tuple[Flags, Floats]]:
-        """Presence and probability of the frames that became certain; `whole`: nothing more will be pushed."""
+    def ready(self, whole: bool) -> list[Final]:
+        """The frames that became certain; `whole`: nothing more will be pushed."""
         certain = self.pushed if whole else max(self.ready_to, self.pushed - self._reach)
         if self._held is None or certain == self.ready_to:
             return []
         present = self._vote(self._held)
         at = range(self.ready_to - self._base, certain - self._base)
-        rows = [(present[row], np.round(self._held[row], DECIMALS)) for row in at]
+        affect = None if self._affect is None else box(self._affect, self._half).astype(np.float32)
+        rows = [
+            Final(
+                present[row],
+                np.round(self._held[row], DECIMALS),
+                None if affect is None else np.round(affect[row], DECIMALS),
+            )
+            for row in at
+        ]
         keep = max(0, certain - self._reach)
+        self._affect = None if self._affect is None else self._affect[keep - self._base :]
         self._held, self._base, self.ready_to = self._held[keep - self._base :], keep, certain
         return rows
 
@@ -162,7 +186,7 @@ class _Run:
     crops: list[NDArray[np.uint8]] = field(default_factory=list)  # those no clip has yet
     length: int = 0
     ended: bool = False
-    values: deque[tuple[Flags, Floats, Floats]] = field(default_factory=deque)
+    values: deque[tuple[Final, Floats]] = field(default_factory=deque)
     expressions: deque[tuple[int, Floats]] = field(default_factory=deque)  # (count, E) per answered clip
 
 
@@ -177,13 +201,14 @@ class Assembler:
     """Feed frames, send the clips that come back to a model, hand in its answers, collect rows.
 
     `vote(probabilities (n, A)) -> present (n, A)` is the model's fitted rule over a stretch without a break, `reach`
-    the frames on either side that it looks at.
+    the frames on either side that it looks at; `half_window` is that of the box that valence and arousal go through.
     """
 
-    def __init__(self, frames: int, vote: Vote, reach: int) -> None:
+    def __init__(self, frames: int, vote: Vote, reach: int, half_window: int = 0) -> None:
         self._clip_frames = frames
         self._vote = vote
         self._reach = reach
+        self._half = half_window
         self._runs: dict[int, _Run] = {}
         self._waiting: deque[_Frame] = deque()
         self._asked: dict[int, _Run] = {}
@@ -195,7 +220,7 @@ class Assembler:
         clips = self._end_runs(keep={face.face_id for face in faces})
         entry = _Frame(number, timestamp, [])
         for face in faces:
-            run = self._runs.setdefault(face.face_id, _Run(number, Votes(self._vote, self._reach)))
+            run = self._runs.setdefault(face.face_id, _Run(number, Votes(self._vote, self._reach, self._half)))
             entry.faces.append((_without_crop(face), run, run.length))
             run.crops.append(face.crop)
             run.length += 1
@@ -213,9 +238,11 @@ class Assembler:
         run = self._asked.pop(clip.number)
         expression = np.round(answer.expression, DECIMALS)
         why = None if answer.why is None else np.round(answer.why, DECIMALS)
-        self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why))
+        affect_why = None if answer.affect_why is None else np.round(answer.affect_why, DECIMALS)
+        self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why, affect_why))
         run.expressions.append((clip.count, expression))
-        run.votes.push(answer.au_probability[: clip.count])
+        affect = None if answer.affect is None else answer.affect[: clip.count]
+        run.votes.push(answer.au_probability[: clip.count], affect)
         _settle(run)
 
     def results(self) -> Iterator[Row | Window]:
@@ -227,16 +254,17 @@ class Assembler:
             if not entry.faces:
                 yield Row(entry.number, entry.timestamp)
             for face, run, _ in sorted(entry.faces, key=lambda item: item[0].face_id):
-                present, probability, expression = run.values.popleft()
+                final, expression = run.values.popleft()
                 yield Row(
                     entry.number,
                     entry.timestamp,
                     face.face_id,
                     face.score,
                     face.box,
-                    present,
-                    probability,
+                    final.present,
+                    final.probability,
                     expression,
+                    final.affect,
                 )
 
     def _end_runs(self, keep: set[int]) -> list[Clip]:
@@ -262,8 +290,8 @@ class Assembler:
 
 def _settle(run: _Run) -> None:
     """Move frames whose vote is certain to `values`."""
-    for present, probability in run.votes.ready(run.ended and run.votes.pushed == run.length):
-        run.values.append((present, probability, _next_expression(run.expressions)))
+    for final in run.votes.ready(run.ended and run.votes.pushed == run.length):
+        run.values.append((final, _next_expression(run.expressions)))
 
 
 def _next_expression(expressions: deque[tuple[int, Floats]]) -> Floats:
