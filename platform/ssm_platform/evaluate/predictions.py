@@ -148,7 +148,9 @@ class _Gatherer:
         self._au.update(name, subject, frames, answer[:count, self._au_columns], labels)
 
     def table(self) -> Table:
-        return {"au": self._au, "fe": self._fe, "va": self._va}[self.name].table()
+        if self.name == "va":
+            return self._va.table()
+        return self._au.table() if self.name == "au" else self._fe.table()
 
 
 class _Scorer:

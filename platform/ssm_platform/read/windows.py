@@ -72,18 +72,29 @@ class ClipAnswers:
 
     def clip(self, number: int) -> ClipAnswer:
         """The answer to one of them."""
-        return ClipAnswer(**{name: None if value is None else value[number] for name, value in vars(self).items()})
+        optional = (None if value is None else value[number] for value in (self.why, self.affect, self.affect_why))
+        return ClipAnswer(self.au_probability[number], self.expression[number], *optional)
 
     def part(self, start: int, stop: int) -> ClipAnswers:
         """The answers to clips start .. stop-1."""
-        return ClipAnswers(**{name: None if value is None else value[start:stop] for name, value in vars(self).items()})
+        optional = (None if value is None else value[start:stop] for value in (self.why, self.affect, self.affect_why))
+        return ClipAnswers(self.au_probability[start:stop], self.expression[start:stop], *optional)
 
     @classmethod
     def joined(cls, pieces: Sequence[ClipAnswers]) -> ClipAnswers:
         """Several batches, one after another, of one model."""
-        there = [name for name, value in vars(pieces[0]).items() if value is not None]
-        joined = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in there}
-        return cls(**{"why": None, **joined})
+        return cls(
+            np.concatenate([piece.au_probability for piece in pieces]),
+            np.concatenate([piece.expression for piece in pieces]),
+            _together([piece.why for piece in pieces]),
+            _together([piece.affect for piece in pieces]),
+            _together([piece.affect_why for piece in pieces]),
+        )
+
+
+def _together(arrays: Sequence[Floats | None]) -> Floats | None:
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if there else None
 
 
 @dataclass(frozen=True)
