@@ -17,6 +17,7 @@ from ssm.model import noise
 from ssm.model.affect import FeatureAffect, LabelAffect
 from ssm.model.backbone import Backbone
 from ssm.model.config import ModelConfig
+from ssm.model.frames import ClipOfFrames, FrameHead
 from ssm.model.heads import SemanticHead
 from ssm.model.mapping import Maps, PriorMapping
 from ssm.model.temporal import AUSmoothing, ExpressionTime, LocalFrameAttention
@@ -79,13 +80,30 @@ class SSMNetwork(nn.Module):
         self.text = _prototypes(config, text_shape)
         mapped = self.text is not None and config.mapping.enabled
         self.mapping = PriorMapping(config.mapping, labels) if mapped else None
-        self.expression_time = ExpressionTime(config.width, config.frames, config.expression_time)
-        self.au_time = LocalFrameAttention(config.width, config.au_time)
-        self.smoothing = AUSmoothing(len(labels.aus), config.au_time, released=released)
-        self.fe_head = SemanticHead(config.width, len(labels.expressions), config.semantic_weight, config.temperature)
-        self.au_head = SemanticHead(config.width, len(labels.aus), config.semantic_weight, config.temperature)
+        if config.reading == "frames":
+            self._read_frames(config)
+        else:
+            self._read_clips(config)
         self.folded = Folded()
         self.affect_head = _affect_head(config)
+
+    def _read_clips(self, config: ModelConfig) -> None:
+        """The method's parts over time, and its heads."""
+        released, labels = config.released_behaviour, config.vocabulary
+        self.expression_time: nn.Module = ExpressionTime(config.width, config.frames, config.expression_time)
+        self.au_time: nn.Module = LocalFrameAttention(config.width, config.au_time)
+        self.smoothing: nn.Module = AUSmoothing(len(labels.aus), config.au_time, released=released)
+        self.fe_head: Any = SemanticHead(
+            config.width, len(labels.expressions), config.semantic_weight, config.temperature
+        )
+        self.au_head: Any = SemanticHead(config.width, len(labels.aus), config.semantic_weight, config.temperature)
+
+    def _read_frames(self, config: ModelConfig) -> None:
+        """Heads frame by frame, and nothing over time."""
+        labels = config.vocabulary
+        self.expression_time, self.au_time, self.smoothing = nn.Identity(), nn.Identity(), nn.Identity()
+        self.fe_head = ClipOfFrames(config.width, config.frame_hidden, len(labels.expressions))
+        self.au_head = FrameHead(config.width, config.frame_hidden, len(labels.aus))
 
     @property
     def vocabulary(self) -> Vocabulary:
