@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ssm import SSM
 from ssm.interface import Preprocessing, normalise
@@ -88,7 +89,7 @@ class TimmEncoder:
     @torch.inference_mode()
     def __call__(self, frames: NDArray[np.uint8]) -> Encoded:
         """As the protocol says."""
-        return Encoded(self.backbone(normalise(torch.from_numpy(frames), self.preprocessing)).numpy(), None)
+        return Encoded(self.backbone(_pixels(frames, self.preprocessing)).numpy(), None)
 
 
 class OwnEncoder:
@@ -105,7 +106,7 @@ class OwnEncoder:
     @torch.inference_mode()
     def __call__(self, frames: NDArray[np.uint8]) -> Encoded:
         """As the protocol says."""
-        features = self.model.encode_frames(normalise(torch.from_numpy(frames), self.preprocessing))
+        features = self.model.encode_frames(_pixels(frames, self.preprocessing))
         scores, _ = self.model.read_expression(features[:, None], self.model.prototypes())
         return Encoded(features.float().numpy(), scores.float().numpy())
 
@@ -150,12 +151,17 @@ class OnnxEncoder:
 
     def __call__(self, frames: NDArray[np.uint8]) -> Encoded:
         """As the protocol says; scores beyond the classes (valence, arousal) are left out."""
-        pixels = normalise(torch.from_numpy(frames), self.preprocessing).numpy()
+        pixels = _pixels(frames, self.preprocessing).numpy()
         single = isinstance(self._input.shape[0], int) and self._input.shape[0] == 1
         batches = [pixels[row : row + 1] for row in range(len(pixels))] if single else [pixels]
         found = [self._session.run(self._outputs, {self._input.name: batch}) for batch in batches]
         features, scores = (np.concatenate([one[place] for one in found]) for place in range(2))
         return Encoded(features.reshape(len(frames), -1), scores[:, : len(self.classes)])
+
+
+def _pixels(frames: NDArray[np.uint8], preprocessing: Preprocessing) -> Tensor:
+    """float32 N 3 S S."""
+    return normalise(torch.from_numpy(frames)[None], preprocessing)[0]
 
 
 def _read_onnx(path: str) -> Any:
