@@ -189,7 +189,7 @@ class Predictor:
         self, chunks: Iterable[Frames], kept: list[Tensor], wanted: NDArray[np.int64]
     ) -> Iterator[WindowAnswer]:
         """Final windows; the features (D) of the frames numbered `wanted`, ascending, are put into `kept`."""
-        vote = _Vote(self.rule, self.smoothing.affect)
+        vote = _Vote(self.rule, self.smoothing)
         start = 0
         for clips, sizes in self._batches(chunks):
             found = self._read(clips)
@@ -276,9 +276,9 @@ def _distinct(clips: NDArray[np.uint8], device: torch.device) -> Tensor | None:
 class _Vote:
     """Holds windows back until rule and box have seen every frame that their answers depend on."""
 
-    def __init__(self, rule: DecisionRule, half_window: int) -> None:
-        self._rule, self._half = rule, half_window
-        self._reach = max(rule.reach, half_window)
+    def __init__(self, rule: DecisionRule, smoothing: Smoothing) -> None:
+        self._rule, self._smoothing = rule, smoothing
+        self._reach = max(rule.reach + smoothing.aus, smoothing.affect)
         self._before: WindowAnswer | None = None  # frames already answered that later ones look at
         self._held: list[WindowAnswer] = []
 
@@ -298,12 +298,14 @@ class _Vote:
         known = [*([self._before] if self._before else []), *self._held]
         together = np.concatenate([window.au_probability for window in known])
         affect = _joined([window.affect for window in known], np.concatenate)
-        present = self._rule.apply(together)
-        smooth = None if affect is None else box(affect, self._half).astype(np.float32)
+        aus = box(together, self._smoothing.aus).astype(np.float32) if self._smoothing.aus else together
+        present = self._rule.apply(aus)
+        smooth = None if affect is None else box(affect, self._smoothing.affect).astype(np.float32)
         offset = 0 if self._before is None else len(self._before.au_probability)
         for window in self._held[:ready]:
             part = slice(offset, offset + len(window.au_probability))
-            yield replace(window, au_present=present[part], affect=None if smooth is None else smooth[part])
+            affect_here = None if smooth is None else smooth[part]
+            yield replace(window, au_probability=aus[part], au_present=present[part], affect=affect_here)
             offset = part.stop
         context = slice(max(0, offset - self._reach), offset)
         self._before = replace(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ssm.interface import Smoothing
 from ssm_platform.read.windows import Assembler, Clip, ClipAnswer, Face, Row, Window
 
 T, AUS, REACH = 4, 3, 2
@@ -125,7 +126,7 @@ def test_windows_tell_the_expression_of_their_new_frames() -> None:
 def test_affect_is_smoothed_over_each_run_and_never_across_a_gap() -> None:
     present = np.ones((23, 1), bool)
     present[9] = False
-    assembler, asked, results = Assembler(T, vote, REACH, half_window=3), deque[Clip](), []
+    assembler, asked, results = Assembler(T, vote, REACH, Smoothing(affect=3, aus=1, expressions=2)), deque[Clip](), []
     for number, here in enumerate(present):
         faces = [Face(int(face), (0, 0, 1, 1), 0.5, picture(face, number)) for face in np.flatnonzero(here)]
         asked.extend(assembler.frame(number, number / 25, faces))
@@ -139,3 +140,9 @@ def test_affect_is_smoothed_over_each_run_and_never_across_a_gap() -> None:
             near = range(max(first, frame - 3), min(last, frame + 4))
             expected = np.mean([[np.sin(other), np.cos(other * 2)] for other in near], axis=0)
             assert rows[frame].affect == pytest.approx(expected, abs=1e-5)
+            near = range(max(first, frame - 1), min(last, frame + 2))
+            aus = np.mean([[np.sin(other * (unit + 1)) ** 2 for unit in range(AUS)] for other in near], axis=0)
+            assert rows[frame].au_probability == pytest.approx(aus, abs=1e-5)
+            near = range(max(first, frame - 2), min(last, frame + 3))
+            starts = [first + (other - first) // T * T for other in near]  # a clip's expression is its first frame
+            assert rows[frame].expression == pytest.approx([np.mean(starts), 0], abs=1e-4)

@@ -64,7 +64,8 @@ def run_frames(run: FrameRun) -> FrameResult:
     evaluation, rule, smoothing = _judged(run, prepared, book, heads, vocabulary)
     storage.write("evaluation.json", evaluation.model_dump_json(indent=1).encode())
     storage.write("report.html", render(evaluation, rules=describe(rule)).encode())
-    facts = ModelFacts(rule=rule, smoothing=smoothing, metrics={"protocol": run.protocol})
+    kept = smoothing.model_copy(update={"gate": 1.0})  # the encoder's own classes are not saved with the heads
+    facts = ModelFacts(rule=rule, smoothing=kept, metrics={"protocol": run.protocol})
     version = _keep(run, storage, heads, vocabulary, facts)
     return FrameResult(storage.uri, evaluation, smoothing, version)
 

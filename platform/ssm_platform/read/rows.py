@@ -90,7 +90,7 @@ def read_opened(
 
 def assembler_for(model: ModelDescription) -> Assembler:
     """The state machine for a model's clips, rule and smoothing."""
-    return Assembler(model.frames, model.rule.apply, model.rule.reach, model.smoothing.affect)
+    return Assembler(model.frames, model.rule.apply, model.rule.reach, model.smoothing)
 
 
 def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.interface import box
+from ssm.interface import Smoothing, box
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -135,6 +135,7 @@ class Final:
 
     present: Flags  # A
     probability: Floats  # A
+    expression: Floats  # E
     affect: Floats | None  # 2
 
 
@@ -143,13 +144,13 @@ Vote = Callable[[Floats], Flags]
 
 
 class Votes:
-    """The vote of one run, handed out frame by frame as soon as it can no longer change."""
+    """The answers of one run, smoothed and voted, handed out frame by frame as soon as they can no longer change."""
 
-    def __init__(self, vote: Vote, reach: int, half_window: int = 0) -> None:
-        """`reach`: frames on either side that the vote looks at; `half_window`: that the box over affect does."""
-        self._vote, self._half, self._reach = vote, half_window, max(reach, half_window)
-        self._affect: Floats | None = None  # of the frames held, where the model gives any
-        self._held: Floats | None = None  # frames not handed out yet, after the context their vote needs
+    def __init__(self, vote: Vote, reach: int, smoothing: Smoothing = Smoothing()) -> None:  # noqa: B008 frozen
+        """`reach`: frames on either side that the vote looks at; `smoothing`: what is done to frame scores before."""
+        self._vote, self._smoothing = vote, smoothing
+        self._reach = max(reach + smoothing.aus, smoothing.affect, smoothing.expressions)
+        self._held: ClipAnswer | None = None  # frames not handed out yet, after the context that they need
         self._base = 0  # offset in the run of the first frame held
         self.pushed = 0
         self.ready_to = 0  # offsets below this were handed out
@@ -157,35 +158,52 @@ class Votes:
     @property
     def held(self) -> int:
         """Frames in memory."""
-        return 0 if self._held is None else len(self._held)
+        return 0 if self._held is None else len(self._held.au_probability)
 
-    def push(self, probabilities: Floats, affect: Floats | None = None) -> None:
-        """The next frames (n, A) of the run, and their affect (n, 2)."""
-        if affect is not None:
-            self._affect = affect if self._affect is None else np.concatenate([self._affect, affect])
-        self._held = probabilities if self._held is None else np.concatenate([self._held, probabilities])
-        self.pushed += len(probabilities)
+    def push(self, probabilities: Floats, expression: Floats, affect: Floats | None = None) -> None:
+        """The next frames of the run: AUs (n, A), the expression (E) of all of them, affect (n, 2)."""
+        count = len(probabilities)
+        came = ClipAnswer(probabilities, np.repeat(expression[None], count, axis=0), None, affect)
+        held = self._held
+        if held is not None:
+            came = ClipAnswer(
+                np.concatenate([held.au_probability, came.au_probability]),
+                np.concatenate([held.expression, came.expression]),
+                None,
+                _together([held.affect, affect]),
+            )
+        self._held = came
+        self.pushed += count
 
     def ready(self, whole: bool) -> list[Final]:
         """The frames that became certain; `whole`: nothing more will be pushed."""
         certain = self.pushed if whole else max(self.ready_to, self.pushed - self._reach)
-        if self._held is None or certain == self.ready_to:
+        held = self._held
+        if held is None or certain == self.ready_to:
             return []
-        present = self._vote(self._held)
-        at = range(self.ready_to - self._base, certain - self._base)
-        affect = None if self._affect is None else box(self._affect, self._half).astype(np.float32)
+        probability = _smooth(held.au_probability, self._smoothing.aus)
+        present = self._vote(probability)
+        expression = _smooth(held.expression, self._smoothing.expressions)
+        affect = None if held.affect is None else _smooth(held.affect, self._smoothing.affect)
         rows = [
             Final(
                 present[row],
-                np.round(self._held[row], DECIMALS),
+                np.round(probability[row], DECIMALS),
+                np.round(expression[row], DECIMALS),
                 None if affect is None else np.round(affect[row], DECIMALS),
             )
-            for row in at
+            for row in range(self.ready_to - self._base, certain - self._base)
         ]
         keep = max(0, certain - self._reach)
-        self._affect = None if self._affect is None else self._affect[keep - self._base :]
-        self._held, self._base, self.ready_to = self._held[keep - self._base :], keep, certain
+        cut = slice(keep - self._base, None)
+        rest = None if held.affect is None else held.affect[cut]
+        self._held = ClipAnswer(held.au_probability[cut], held.expression[cut], None, rest)
+        self._base, self.ready_to = keep, certain
         return rows
+
+
+def _smooth(values: Floats, half_window: int) -> Floats:
+    return box(values, half_window).astype(np.float32) if half_window else values
 
 
 @dataclass
@@ -197,8 +215,7 @@ class _Run:
     crops: list[NDArray[np.uint8]] = field(default_factory=list)  # those no clip has yet
     length: int = 0
     ended: bool = False
-    values: deque[tuple[Final, Floats]] = field(default_factory=deque)
-    expressions: deque[tuple[int, Floats]] = field(default_factory=deque)  # (count, E) per answered clip
+    values: deque[Final] = field(default_factory=deque)
 
 
 @dataclass
@@ -212,14 +229,14 @@ class Assembler:
     """Feed frames, send the clips that come back to a model, hand in its answers, collect rows.
 
     `vote(probabilities (n, A)) -> present (n, A)` is the model's fitted rule over a stretch without a break, `reach`
-    the frames on either side that it looks at; `half_window` is that of the box that valence and arousal go through.
+    the frames on either side that it looks at; `smoothing` is what the model's facts say of frame scores.
     """
 
-    def __init__(self, frames: int, vote: Vote, reach: int, half_window: int = 0) -> None:
+    def __init__(self, frames: int, vote: Vote, reach: int, smoothing: Smoothing = Smoothing()) -> None:  # noqa: B008
         self._clip_frames = frames
         self._vote = vote
         self._reach = reach
-        self._half = half_window
+        self._smoothing = smoothing
         self._runs: dict[int, _Run] = {}
         self._waiting: deque[_Frame] = deque()
         self._asked: dict[int, _Run] = {}
@@ -231,7 +248,7 @@ class Assembler:
         clips = self._end_runs(keep={face.face_id for face in faces})
         entry = _Frame(number, timestamp, [])
         for face in faces:
-            run = self._runs.setdefault(face.face_id, _Run(number, Votes(self._vote, self._reach, self._half)))
+            run = self._runs.setdefault(face.face_id, _Run(number, Votes(self._vote, self._reach, self._smoothing)))
             entry.faces.append((_without_crop(face), run, run.length))
             run.crops.append(face.crop)
             run.length += 1
@@ -251,9 +268,8 @@ class Assembler:
         why = None if answer.why is None else np.round(answer.why, DECIMALS)
         affect_why = None if answer.affect_why is None else np.round(answer.affect_why, DECIMALS)
         self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why, affect_why))
-        run.expressions.append((clip.count, expression))
         affect = None if answer.affect is None else answer.affect[: clip.count]
-        run.votes.push(answer.au_probability[: clip.count], affect)
+        run.votes.push(answer.au_probability[: clip.count], expression, affect)
         _settle(run)
 
     def results(self) -> Iterator[Row | Window]:
@@ -265,7 +281,7 @@ class Assembler:
             if not entry.faces:
                 yield Row(entry.number, entry.timestamp)
             for face, run, _ in sorted(entry.faces, key=lambda item: item[0].face_id):
-                final, expression = run.values.popleft()
+                final = run.values.popleft()
                 yield Row(
                     entry.number,
                     entry.timestamp,
@@ -274,7 +290,7 @@ class Assembler:
                     face.box,
                     final.present,
                     final.probability,
-                    expression,
+                    final.expression,
                     final.affect,
                 )
 
@@ -301,17 +317,7 @@ class Assembler:
 
 def _settle(run: _Run) -> None:
     """Move frames whose vote is certain to `values`."""
-    for final in run.votes.ready(run.ended and run.votes.pushed == run.length):
-        run.values.append((final, _next_expression(run.expressions)))
-
-
-def _next_expression(expressions: deque[tuple[int, Floats]]) -> Floats:
-    count, expression = expressions[0]
-    if count > 1:
-        expressions[0] = (count - 1, expression)
-    else:
-        expressions.popleft()
-    return expression
+    run.values.extend(run.votes.ready(run.ended and run.votes.pushed == run.length))
 
 
 def _without_crop(face: Face) -> Face:
