@@ -70,6 +70,9 @@ class BackboneConfig(_Frozen):
     )
     experts: ExpertsConfig | None = Field(default_factory=ExpertsConfig, description="None: the plain backbone")
     project: bool = Field(default=True, description="False: the model's own pooled features, whose width `width` is")
+    channels_last: bool = Field(
+        default=False, description="pixels with colours innermost: faster for convolutional networks, rounds otherwise"
+    )
 
     @field_validator("options")
     @classmethod
