@@ -17,8 +17,7 @@ from ssm.model import noise
 from ssm.model.affect import FeatureAffect, LabelAffect
 from ssm.model.backbone import Backbone
 from ssm.model.config import ModelConfig
-from ssm.model.frames import ClipOfFrames, FrameHead
-from ssm.model.heads import SemanticHead
+from ssm.model.heads import ClipOfFrames, FrameHead, SemanticHead
 from ssm.model.mapping import Maps, PriorMapping
 from ssm.model.temporal import AUSmoothing, ExpressionTime, LocalFrameAttention
 from ssm.model.text import Prototypes, TextShape, TextualPrototypes, descriptions
