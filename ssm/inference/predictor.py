@@ -22,7 +22,7 @@ from torch import Tensor
 from ssm.inference.explain import Explainer
 from ssm.interface import DecisionRule, Frames, Preprocessing, center, normalise, segment_centres
 from ssm.labels import Vocabulary
-from ssm.model import Precision, autocast, resolve
+from ssm.model import FrameFeatures, Precision, autocast, resolve
 from ssm.saved import SSM
 
 Floats = NDArray[np.float32]
@@ -207,18 +207,18 @@ class Predictor:
         pixels = torch.from_numpy(np.ascontiguousarray(clips)).to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
             features = self._features(normalise(pixels, self.preprocessing), clips)
-            aus, _ = self.model.read_aus(features, self.model.prototypes())
-            expression, why = self._expression(features)
-        return aus.sigmoid(), expression, why, features
+            aus = self.model.read_aus(features, self.model.prototypes())
+            expression, why = self._expression(features.pooled)
+        return aus.logits.sigmoid(), expression, why, features.pooled
 
-    def _features(self, inputs: Tensor, clips: Frames) -> Tensor:
-        """Features (B, T, D). Compiled, the batch is filled up to the next power of two: a graph for each of those."""
+    def _features(self, inputs: Tensor, clips: Frames) -> FrameFeatures:
+        """Features (B, T ...). Compiled, the batch is filled up to the next power of two: a graph for each of those."""
         count, frames = inputs.shape[:2]
         if self._compiled is None:
             return self.model.encode_clips(inputs, _distinct(clips, self.device))
         whole = 1 << (count - 1).bit_length()
         filled = torch.cat([inputs, inputs.new_zeros(whole - count, *inputs.shape[1:])])
-        return self._compiled(filled.flatten(0, 1)).view(whole, frames, -1)[:count]
+        return self._compiled(filled.flatten(0, 1)).shaped(whole, frames).rows(slice(count))
 
     def _expression(self, features_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
         """Probabilities (B E) and reasons (B E A) of clips given by their frames' features."""

@@ -46,7 +46,8 @@ def fingerprint(value: object) -> str:
 
 def fingerprints(model: SSMNetwork, facts: ModelFacts) -> dict[str, str]:
     """Fingerprints of whatever a prediction depends on besides the weights."""
-    shape = None if model.text is None else model.text.shape.model_dump(mode="json")
+    # what models of before did not have is left out where it says what they did, so that theirs still hold
+    shape = None if model.text is None else model.text.shape.model_dump(mode="json", exclude_defaults=True)
     prior = (
         None if model.mapping is None else [[round(cell, 6) for cell in row] for row in model.mapping.prior.tolist()]
     )

@@ -1,3 +1,4 @@
+from .beta import coded_loss as coded_loss
 from .config import LossConfig as LossConfig
 from .config import ramp as ramp
 from .means import RunningMeans as RunningMeans

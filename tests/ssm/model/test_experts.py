@@ -109,10 +109,10 @@ def test_one_frame_alone_is_as_within_a_batch(config: BackboneConfig) -> None:
     torch.manual_seed(0)
     backbone = Backbone(config, 16).eval()
     frames = tiny.clips(2).flatten(0, 1)
-    together = backbone(frames)
+    together = backbone(frames).pooled
     assert together.shape == (8, 16)
     for index in range(8):
-        torch.testing.assert_close(backbone(frames[index : index + 1])[0], together[index], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(backbone(frames[index : index + 1]).pooled[0], together[index], atol=1e-5, rtol=1e-5)
     assert sum(isinstance(module, ExpertMlp) for module in backbone.modules()) == 2
 
 
