@@ -70,7 +70,9 @@ def test_an_au_may_have_several_texts_as_many_as_every_other(tmp_path: Path) -> 
     assert descriptions(config.model_copy(update={"scramble": 1}), both).aus == ("a", "b", "c", "d")
     with pytest.raises(ValueError, match=r"'mine' has 1 texts for AU 1 and 2 for AU 4: give every AU as many"):
         descriptions(config, Vocabulary(aus=(4, 1), expressions=("neutral",)))
-    with pytest.raises(ValueError, match=r"mine\.json, line 3: the text of '4' is \[\]; it must be a non-empty string, or a"):
+    with pytest.raises(
+        ValueError, match=r"mine\.json, line 3: the text of '4' is \[\]; it must be a non-empty string, or"
+    ):
         descriptions(_write(tmp_path / "mine.json", aus={"4": []}, expressions={}), both)
     with pytest.raises(ValueError, match=r"the text of 'neutral' is \['n'\]; it must be a non-empty string"):
         descriptions(_write(tmp_path / "mine.json", aus={}, expressions={"neutral": ["n"]}), both)
