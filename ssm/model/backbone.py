@@ -75,6 +75,8 @@ class Backbone(nn.Module):
     def forward(self, frames: Tensor, seeds: Tensor | None = None) -> FrameFeatures:
         """Features of all frames; `seeds` (int64 F) fix the gate noise in training, None draws it."""
         self.routing.seeds = seeds
+        if self.config.channels_last:
+            frames = frames.contiguous(memory_format=torch.channels_last)
         features = FrameFeatures(self.net(frames)) if self.grid is None else self._tokens(frames)
         self.routing.seeds = None
         return features
