@@ -1,3 +1,6 @@
+from .affect import AffectConfig as AffectConfig
+from .affect import AffectTerms as AffectTerms
+from .affect import LabelAffect as LabelAffect
 from .backbone import Backbone as Backbone
 from .backbone import FrameFeatures as FrameFeatures
 from .config import AUReaderConfig as AUReaderConfig

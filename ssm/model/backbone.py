@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -32,6 +33,11 @@ class FrameFeatures:
     def rows(self, index: Tensor | slice) -> FrameFeatures:
         """Those at `index` of the first axis; an index of several axes puts them there."""
         return self._each(lambda tensor: tensor[index])
+
+    def split(self, sizes: list[int]) -> list[FrameFeatures]:
+        """So many each of the first axis, one after the other."""
+        ends = list(accumulate(sizes))
+        return [self.rows(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
 
     def flat(self) -> FrameFeatures:
         """Clips (B T ...) as frames (F ...)."""

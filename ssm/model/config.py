@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ssm.labels import ACTION_UNITS, EXPRESSIONS, PRIOR_OFF, Vocabulary
+from ssm.model.affect import AffectConfig
 
 PriorName = Literal["authors_bp4d", "authors_disfa", "emfacs", "uniform", "scrambled", "explicit"]
 Directions = Literal["both", "au_to_fe", "fe_to_au", "none"]
@@ -214,6 +215,7 @@ class ModelConfig(_Frozen):
     expression_time: ExpressionTimeConfig = Field(default_factory=ExpressionTimeConfig, description="FE over time")
     au_time: AUTimeConfig = Field(default_factory=AUTimeConfig, description="AUs over time")
     au_reader: AUReaderConfig = Field(default_factory=AUReaderConfig, description="how AUs are read")
+    affect: AffectConfig = Field(default_factory=AffectConfig, description="valence and arousal, if in the vocabulary")
     semantic_weight: float = Field(default=0.1, ge=0, description="weight w of the semantic logits")
     temperature: float = Field(default=0.01, gt=0, description="divisor of the cosines")
     released_behaviour: bool = Field(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssm.labels import Vocabulary
 from ssm.model import noise
+from ssm.model.affect import FeatureAffect, LabelAffect
 from ssm.model.backbone import Backbone, FrameFeatures
 from ssm.model.config import ModelConfig
 from ssm.model.heads import SemanticHead
@@ -41,6 +42,7 @@ class SSMOutput:
     au_variance: Tensor | None = None  # B T A
     au_posterior: Tensor | None = None  # B T A 2
     au_divergence: Tensor | None = None  # B T A
+    affect: Tensor | None = None  # B T 2 of the VA side: valence and arousal in [-1, 1]
 
 
 class Folded(nn.Module):
@@ -94,6 +96,7 @@ class SSMNetwork(nn.Module):
         self.fe_head = SemanticHead(config.width, len(labels.expressions), config.semantic_weight, config.temperature)
         self.au_head = reader.of(config, self.backbone.grid)
         self.folded = Folded()
+        self.affect_head = _affect_head(config)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -112,6 +115,8 @@ class SSMNetwork(nn.Module):
         fe_aus: bool = False,
         au_targets: Tensor | None = None,
         au_known: Tensor | None = None,
+        va_clips: Tensor | None = None,
+        va_row_ids: Tensor | None = None,
     ) -> SSMOutput:
         """Clips float (B, T, 3, S, S), normalised, to logits and maps.
 
@@ -121,24 +126,29 @@ class SSMNetwork(nn.Module):
         for readers that learn from labels in the pass; evaluation does not look at them. ValueError for clips that do
         not fit.
         """
-        if fe_clips is None and au_clips is None:
+        if fe_clips is None and au_clips is None and va_clips is None:
             raise ValueError("neither fe_clips nor au_clips was given")
         self._check("fe_clips", fe_clips, self.config.frames)
         self._check("au_clips", au_clips, None)
+        self._check("va_clips", va_clips, self.config.frames if self.config.affect.head == "labels" else None)
         if fe_distinct is None or self.config.released_behaviour:  # else only what is encoded is looked at
             self._look("fe_clips", fe_clips)
         self._look("au_clips", au_clips)
-        fe_seeds, au_seeds = _seeds(fe_clips, fe_row_ids, noise_key, 0), _seeds(au_clips, au_row_ids, noise_key, 1)
-        fe_frames, au_frames = self._encode_sides(fe_clips, au_clips, fe_seeds, au_seeds, fe_distinct)
+        self._look("va_clips", va_clips)
+        sides = ((fe_clips, fe_row_ids), (au_clips, au_row_ids), (va_clips, va_row_ids))
+        seeds = [_seeds(clips, row_ids, noise_key, side) for side, (clips, row_ids) in enumerate(sides)]
+        fe_frames, au_frames, va_frames = self._encode_sides([clips for clips, _ in sides], seeds, fe_distinct)
         maps = self.maps()
         prototypes = self.prototypes(maps)
         fe = self.read_expression(fe_frames.pooled, prototypes) if fe_frames is not None else (None, None)
-        au = fe_au = None
+        au = fe_au = affect = None
         if au_frames is not None:
-            au = self.read_aus(au_frames, prototypes, AUTeaching(au_targets, au_known, au_seeds))
+            au = self.read_aus(au_frames, prototypes, AUTeaching(au_targets, au_known, seeds[1]))
         if fe_aus and fe_frames is not None:
-            fe_au = self.read_aus(fe_frames, prototypes, AUTeaching(seeds=fe_seeds))
-        return _output(fe, au, maps, fe_au)
+            fe_au = self.read_aus(fe_frames, prototypes, AUTeaching(seeds=seeds[0]))
+        if va_frames is not None:
+            affect = self.read_affect(va_frames, prototypes, AUTeaching(seeds=seeds[2]))
+        return replace(_output(fe, au, maps, fe_au), affect=affect)
 
     def encode_frames(self, frames: Tensor) -> FrameFeatures:
         """Backbone features (N ...) of single frames (N, 3, S, S): long videos pass through here in pieces."""
@@ -146,7 +156,7 @@ class SSMNetwork(nn.Module):
 
     def encode_clips(self, clips: Tensor, distinct: Tensor | None = None) -> FrameFeatures:
         """Backbone features (B, T ...) of clips (B, T, 3, S, S); `distinct` (int64 B) as `fe_distinct` of a pass."""
-        return cast(FrameFeatures, self._encode_sides(clips, None, None, None, distinct)[0])
+        return cast(FrameFeatures, self._encode_sides([clips], [None], distinct)[0])
 
     def read_expression(self, x_BTD: Tensor, prototypes: Prototypes | None) -> tuple[Tensor, Tensor | None]:
         """Expression logits (B, E) of the frames' features, and their semantic part."""
@@ -170,6 +180,23 @@ class SSMNetwork(nn.Module):
         inputs = AUInputs(features.pooled, features.tokens, self.au_time, texts, teaching, where)
         reading = cast(AUReading, self.au_head(inputs))
         return reading if self.smoothing is None else replace(reading, logits=self.smoothing(reading.logits))
+
+    def read_affect(
+        self, features: FrameFeatures, prototypes: Prototypes | None, teaching: AUTeaching | None = None
+    ) -> Tensor:
+        """Valence and arousal (B, T, 2) of the frames' features. ValueError for a model that has no such head."""
+        if isinstance(self.affect_head, LabelAffect):
+            return cast(Tensor, self.affect_head(*self.affect_inputs(features, prototypes, teaching)))
+        if self.affect_head is None:
+            raise ValueError("this model has no head for valence and arousal: its vocabulary has no affect")
+        return cast(Tensor, self.affect_head(self.au_time(features.pooled)))
+
+    def affect_inputs(
+        self, features: FrameFeatures, prototypes: Prototypes | None, teaching: AUTeaching | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the label head reads: AU logits (B, T, A) and expression logits (B, E)."""
+        aus = self.read_aus(features, prototypes, teaching).logits
+        return aus, self.read_expression(features.pooled, prototypes)[0]
 
     def maps(self) -> Maps | None:
         """The maps AU->FE (E, A) and FE->AU (A, E); None without a mapping."""
@@ -218,29 +245,27 @@ class SSMNetwork(nn.Module):
         return super().load_state_dict(state_dict, strict, assign)
 
     def _encode_sides(
-        self,
-        fe_clips: Tensor | None,
-        au_clips: Tensor | None,
-        fe_seeds: Tensor | None,
-        au_seeds: Tensor | None,
-        fe_distinct: Tensor | None,
-    ) -> tuple[FrameFeatures | None, FrameFeatures | None]:
-        """Features (B, T ...) of each side; one backbone call for both, because routing is per token."""
-        if fe_clips is not None and fe_distinct is not None and not self.config.released_behaviour:
-            rows_BT, kept = _distinct(fe_distinct, fe_clips.shape[1])
-            frames = fe_clips.flatten(0, 1)[kept][:, None]  # as clips of one frame each
+        self, clips: list[Tensor | None], seeds: list[Tensor | None], fe_distinct: Tensor | None
+    ) -> list[FrameFeatures | None]:
+        """Features (B, T ...) of each side; one backbone call for all, because routing is per token."""
+        fe = clips[0]
+        if fe is not None and fe_distinct is not None and not self.config.released_behaviour:
+            rows_BT, kept = _distinct(fe_distinct, fe.shape[1])
+            frames = fe.flatten(0, 1)[kept][:, None]  # as clips of one frame each
             self._look("fe_clips", frames)
-            seeds = None if fe_seeds is None else fe_seeds[kept]
-            fe, au = self._encode_sides(frames, au_clips, seeds, au_seeds, None)
-            assert fe is not None
-            return fe.flat().rows(rows_BT), au
-        if fe_clips is None or au_clips is None or self.config.released_behaviour:
-            return self._encode(fe_clips, fe_seeds), self._encode(au_clips, au_seeds)
-        frames = torch.cat([fe_clips.flatten(0, 1), au_clips.flatten(0, 1)])
-        seeds = None if fe_seeds is None or au_seeds is None else torch.cat([fe_seeds, au_seeds])
-        features, count = cast(FrameFeatures, self.backbone(frames, seeds)), fe_clips.shape[0] * fe_clips.shape[1]
-        fe, au = features.rows(slice(count)), features.rows(slice(count, None))
-        return fe.shaped(*fe_clips.shape[:2]), au.shaped(*au_clips.shape[:2])
+            fe_seeds = None if seeds[0] is None else seeds[0][kept]
+            distinct, *others = self._encode_sides([frames, *clips[1:]], [fe_seeds, *seeds[1:]], None)
+            assert distinct is not None
+            return [distinct.flat().rows(rows_BT), *others]
+        there = [(one, seed) for one, seed in zip(clips, seeds, strict=True) if one is not None]
+        if len(there) == 1 or self.config.released_behaviour:
+            return [self._encode(one, seed) for one, seed in zip(clips, seeds, strict=True)]
+        known = [seed for _, seed in there if seed is not None]
+        features: FrameFeatures = self.backbone(
+            torch.cat([one.flatten(0, 1) for one, _ in there]), torch.cat(known) if len(known) == len(there) else None
+        )
+        parts = iter(features.split([one.shape[0] * one.shape[1] for one, _ in there]))
+        return [None if one is None else next(parts).shaped(*one.shape[:2]) for one in clips]
 
     def _encode(self, clips: Tensor | None, seeds: Tensor | None) -> FrameFeatures | None:
         if clips is None:
@@ -297,6 +322,15 @@ def _prototypes(config: ModelConfig, shape: TextShape | None) -> TextualPrototyp
     return TextualPrototypes.from_texts(
         config.text, config.width, texts.expressions, texts.aus, tower, per_au=texts.per_au
     )
+
+
+def _affect_head(config: ModelConfig) -> FeatureAffect | LabelAffect | None:
+    labels = config.vocabulary
+    if not labels.affect:
+        return None
+    if config.affect.head == "features":
+        return FeatureAffect(config.width)
+    return LabelAffect(len(labels.aus), len(labels.expressions))
 
 
 def _distinct(counts_B: Tensor, frames: int) -> tuple[Tensor, Tensor]:

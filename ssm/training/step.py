@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from ssm.interface import Preprocessing
 from ssm.model import Precision, SSMNetwork, autocast, resolve
-from ssm.training.batch import AUBatch, FEBatch, MicroBatch, au_part, fe_part
+from ssm.training.batch import AUBatch, FEBatch, MicroBatch, VABatch, au_part, fe_part, va_part
 from ssm.training.collective import Collective, SingleProcess, send
 from ssm.training.exactness import check_exact
-from ssm.training.losses import LossConfig, Pass, RunningMeans, asked, losses_of
+from ssm.training.losses import LossConfig, Moments, Pass, RunningMeans, asked, losses_of
 from ssm.training.mal import MALConfig, SampleWeighting, WeightingScope
 from ssm.training.optim import (
     MovingAverage,
@@ -49,7 +49,9 @@ class TrainConfig(BaseModel):
 
     optim: OptimConfig = Field(default=OptimConfig(), description="learning rates, schedule, clipping, averaging")
     loss: LossConfig = Field(default=LossConfig(), description="weights of the losses, ramp, running means")
-    mixup_alpha: float = Field(default=0.4, ge=0, description="mixup of AU clips: share ~ Beta(alpha, alpha); 0: none")
+    mixup_alpha: float = Field(
+        default=0.4, ge=0, description="mixup of AU and VA clips: share ~ Beta(alpha, alpha); 0: none"
+    )
     au_partners: Literal["au", "faces"] = Field(
         default="au",
         description="whose pictures mixup puts into AU clips: other AU clips', or the step's FE clips', so that AUs "
@@ -120,25 +122,28 @@ class TrainStep:
         self.average = MovingAverage(self.model, config.optim.ema)
         self.losses = losses_of(config.loss, self.model)
         self.means = RunningMeans([loss.name for loss in self.losses], config.loss.momentum, self.device)
+        self._moments = self._make_moments()
         self._divisors = [self._divisor(loss.divisor, loss.name) for loss in self.losses]
         self._wrapped = wrap(self.model)
         self._forward = self._compiled() if self.compiles else self._wrapped
         self._parameters = list(trainable(self.model).values())
         self._weighting = self._make_weighting()
         self._teacher = self._make_teacher()
-        self._started: set[tuple[bool, bool]] = set()
+        self._started: set[tuple[bool, ...]] = set()
         self._watch = Watch()
 
-    def __call__(self, fe: FEBatch | None, au: AUBatch | None, step: int, total_steps: int) -> StepResult:
-        """Take step `step` (from 0) of `total_steps` on this worker's slice of the global batch; both may be on CPU.
+    def __call__(
+        self, fe: FEBatch | None, au: AUBatch | None, step: int, total_steps: int, va: VABatch | None = None
+    ) -> StepResult:
+        """Take step `step` (from 0) of `total_steps` on this worker's slice of the global batch; all may be on CPU.
 
         All workers must bring the same sides. Raises ValueError for a batch that cannot be cut into `accumulation`
         slices, and `TrainingDiverged`.
         """
-        self._check_batch(fe, au)
+        self._check_batch(fe, au, va)
         self.model.train()
         progress = step / total_steps
-        batch = self._prepare(fe, au, step)
+        batch = self._prepare(fe, au, va, step)
         slices, key = batch.split(self.config.accumulation), noise_key(self.config.seed, step)
         counts_L = self._global_counts(batch)
         self._start_means(slices, counts_L, key)
@@ -152,6 +157,7 @@ class TrainStep:
         self.optimizer.zero_grad()
         self.average.update()
         self.means.update(losses_L, self._seen(counts_L, produced))
+        self._moments.settle()
         return StepResult((losses_L * coefficients_L).sum(), losses, grad_norm, rates)
 
     @property
@@ -182,13 +188,16 @@ class TrainStep:
             "optimizer": self.optimizer.state_dict(),
             "means": self.means.state_dict(),
             "weighting": self._weighting.state_dict() if self._weighting else {},
+            **({"moments": moments} if (moments := self._moments.state_dict()) else {}),
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state; ValueError, before anything changes, where names or shapes do not fit."""
         own = {"model": learned_state(self.model), "average": self.average.state_dict()}
-        check_names("parts of the training state", state, {**own, "optimizer": 0, "means": 0, "weighting": 0})
+        moments = state.get("moments", {})  # of losses over a whole step that is cut into passes, and of no others
+        there = {name: part for name, part in state.items() if name != "moments"}
+        check_names("parts of the training state", there, {**own, "optimizer": 0, "means": 0, "weighting": 0})
         for part, tensors in own.items():
             check_names(f"{part} tensors", state[part], tensors)
             check_shapes(f"{part} tensors", state[part], tensors)
@@ -200,12 +209,14 @@ class TrainStep:
             for name, tensor in tensors.items():
                 tensor.copy_(state[part][name])
         self.means.load_state_dict(state["means"])
+        self._moments.load_state_dict(moments, self.device)
         self._started.clear()
 
-    def _check_batch(self, fe: FEBatch | None, au: AUBatch | None) -> None:
-        sizes = {name: len(side.clips) for name, side in (("FE", fe), ("AU", au)) if side is not None}
+    def _check_batch(self, fe: FEBatch | None, au: AUBatch | None, va: VABatch | None) -> None:
+        sides = (("FE", fe), ("AU", au), ("VA", va))
+        sizes = {name: len(side.clips) for name, side in sides if side is not None}
         if not sizes:
-            raise ValueError("a training step needs an FE batch, an AU batch or both; got neither")
+            raise ValueError("a training step needs an FE batch, an AU batch or both, or a VA batch; got neither")
         for name, size in sizes.items():
             if size < self.config.accumulation:
                 raise ValueError(
@@ -228,7 +239,11 @@ class TrainStep:
             raise ValueError(f"expression_teacher needs an SSM model, got {type(self.model).__name__}")
         return MapTeacher(self.model, self.config.expression_teacher)
 
-    def _prepare(self, fe: FEBatch | None, au: AUBatch | None, step: int) -> MicroBatch:
+    def _make_moments(self) -> Moments:
+        joint = [loss.name for loss in self.losses if loss.joint]
+        return Moments(joint, self.config.loss.momentum, self.config.accumulation == 1, self.collective.sum)
+
+    def _prepare(self, fe: FEBatch | None, au: AUBatch | None, va: VABatch | None, step: int) -> MicroBatch:
         config = self.config
         fe = None if fe is None else fe.to(self.device)
         fe_side = None if fe is None else fe_part(fe)
@@ -243,7 +258,10 @@ class TrainStep:
                 key = noise_key(config.seed, step)
                 weights = self._weighting(fe_side, au_side, key=key, slices=config.accumulation)
             fe_side = replace(fe_side, weights=weights)
-        return MicroBatch(fe_side, au_side)
+        va_side = None
+        if va is not None:
+            va_side = va_part(va.to(self.device), config.mixup_alpha, config.seed, step, self.collective)
+        return MicroBatch(fe_side, au_side, va_side)
 
     def _autocast(self) -> torch.autocast:
         return autocast(self.device, self.config.precision)
@@ -267,11 +285,12 @@ class TrainStep:
     @torch.no_grad()
     def _start_means(self, slices: list[MicroBatch], counts_L: Tensor, key: int) -> None:
         """Where a loss has no running mean yet, one pass without gradient finds the value it starts at."""
-        sides = (slices[0].fe is not None, slices[0].au is not None)
+        sides = slices[0].sides
         if sides in self._started:
             return
         sums, produced = zip(*(self._sums(self.model, part, key) for part in slices), strict=True)
         losses_L = self.collective.sum(torch.stack(sums).sum(0)) / _safe(counts_L)
+        self._moments.start()
         self.means.start(losses_L, self._seen(counts_L, produced[0]))
         wanted = zip(self.means.known, produced[0], self.losses, strict=True)
         if all(known or not there or loss.divisor != "own" for known, there, loss in wanted):
@@ -296,7 +315,7 @@ class TrainStep:
         with self._autocast():
             # as a tensor: a compiled model would otherwise be compiled again for another number
             output = model(**inputs, noise_key=torch.full((), key, device=self.device))
-        one = Pass(part, output, self.model, self.config.loss)
+        one = Pass(part, output, self.model, self.config.loss, self._moments)
         sums = [loss.total(one) for loss in self.losses]
         zero = torch.zeros((), device=self.device)
         return torch.stack([zero if value is None else value for value in sums]), [v is not None for v in sums]

@@ -121,6 +121,8 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     # what both models have, the other value, what it must change
     "vocabulary.aus": ({}, [1, 4, 12], columns),
     "vocabulary.expressions": ({}, ["happiness", "neutral"], columns),
+    "vocabulary.affect": ({}, ["valence", "arousal"], start),
+    "affect.head": ({"vocabulary.affect": ["valence", "arousal"]}, "labels", start),
     "backbone.name": ({}, "vit_small_patch16_224", asked_of_timm),
     "backbone.pretrained": ({}, True, asked_of_timm),
     "backbone.image_size": ({}, 48, takes_size),

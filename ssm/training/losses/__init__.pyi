@@ -1,4 +1,7 @@
 from .beta import coded_loss as coded_loss
+from .concordance import Moments as Moments
+from .concordance import concordance_loss as concordance_loss
+from .concordance import moments as moments
 from .config import LossConfig as LossConfig
 from .config import ramp as ramp
 from .means import RunningMeans as RunningMeans

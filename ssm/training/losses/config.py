@@ -48,6 +48,7 @@ class LossConfig(BaseModel):
     )
     evidential: EvidentialLoss = Field(default=EvidentialLoss(), description="of Beta evidence")
     latent: LatentLoss = Field(default=LatentLoss(), description="of a latent variable")
+    affect: float = Field(default=1.0, ge=0, description="weight of 1 - CCC of valence and arousal")
     ramp: float = Field(default=10.0, gt=0, description="steepness of the ramp on L3 and L4 over training progress")
     momentum: float = Field(
         default=0.95, ge=0, lt=1, description="momentum of the running mean each loss is divided by"

@@ -3,8 +3,9 @@
     total = sum over rows of  weight(progress) * (global sum / global count) / running mean
 
 L1 = CE(FE logits), L2 = BCE(AU logits), L3 = CE(w s_E), L4 = BCE(w s_A) are the method's (section 6), with weights
-(1, 2, a, a) / 3 and the ramp a = 2 / (1 + exp(-10 p)) - 1. To add one: a file with its sum, a weight in `LossConfig`, a
-row here; the step, the checkpoints, the curves and the watch over nan take it from the row.
+(1, 2, a, a) / 3 and the ramp a = 2 / (1 + exp(-10 p)) - 1; beside them 1 - CCC of valence and arousal, with 1 / 3.
+To add one: a file with its sum, a weight in `LossConfig`, a row here: the step,
+the checkpoints, the curves and the watch over nan take it from the row.
 Letters: B clips, T frames, A AUs, E expressions.
 """
 
@@ -21,9 +22,11 @@ from ssm.model import AUReader, Evidence
 from ssm.training.batch import MicroBatch
 from ssm.training.evidence import map_evidence
 from ssm.training.losses.beta import coded_loss, divergence_from_ignorance, misleading
+from ssm.training.losses.concordance import concordance_loss, moments
 from ssm.training.losses.config import LossConfig, ramp, rise
 from ssm.training.losses.plain import au_loss, expression_loss
 
+AFFECT_LOSS = "affect"
 _SCALE = 3.0  # the divisor of the method's total
 
 
@@ -35,6 +38,7 @@ class Pass:
     output: Any  # SSMOutput
     model: Any  # SSMNetwork
     config: LossConfig
+    moments: Callable[[str, Tensor], Tensor] = lambda name, own: own  # this pass's to those of the step (`Moments`)
 
     def coded(self, logits: Tensor, evidence: Tensor | None, targets: Tensor, weights: Tensor) -> Tensor:
         """L2 in the form of the model's reader."""
@@ -62,6 +66,7 @@ class Loss:
     on: Callable[[LossConfig, nn.Module], bool] = _always  # whether a run has it; ValueError where it cannot
     divisor: str | None = "own"  # the running mean it is divided by: its own, that of the loss named, or none
     asks: Callable[[MicroBatch], dict[str, Any]] = _nothing  # what it asks of the forward pass besides logits
+    joint: bool = False  # whether its sum needs moments of the whole step
 
 
 def losses_of(config: LossConfig, model: nn.Module) -> tuple[Loss, ...]:
@@ -158,6 +163,19 @@ def _ask_labels(part: MicroBatch) -> dict[str, Any]:
     return {} if part.au is None else {"au_targets": part.au.targets, "au_known": part.au.weights}
 
 
+def _affect_sum(one: Pass) -> Tensor | None:
+    va, found = one.part.va, one.output.affect
+    if va is None or found is None:
+        return None
+    own = moments(found, va.targets, va.weights)
+    return concordance_loss(found, va.targets, va.weights, one.moments(AFFECT_LOSS, own))
+
+
+def _has_affect(config: LossConfig, model: nn.Module) -> bool:
+    vocabulary: Any = getattr(model, "vocabulary", None)
+    return vocabulary is not None and bool(vocabulary.affect)
+
+
 def _maps_learn(config: LossConfig, model: nn.Module) -> bool:
     mapping: Any = getattr(model, "mapping", None)
     if config.map_evidence and (mapping is None or mapping.learn == "none"):
@@ -211,6 +229,10 @@ LOSSES: tuple[Loss, ...] = (
         "au_divergence", _divergence, _au_count,
         lambda config, progress: config.au / _SCALE * config.latent.divergence * rise(progress, config.latent.ramp),
         on=_latent, divisor="au", asks=_ask_labels,
+    ),
+    Loss(
+        AFFECT_LOSS, _affect_sum, lambda part: None if part.va is None else part.va.count,
+        lambda config, _: config.affect / _SCALE, on=_has_affect, joint=True,
     ),
 )  # fmt: skip
 """Every loss there is; `losses_of` says which of them a run has."""

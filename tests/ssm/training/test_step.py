@@ -87,8 +87,7 @@ def test_two_workers_equal_one(tmp_path: Path) -> None:
     command = [sys.executable, script]
     workers = [subprocess.Popen([*command, str(rank), "2", str(tmp_path / "store"), str(result)]) for rank in range(2)]
     alone = {
-        name: tiny.tiny_step(tiny.fast_with(**changes), **tiny.MODELS.get(name, {}))
-        for name, changes, _ in tiny.WORKER_RUNS
+        name: tiny.tiny_step(tiny.fast_with(**changes), **tiny.model_of(name)) for name, changes, _ in tiny.WORKER_RUNS
     }
     curves = {
         name: [r.floats() for r in tiny.train(alone[name], range(steps), run=name)]
