@@ -1,3 +1,4 @@
+from .abstention import Abstention as Abstention
 from .preprocessing import AREA_FROM as AREA_FROM
 from .preprocessing import CLIP_MEAN as CLIP_MEAN
 from .preprocessing import CLIP_STD as CLIP_STD

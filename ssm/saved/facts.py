@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from ssm.interface import DecisionRule, Preprocessing, Smoothing
+from ssm.interface import Abstention, DecisionRule, Preprocessing, Smoothing
 from ssm.model import ModelConfig, Precision, SSMNetwork, TextShape
 
 
@@ -20,6 +20,7 @@ class ModelFacts(BaseModel):
     preprocessing: Preprocessing | None = Field(default=None, description="how a frame becomes the model's input")
     rule: DecisionRule | None = Field(default=None, description="when an AU counts as present; None: not fitted")
     smoothing: Smoothing | None = Field(default=None, description="what is done to frame scores; None: nothing")
+    abstention: Abstention | None = Field(default=None, description="when an AU is not answered; None: always is")
     precision: Precision | Literal["auto"] = Field(
         default="auto",
         description="type every reader multiplies in; auto: bfloat16 on a GPU that has it",
