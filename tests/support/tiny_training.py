@@ -17,7 +17,17 @@ from torch import nn
 
 from ssm import SSM
 from ssm.labels.vocabulary import AFFECT, Vocabulary
-from ssm.model.config import AUTimeConfig, BackboneConfig, ExpertsConfig, ExpressionTimeConfig, ModelConfig, TextConfig
+from ssm.model.config import (
+    AUReaderConfig,
+    AUTimeConfig,
+    BackboneConfig,
+    ExpertsConfig,
+    ExpressionTimeConfig,
+    GraphConfig,
+    LatentConfig,
+    ModelConfig,
+    TextConfig,
+)
 from ssm.training.batch import AUBatch, FEBatch, VABatch
 from ssm.training.collective import ProcessGroup
 from ssm.training.losses import LossConfig
@@ -145,14 +155,23 @@ WORKER_RUNS: tuple[tuple[str, dict[str, object], int], ...] = (
     ("one side", {}, 4),
     ("unread", {"sample_weighting": "mal"}, 4),
     ("stills", {"expression_teacher": 0.2, "au_partners": "faces"}, 4),
+    ("hiva_evidential", {"expression_teacher": 0.2}, 3),
+    ("cvae_evidential", {"accumulation": 2}, 3),
     ("affect", {}, 4),
 )
 """What a worker trains one after the other: name, settings, steps."""
 
 
+MODELS: dict[str, dict[str, object]] = {
+    "hiva_evidential": {"au_reader": AUReaderConfig(kind="hiva_evidential", graph=GraphConfig(heads=2, neighbours=2))},
+    "cvae_evidential": {"au_reader": AUReaderConfig(kind="cvae_evidential", latent=LatentConfig(hidden=8, width=4))},
+}
+"""What the model of a run of that name has besides."""
+
+
 def model_of(run: str) -> dict[str, object]:
     """Fields of the model that such a run trains."""
-    return WITH_AFFECT if run == "affect" else {}
+    return WITH_AFFECT if run == "affect" else MODELS.get(run, {})
 
 
 def _worker(rank: int, world: int, store: str, result: Path) -> None:

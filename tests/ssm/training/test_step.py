@@ -50,13 +50,15 @@ def test_losses_fall() -> None:
     }  # fmt: skip
 
 
-def test_resumed_run_equals_the_straight_run_bit_for_bit(tmp_path: Path) -> None:
-    straight = tiny.tiny_step()
+@pytest.mark.parametrize("model", ["plain", *tiny.MODELS])
+def test_resumed_run_equals_the_straight_run_bit_for_bit(tmp_path: Path, model: str) -> None:
+    changes = tiny.MODELS.get(model, {})
+    straight = tiny.tiny_step(**changes)
     tiny.train(straight, range(6))
-    half = tiny.tiny_step()
+    half = tiny.tiny_step(**changes)
     tiny.train(half, range(3))
     torch.save(half.state_dict(), tmp_path / "state.pt")
-    resumed = tiny.tiny_step(seed=99)
+    resumed = tiny.tiny_step(seed=99, **changes)
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     tiny.train(resumed, range(3, 6))
     assert _equal(straight.state_dict(), resumed.state_dict())
