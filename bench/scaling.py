@@ -40,7 +40,7 @@ from ssm_platform.data.streams import ClipStream, batches, steps_of_block
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preparation import prepare, training_plan
 from ssm_platform.runs.recipes import recipe
-from ssm_platform.train.building import initial_model, make_step, training_reader
+from ssm_platform.train.building import initial_model, make_step, run_reader
 
 Pair = tuple[FEBatch | None, AUBatch | None]
 TRAIN = Path(__file__).resolve().parents[1] / "jobs" / "train.py"
@@ -88,13 +88,13 @@ def measure_costs(name: str, steps: int, rank: int, workers: int, meeting: str) 
     config = base_config(name)
     prepared = prepare(config)
     plan = training_plan(config, prepared)
-    reader = training_reader(config, prepared.train)
-    size = plan.config.chunk(workers)
-    mine = slice(rank * size, (rank + 1) * size)
+    reader = run_reader(config, prepared.train)
+    shares = plan.config.shares(workers)
+    mine, size = (shares.places[rank], shares.tasks[rank]), shares.slots
     decode, read = [], []
     for number in range(steps):
         started = time.perf_counter()
-        read.append(reader.read(plan.rows(number, number + 1)[mine].columns()))
+        read.append(reader.read(plan.rows(number, number + 1).filled(*mine).columns()))
         decode.append((time.perf_counter() - started) / size)
     pairs = [to_batches(columns) for columns in read]
     group: Collective = ProcessGroup() if workers > 1 else SingleProcess()

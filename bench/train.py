@@ -39,12 +39,13 @@ from ssm_platform.data.feed import START, ResumingDataConfig
 from ssm_platform.data.pace import keep_pace
 from ssm_platform.data.plan import Plan
 from ssm_platform.data.streams import ClipStream
+from ssm_platform.data.turns import Course
 from ssm_platform.records.manifest import Manifest
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preflight import cpus_needed
 from ssm_platform.runs.preparation import plan_config, prepare
 from ssm_platform.runs.recipes import recipe
-from ssm_platform.train.building import make_step, training_reader
+from ssm_platform.train.building import make_step, run_reader
 from ssm_platform.train.checkpoints import Attempt
 from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
 
@@ -73,8 +74,9 @@ def timed(config: RunConfig, stream: Iterable[Batch], steps: int) -> Speed:
         make_step(config, torch.device("cpu"), SingleProcess()),
         Schedule(total, config.data.global_batch, config.tracking.every, never, never),
         Position(),
-        lambda model: {"score": 0.0},
+        lambda model, stream: {"score": 0.0},
         Outlets(progress=lambda done, total, note: times.setdefault(done, time.perf_counter())),
+        np.arange(config.data.global_batch),
     )
     loop.run(stream)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -85,7 +87,7 @@ def bare(config: RunConfig, steps: int) -> Speed:
     """The loop without Ray: a few batches, read beforehand, in turn."""
     manifests = prepare(config).train
     plan = Plan.of(manifests, plan_config(config, manifests))
-    reader = training_reader(config, manifests)
+    reader = run_reader(config, manifests)
     size = config.data.global_batch
     cached = [reader.read(plan.rows(number, number + 1).columns()) for number in range(CACHED)]
     pairs = [(columns["sample"], to_batches(columns)) for columns in cached]
@@ -104,8 +106,8 @@ def on_ray(config: RunConfig, manifests: list[Manifest], steps: int) -> Speed:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     plan = Plan.of(manifests, plan_config(config, manifests))
-    stream = ClipStream(training_reader(config, manifests), config.data.decode_workers, config.data.decode_cpus)
-    feed = ResumingDataConfig(stream, plan, LONGER * (WARM + steps), partial(Attempt, 0, None))
+    stream = ClipStream(run_reader(config, manifests), config.data.decode_workers, config.data.decode_cpus)
+    feed = ResumingDataConfig(stream, Course(plan, LONGER * (WARM + steps)), partial(Attempt, 0, None))
     keep_pace()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = TorchTrainer(
@@ -122,9 +124,8 @@ def on_ray(config: RunConfig, manifests: list[Manifest], steps: int) -> Speed:
 def _work(config: RunConfig, steps: int) -> dict[str, float]:
     import ray.train
 
-    data = config.data
     start = ray.train.get_dataset_shard(START)
-    stream = start.batches(ray.train.get_dataset_shard, data.global_batch, data.prefetch_batches)
+    stream = start.batches(ray.train.get_dataset_shard, config.data.prefetch_batches)
     return asdict(timed(config, (Batch(c["row"], c["sample"], *to_batches(c)) for c in stream), steps))
 
 

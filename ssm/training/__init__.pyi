@@ -11,6 +11,8 @@ from .collective import send as send
 from .losses import LossConfig as LossConfig
 from .optim import OptimConfig as OptimConfig
 from .photograph import Photograph as Photograph
+from .shares import PADDING as PADDING
+from .shares import parts as parts
 from .step import StepResult as StepResult
 from .step import TrainConfig as TrainConfig
 from .step import TrainStep as TrainStep

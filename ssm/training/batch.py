@@ -8,9 +8,9 @@ never ragged. Letters: B clips, T frames, H W pixels, A action units, E expressi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import zip_longest
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from ssm.interface import Preprocessing, normalise
 from ssm.training.collective import Collective, send
 from ssm.training.losses import au_loss, expression_loss
 from ssm.training.mixup import Mix, draw_mix, known, mix_clips, mix_targets
+from ssm.training.shares import exchanged, parts, slots
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class FEBatch:
     row_ids: Tensor  # int64 B, the row of the plan; seeds whatever is random about the clip in the model
     shares: Tensor | None = None  # float32 B E, a distribution over the classes; None: all on the label
     distinct: Tensor | None = None  # int64 B, frames that lead each clip before its last one repeats; None: all T
+    whole: int | None = None  # clips of the global batch, where some workers have fewer (`shares`); None: B from each
 
     def to(self, device: torch.device) -> FEBatch:
         """The same batch on `device` (the host does not wait for a GPU)."""
-        optional = (None if one is None else send(one, device) for one in (self.shares, self.distinct))
-        return FEBatch(*_move((self.clips, self.labels, self.class_mask, self.row_ids), device), *optional)
+        return _sent(self, device)
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,14 @@ class AUBatch:
     targets: Tensor  # float32 B T A in [0, 1]
     mask: Tensor  # bool B T A
     row_ids: Tensor  # int64 B
+    whole: int | None = None  # as an `FEBatch` has it
 
     def to(self, device: torch.device) -> AUBatch:
         """The same batch on `device` (the host does not wait for a GPU)."""
-        return AUBatch(*_move((self.clips, self.targets, self.mask, self.row_ids), device))
+        return _sent(self, device)
+
+
+_Batch = TypeVar("_Batch", FEBatch, AUBatch)
 
 
 @dataclass(frozen=True)
@@ -177,30 +182,36 @@ def au_part(
     """
     if alpha == 0:
         return AUPart(batch.clips, known(batch.targets, batch.mask), batch.mask.float(), batch.row_ids)
-    world = collective.world
+    size = _whole(batch, collective)
     if faces is not None:
-        pictures = collective.gather(faces.clips)
-        mix = draw_mix(len(batch.clips) * world, alpha, seed, step, among=len(faces.clips) * world)
-        return _among_faces(batch, pictures, collective, mix)
-    mix = draw_mix(len(batch.clips) * world, alpha, seed, step)
-    clips, targets, mask = (
-        collective.take(tensor, mix.partners) for tensor in (batch.clips, batch.targets, batch.mask)
-    )
+        mix = draw_mix(size, alpha, seed, step, among=_whole(faces, collective))
+        return _among_faces(batch, faces, collective, mix)
+    mix = draw_mix(size, alpha, seed, step)
+    rows = torch.from_numpy(exchanged(mix.partners.numpy(), collective.world))
+    clips, targets, mask = (collective.take(tensor, rows) for tensor in (batch.clips, batch.targets, batch.mask))
     mixed, weights = mix_targets(batch.targets, batch.mask, targets, mask, mix.share)
     return AUPart(batch.clips, mixed, weights, batch.row_ids, clips, mix.share)
 
 
-def _among_faces(batch: AUBatch, faces: Tensor, collective: Collective, mix: Mix) -> AUPart:
+def _among_faces(batch: AUBatch, faces: FEBatch, collective: Collective, mix: Mix) -> AUPart:
     """AU clips with faces of the other task mixed into their pictures."""
-    local, share = len(batch.clips), max(mix.share, 1 - mix.share)
-    rows = mix.partners[collective.rank * local : (collective.rank + 1) * local].to(faces.device)
+    share, world = max(mix.share, 1 - mix.share), collective.world
+    mine = parts(len(mix.partners), world)[collective.rank].clip(0)  # what fills up gets any face
+    rows = torch.from_numpy(slots(_whole(faces, collective), world))[mix.partners[mine]]
+    partners = collective.gather(faces.clips)[send(rows, faces.clips.device)]
     weights = share * batch.mask.float()
-    return AUPart(batch.clips, known(batch.targets, batch.mask), weights, batch.row_ids, faces[rows], share)
+    return AUPart(batch.clips, known(batch.targets, batch.mask), weights, batch.row_ids, partners, share)
+
+
+def _whole(batch: FEBatch | AUBatch, collective: Collective) -> int:
+    """Clips of the global batch."""
+    return batch.whole or len(batch.clips) * collective.world
 
 
 def _cut(value: Tensor | float | None, slices: int) -> list[Tensor | float | None]:
     return list(value.tensor_split(slices)) if isinstance(value, Tensor) else [value] * slices
 
 
-def _move(tensors: tuple[Tensor, ...], device: torch.device) -> list[Tensor]:
-    return [send(tensor, device) for tensor in tensors]
+def _sent(batch: _Batch, device: torch.device) -> _Batch:
+    moved: dict[str, Any] = {name: send(value, device) for name, value in vars(batch).items() if torch.is_tensor(value)}
+    return replace(batch, **moved)

@@ -13,11 +13,17 @@ from .order import Verdict as Verdict
 from .order import verify as verify
 from .pace import keep_pace as keep_pace
 from .plan import AU as AU
+from .plan import FE as FE
 from .plan import Plan as Plan
 from .plan import PlanConfig as PlanConfig
 from .plan import Rows as Rows
 from .plan import evaluation_rows as evaluation_rows
 from .sampling import segment_indices as segment_indices
+from .shares import Shares as Shares
 from .streams import ClipStream as ClipStream
 from .streams import batches as batches
+from .streams import decoders as decoders
 from .streams import steps_of_block as steps_of_block
+from .turns import Course as Course
+from .turns import Turn as Turn
+from .turns import Turns as Turns

@@ -7,7 +7,8 @@ False: order, counts and the other rows of the batch stay what the plan says, no
 raises: the same rows read later are the same pixels. Knows no Ray.
 
 Columns of a batch (all dense, none ever null):
-    row int64 N, task int8 N, corpus int16 N, record int32 N, start int32 N      as in the plan
+    row int64 N, task int8 N, corpus int16 N, record int32 N, start int32 N      as in the plan; row `PADDING`: no
+                          clip, black and without labels, only there so that all workers have as many
     sample int64 N        identity of the clip really read, for `order.OrderHash`; `UNREAD` where it was not
     clip uint8 N T S S 3
     fe_label int64 N      column of the class; fe_classes uint8 N E: the corpus's classes (0 everywhere in AU rows)
@@ -33,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ssm.interface import Preprocessing, center
 from ssm.labels import Vocabulary
-from ssm.training import Augmentation, augment
+from ssm.training import PADDING, Augmentation, augment
 from ssm_platform.base import UNREAD, may_return, sample_ids, text_key
 from ssm_platform.data.plan import AU, FE
 from ssm_platform.data.sampling import Window, segment_indices, window_indices
@@ -61,7 +62,7 @@ class ClipConfig(BaseModel):
 
     frames: int = Field(default=16, ge=1, le=1024, description="frames T of a clip")
     preprocessing: Preprocessing = Field(default_factory=Preprocessing, description="geometry, shared with serving")
-    augmentation: tuple[Augmentation, ...] | None = Field(
+    augmentation: tuple[Augmentation | None, ...] | None = Field(
         default=None, description="random warp per manifest, in their order; null: evaluation, nothing is random"
     )
     decoder: str = Field(default=DEFAULT_DECODER, description="video decoder: decord, av or torchcodec")
@@ -102,10 +103,12 @@ class ClipReader:
     def read(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
         """The columns (see above) of these rows of a plan, in their order. StorageError or OSError for an outage."""
         out, seeds = self._blank(rows), rows["seed"].tolist()
+        out["clip"][out["row"] == PADDING] = 0
+        places = np.flatnonzero(out["row"] != PADDING).tolist()
         ahead: deque[Reading] = deque()
-        for place in range(len(seeds)):
-            while len(ahead) < _AHEAD and place + len(ahead) < len(seeds):
-                ahead.append(self._begun(out, place + len(ahead), seeds[place + len(ahead)]))
+        for number, place in enumerate(places):
+            for coming in places[number + len(ahead) : number + _AHEAD]:
+                ahead.append(self._begun(out, coming, seeds[coming]))
             self._read_one(out, place, seeds[place], *ahead.popleft())
         return out
 
@@ -130,7 +133,7 @@ class ClipReader:
         turn, since opening one may close another."""
         task, corpus, record, start = (int(out[name][place]) for name in ("task", "corpus", "record", "start"))
         manifest = self._manifests[corpus]
-        window = self._window(task, int(manifest.lengths[record]), start, seed)
+        window = self._window(task, corpus, int(manifest.lengths[record]), start, seed)
         indices = np.unique(window.indices).tolist()  # a repeated frame is read and warped once
         if "://" not in manifest.root or not isinstance(source := self._source(corpus, record), ShardFrames):
             return window, lambda: self._source(corpus, record).read(indices)
@@ -177,17 +180,21 @@ class ClipReader:
             shares[manifest.expression_columns[record]] = 1
         return shares
 
-    def _window(self, task: int, length: int, start: int, seed: int) -> Window:
+    def _window(self, task: int, corpus: int, length: int, start: int, seed: int) -> Window:
         if task == AU:
             return window_indices(start, length, self._config.frames)
-        chosen = segment_indices(length, self._config.frames, None if self._config.augmentation is None else seed)
+        chosen = segment_indices(length, self._config.frames, None if self._augmentation(corpus) is None else seed)
         return Window(chosen, np.ones(len(chosen), bool))
 
+    def _augmentation(self, corpus: int) -> Augmentation | None:
+        """The random warp of a manifest's clips, None where nothing of them is random."""
+        return None if self._config.augmentation is None else self._config.augmentation[corpus]
+
     def _warp(self, frames: NDArray[np.uint8], corpus: int, seed: int) -> NDArray[np.uint8]:
-        preprocessing, augmentation = self._config.preprocessing, self._config.augmentation
+        preprocessing, augmentation = self._config.preprocessing, self._augmentation(corpus)
         if augmentation is None:
             return center(frames, preprocessing)
-        return augment(frames, augmentation[corpus], preprocessing.image_size, seed)
+        return augment(frames, augmentation, preprocessing.image_size, seed)
 
     def _source(self, corpus: int, record: int) -> FrameSource:
         """An open source; the least recently used one is closed past a few."""
@@ -217,7 +224,7 @@ class Quarantine:
 
     def check(self, columns: Columns) -> list[str]:
         """Take in a batch; returns the problems not met before, for a log."""
-        self.seen += len(columns["row"])
+        self.seen += int((columns["row"] != PADDING).sum())
         met = [str(problem) for problem in columns["problem"] if problem]
         new = [problem for problem in dict.fromkeys(met) if problem not in self.problems]
         for problem in met:

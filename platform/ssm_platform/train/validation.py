@@ -1,33 +1,33 @@
-"""Validation while training: a spread of held-out clips, decoded in threads, counted exactly over all workers.
+"""Validation while training: a spread of held-out clips, counted exactly over all workers.
 
-Each worker takes every world-th clip; confusion counts and AU hits are sums, so any split over workers gives the
-same figures. AUs are judged at probability 0.5: thresholds and vote rules are fitted after training (`evaluation`).
-`score`, by which the best checkpoint is chosen, is the mean over tasks of the mean over corpora (UAR, macro F1); a
-corpus where no class occurs among the clips looked at is left out of it.
+They come in the stream that training reads (`data.Turns`), decoded by the same processes. Confusion counts and AU hits
+are sums, so any split over workers gives the same figures. AUs are judged at probability 0.5: thresholds and vote rules
+are fitted after training (`evaluation`). `score`, by which the best checkpoint is chosen, is the mean over tasks of the
+mean over corpora (UAR, macro F1); a corpus where no class occurs among the clips looked at is left out of it.
 Letters: B clips, T frames, A AUs, E expressions.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssm.interface import Preprocessing, normalise
 from ssm.labels import Vocabulary
 from ssm.model import Precision, SSMNetwork, autocast
-from ssm.training import AUBatch, Collective, FEBatch, send
-from ssm_platform.data import Rows
+from ssm.training import PADDING, AUBatch, Collective, FEBatch, send
+from ssm_platform.data import AU, FE, OrderError, Rows, Shares, evaluation_rows
 from ssm_platform.records import Manifest
+from ssm_platform.runs import RunConfig
+from ssm_platform.train.loop import Batch
 
 _HITS = 3  # true positives, false positives, misses
-_AHEAD = 2
 
 
 def spread(rows: Rows, limit: int | None) -> Rows:
@@ -41,32 +41,35 @@ def spread(rows: Rows, limit: int | None) -> Rows:
     return rows[np.concatenate(kept)]
 
 
-Read = Callable[[Rows], tuple[FEBatch | None, AUBatch | None]]
-"""Clips and labels of evaluation rows, all of one corpus."""
+def validation_rows(config: RunConfig, manifests: Sequence[Manifest]) -> Rows:
+    """What a run is validated on while it trains: rows over its validation manifests."""
+    return spread(evaluation_rows(manifests, config.model.frames), config.validation_clips)
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What is validated on, and how it is read; calling it validates one model."""
+    """What is validated on; calling it validates one model on the rounds that come next in the stream."""
 
     manifests: Sequence[Manifest]
     rows: Rows  # of all workers
+    shares: Shares
     vocabulary: Vocabulary
-    read: Read
     preprocessing: Preprocessing
     collective: Collective
     device: torch.device
     precision: Precision = "float32"  # the run's
-    batch: int = 8
 
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        """`uar/CORPUS`, `macro_f1/CORPUS` and `score`; all workers call it and get the same."""
+    def __call__(self, model: nn.Module, stream: Iterator[Batch]) -> dict[str, float]:
+        """`uar/CORPUS`, `macro_f1/CORPUS` and `score`; all workers call it and get the same. May raise `OrderError`."""
         if isinstance(model, SSMNetwork):
             model.fold()  # once, not at every batch; training forgets it
+        tables = [self._empty(manifest.task) for manifest in self.manifests]
+        for number in range(self.shares.rounds(len(self.rows))):
+            self._count(model, self._next(stream, number), number, tables)
         scores: dict[str, list[float]] = {"uar": [], "macro_f1": []}
         metrics = {}
-        for place, manifest in enumerate(self.manifests):
-            table = self.collective.sum(self._count(model, self.rows[self.rows.corpus == place], manifest.task))
+        for manifest, mine in zip(self.manifests, tables, strict=True):
+            table = self.collective.sum(mine)
             name, value = ("uar", uar(table)) if manifest.task == "fe" else ("macro_f1", macro_f1(table))
             metrics[f"{name}/{manifest.corpus}"] = value
             if not math.isnan(value):
@@ -74,29 +77,47 @@ class Validation:
         means = [sum(values) / len(values) for values in scores.values() if values]
         return {**metrics, "score": sum(means) / len(means) if means else math.nan}
 
-    @torch.no_grad()
-    def _count(self, model: nn.Module, rows: Rows, task: str) -> Tensor:
-        """Confusion counts (E E) or hits per AU (3 A) of this worker's share of one corpus."""
+    def _empty(self, task: str) -> Tensor:
+        """Confusion counts (E E), or hits per AU (3 A)."""
         width = len(self.vocabulary.expressions) if task == "fe" else len(self.vocabulary.aus)
-        table = torch.zeros((width if task == "fe" else _HITS, width), dtype=torch.int64, device=self.device)
-        for fe, au in self._batches(rows[self.collective.rank :: self.collective.world]):
-            with autocast(self.device, self.precision):
-                if fe is not None:
-                    fe = fe.to(self.device)
-                    table += confusion(model(fe_clips=self._pixels(fe.clips), fe_distinct=fe.distinct).fe_logits, fe)
-                if au is not None:
-                    table += hits(model(au_clips=self._pixels(au.clips)).au_logits, au.to(self.device))
-        return table
+        return torch.zeros((width if task == "fe" else _HITS, width), dtype=torch.int64, device=self.device)
 
-    def _batches(self, rows: Rows) -> Iterator[tuple[FEBatch | None, AUBatch | None]]:
-        """Batches in order, the next one being read while the model works on this one."""
-        cuts = [rows[first : first + self.batch] for first in range(0, len(rows), self.batch)]
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="validation") as pool:
-            ahead = deque(pool.submit(self.read, cut) for cut in cuts[:_AHEAD])
-            for following in [*cuts[_AHEAD:], *[None] * min(_AHEAD, len(cuts))]:
-                yield ahead.popleft().result()
-                if following is not None:
-                    ahead.append(pool.submit(self.read, following))
+    def _mine(self, number: int) -> NDArray[np.int64]:
+        return self.shares.of_round(len(self.rows), number, self.collective.rank)
+
+    def _next(self, stream: Iterator[Batch], number: int) -> Batch:
+        """The next batch, which must be this worker's part of that round."""
+        batch, mine = next(stream, None), self._mine(number)
+        wanted = np.where(mine == PADDING, PADDING, self.rows.row[mine.clip(0)])
+        if batch is None or not np.array_equal(batch.rows, wanted):
+            found = "nothing" if batch is None else f"rows {batch.rows[:3]}.."
+            raise OrderError(f"round {number} of a validation: got {found}, not rows {wanted[:3]}..")
+        return batch
+
+    @torch.no_grad()
+    def _count(self, model: nn.Module, batch: Batch, number: int, tables: list[Tensor]) -> None:
+        """Adds what the model says of a round to the tables of its clips' corpora."""
+        mine = self._mine(number)
+        places = np.where(mine == PADDING, PADDING, self.rows.corpus[mine.clip(0)])
+        tasks = np.where(mine == PADDING, self.shares.tasks[self.collective.rank], self.rows.task[mine.clip(0)])
+        with autocast(self.device, self.precision):
+            if batch.fe is not None:
+                fe = batch.fe.to(self.device)
+                logits = model(fe_clips=self._pixels(fe.clips), fe_distinct=fe.distinct).fe_logits
+                for place, rows in self._by_corpus(places[tasks == FE]):
+                    labels = replace(fe, labels=fe.labels[rows], class_mask=fe.class_mask[rows])
+                    tables[place] += confusion(logits[rows], labels)
+            if batch.au is not None:
+                au = batch.au.to(self.device)
+                logits = model(au_clips=self._pixels(au.clips)).au_logits
+                for place, rows in self._by_corpus(places[tasks == AU]):
+                    targets = replace(au, targets=au.targets[rows], mask=au.mask[rows])
+                    tables[place] += hits(logits[rows], targets)
+
+    def _by_corpus(self, places: NDArray[np.int64]) -> Iterator[tuple[int, Tensor]]:
+        """Each corpus among the clips of a side, with its rows."""
+        for place in np.unique(places[places != PADDING]).tolist():
+            yield place, send(torch.from_numpy(np.flatnonzero(places == place)), self.device)
 
     def _pixels(self, clips: Tensor) -> Tensor:
         return normalise(send(clips, self.device), self.preprocessing)
