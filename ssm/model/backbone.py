@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,6 +47,8 @@ class Backbone(nn.Module):
     def forward(self, frames: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Features of all frames; `seeds` (int64 F) fix the gate noise in training, None draws it."""
         self.routing.seeds = seeds
+        if self.config.channels_last:
+            frames = frames.contiguous(memory_format=torch.channels_last)
         features = self.net(frames)
         self.routing.seeds = None
         return cast(Tensor, features)

@@ -68,6 +68,9 @@ class BackboneConfig(_Frozen):
         default_factory=dict, description="arguments of the timm model itself (depth, ...), none of timm.create_model's"
     )
     experts: ExpertsConfig | None = Field(default_factory=ExpertsConfig, description="None: the plain backbone")
+    channels_last: bool = Field(
+        default=False, description="pixels with colours innermost: faster for convolutional networks, rounds otherwise"
+    )
 
     @field_validator("options")
     @classmethod

@@ -101,6 +101,15 @@ def asked_of_timm(config: ModelConfig) -> Any:
     return asked
 
 
+def layout(config: ModelConfig) -> bool:
+    """Whether the network's pixels have their colours innermost."""
+    model, seen = small_model(config).eval(), []
+    hook = lambda net, given: seen.append(given[0].is_contiguous(memory_format=torch.channels_last))  # noqa: E731
+    model.backbone.net.register_forward_pre_hook(hook)
+    model(clips(1))
+    return seen[0]
+
+
 BASE = with_text()
 QUICK_GELU = {"backbone.name": "vit_base_patch16_clip_quickgelu_224"}
 ONES = [[1.0] * len(LABELS.aus)] * len(LABELS.expressions)
@@ -114,6 +123,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "backbone.image_size": ({}, 48, takes_size),
     "backbone.options": ({}, {"embed_dim": 32, "depth": 2, "num_heads": 2}, start),
     "backbone.experts": ({}, None, start),
+    "backbone.channels_last": ({}, True, layout),
     "backbone.experts.blocks": ({}, 1, start),
     "backbone.experts.count": ({}, 3, start),
     "backbone.experts.top": ({}, 1, computed),

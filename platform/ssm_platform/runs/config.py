@@ -252,6 +252,7 @@ _PLACES = (".root", ".manifest", ".synthetic")
 
 
 _LATER: dict[str, Any] = {
+    "backbone.channels_last": False,
     "train.compile_mode": "default",
     "train.au_partners": "au",
     "train.expression_teacher": 0.0,

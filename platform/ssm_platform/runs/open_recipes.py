@@ -29,10 +29,10 @@ _FER_PARTS: dict[str, Any] = {"test_parts": ("PrivateTest",), "validation_parts"
 def real_faces() -> RunConfig:
     """FER-2013's expressions and drawn faces' AUs in one small network from scratch, for two CPU cores.
 
-    Stills are clips of one frame and cost one. DEVIATION: a residual network with batch normalisation and no private
-    experts (it has no feed-forward blocks to put them beside): from scratch in an hour on small grey faces it learns
-    what the transformer of the method needs pretraining for. One worker: batch statistics are a worker's own. The AU
-    loss has weight 1, not 2: drawn AUs are easy, noisy expressions are not.
+    Stills are clips of one frame and cost one. DEVIATION: a residual network without private experts (it has no
+    feed-forward blocks to put them beside): from scratch in an hour on small grey faces it learns what the transformer
+    of the method needs pretraining for. The AU loss has weight 1, not 2: drawn AUs are easy, noisy expressions are not.
+    bfloat16 halves the price of a step on CPUs that have it.
     """
     corpora = (
         CorpusConfig(name="fer2013", root="corpora/fer2013", augmentation=_STILLS, **_FER_PARTS),
@@ -40,21 +40,21 @@ def real_faces() -> RunConfig:
     )
     return RunConfig(
         name="real-faces",
-        steps=3600,
-        validate_every=600,
+        steps=5000,
+        validate_every=500,
         validation_clips=1200,
         data=DataConfig(corpora=corpora, fe_batch=128, au_batch=8, mean=_GREY_MEAN, std=_GREY_STD),
         model=ModelConfig(
             vocabulary=Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS),
-            backbone=_residual(),
+            backbone=_normaliser_free(),
             width=128,
             frames=4,
             text=TextConfig(style="label", contexts=4),
             expression_time=ExpressionTimeConfig(heads=4, head_width=32, hidden=256),
         ),
-        train=TrainConfig(optim=_from_scratch(), loss=LossConfig(au=1.0)),
+        train=TrainConfig(optim=_from_scratch(), loss=LossConfig(au=1.0), precision="bfloat16"),
         scale=ScaleConfig(workers=1, threads_per_worker=2),
-        checkpoint=CheckpointConfig(every=300),
+        checkpoint=CheckpointConfig(every=250),
     )
 
 
@@ -109,13 +109,24 @@ def _drawn_aus(root: str) -> CorpusConfig:
     return CorpusConfig(name="bp4d", root=root, synthetic="quickstart", augmentation=_DRAWN, test_parts=("P3",))
 
 
-def _residual() -> BackboneConfig:
-    """0.7 million weights; its stem lies at 48 pixels, which is all FER-2013 has, its stages at 24, 12, 6 and 3."""
+def _normaliser_free() -> BackboneConfig:
+    """0.7 million weights without normalisation over a batch, which `check_exact` refuses: weights are standardised.
+
+    Its stem lies at 48 pixels, which is all FER-2013 has, its stages at 24, 12, 6 and 3.
+    """
     return BackboneConfig(
-        name="resnet10t",
+        name="nf_resnet26",
         image_size=96,
-        options={"channels": [32, 64, 112, 160], "stem_width": 16, "drop_rate": 0.2},
+        options={
+            "depths": [1, 2, 2, 1],
+            "channels": [48, 96, 160, 224],
+            "stem_type": "3x3",
+            "stem_chs": 32,
+            "bottle_ratio": 0.5,
+            "extra_conv": True,
+        },
         experts=None,
+        channels_last=True,
     )
 
 
@@ -130,4 +141,5 @@ def _from_scratch() -> OptimConfig:
         warmup=0.05,
         milestones=(0.4, 0.55, 0.67, 0.77, 0.85, 0.92),
         decay=0.5,
+        ema=0.999,
     )
