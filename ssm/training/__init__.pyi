@@ -1,7 +1,9 @@
 from .augmentation import AU_AUGMENTATION as AU_AUGMENTATION
 from .augmentation import FE_AUGMENTATION as FE_AUGMENTATION
 from .augmentation import Augmentation as Augmentation
+from .augmentation import Warp as Warp
 from .augmentation import augment as augment
+from .augmentation import draw_warp as draw_warp
 from .batch import AUBatch as AUBatch
 from .batch import FEBatch as FEBatch
 from .collective import Collective as Collective

@@ -113,6 +113,12 @@ def decoder(config: RunConfig) -> Any:
     return run_reader(config, []).__reduce__()[1][2].decoder
 
 
+def shipped(config: RunConfig) -> Any:
+    """The columns that decode processes send."""
+    none = {name: np.zeros(0, np.int64) for name in ("row", "task", "corpus", "record", "start", "seed")}
+    return sorted(run_reader(config, []).read(none))
+
+
 def when(config: RunConfig) -> Any:
     return schedule(Job(config, "/x", "", 100, []))
 
@@ -172,7 +178,7 @@ def worked(config: RunConfig, folder: Path) -> Shard:
     layout = ClipStream(reader).layout(course(run), 0, 1)
     blocks = [reader.read(layout.rows(number).columns()) for number in range(layout.groups)]
     shard = Shard([part for block in blocks for part in cut(block, layout.shares.slots)])
-    start = Start(Attempt(0, None), layout.shares, layout.turns, 10**6)
+    start = Start(Attempt(0, None), reader.config, layout.shares, layout.turns, 10**6)
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_world_size=lambda: 1))
@@ -258,6 +264,7 @@ FIELDS: dict[str, tuple[str, Any, Observe]] = {
     "data.fe_batch": ("data.fe_batch", 2, order),
     "data.au_batch": ("data.au_batch", 2, order),
     "data.decoder": ("data.decoder", "decord", decoder),
+    "data.warp": ("data.warp", "worker", shipped),
     "data.decode_workers": ("data.decode_workers", 3, budget),
     "data.decode_cpus": ("data.decode_cpus", 2.0, budget),
     "data.resize": ("data.resize", 40, evaluated),

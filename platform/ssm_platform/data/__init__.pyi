@@ -3,6 +3,7 @@ from .clips import ClipReader as ClipReader
 from .clips import Columns as Columns
 from .clips import Quarantine as Quarantine
 from .clips import to_batches as to_batches
+from .encoded import PixelMaker as PixelMaker
 from .feed import START as START
 from .feed import ResumingDataConfig as ResumingDataConfig
 from .feed import Start as Start

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from ray.data import DataIterator, Dataset, ExecutionOptions
 from ray.train import DataConfig
 
-from ssm_platform.data.clips import Columns
+from ssm_platform.data.clips import ClipConfig, Columns
 from ssm_platform.data.shares import Shares
 from ssm_platform.data.streams import ClipStream, batches
 from ssm_platform.data.turns import Course, Turns
@@ -68,7 +68,7 @@ class ResumingDataConfig(DataConfig):
         begun = self._begun = self._begun or self._begin()
         layout = self._clips.layout(self._course, begun.first, world_size)
         if START in datasets:
-            start = Start(begun, layout.shares, layout.turns, _BLOCKS * layout.together)
+            start = Start(begun, self._clips.reader.config, layout.shares, layout.turns, _BLOCKS * layout.together)
             return [{START: start} for _ in range(world_size)]
         (name,) = datasets
         groups = int(name.removeprefix(_SEGMENT)) * _BLOCKS
@@ -78,9 +78,10 @@ class ResumingDataConfig(DataConfig):
 
 @dataclass(frozen=True)
 class Start:
-    """What each worker is told: where it goes on, which places are whose, and in which segments its stream comes."""
+    """What each worker is told: where it goes on, what clips are, whose places are which, and its segments."""
 
     begun: Any
+    clips: ClipConfig
     shares: Shares
     turns: Turns
     segment: int  # turns of one

@@ -80,6 +80,7 @@ def run_reader(config: RunConfig, training: Sequence[Manifest], validation: Sequ
         preprocessing=config.preprocessing,
         augmentation=(*warps, *[None] * len(validation)),
         decoder=config.data.decoder,
+        encoded=config.data.warp == "worker",
     )
     return ClipReader([*training, *validation], config.model.vocabulary, clips)
 

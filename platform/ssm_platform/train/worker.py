@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ssm.training import Collective, ProcessGroup, SingleProcess, TrainStep
-from ssm_platform.data import START, Columns, Quarantine, Shares, Turns, to_batches
+from ssm_platform.data import START, Columns, PixelMaker, Quarantine, Shares, Turns, to_batches
 from ssm_platform.runs import DataConfig
 from ssm_platform.train.ahead import ahead
 from ssm_platform.train.broadcast import broadcast
@@ -61,6 +61,8 @@ def _work(job: Job) -> None:
     checkpoints = job.place.checkpoints
     _resume(loop, checkpoints, attempt, job.fingerprint)
     stream = start.batches(ray.train.get_dataset_shard, config.data.prefetch_batches)
+    if start.clips.encoded:
+        stream = map(PixelMaker(start.clips, step.device, config.scale.threads_per_worker), stream)
     _run(loop, job, checkpoints, attempt, ahead(typed(stream, start.turns, config.data), step.device))
 
 
