@@ -13,8 +13,9 @@ from ssm_platform.base.overrides import override
 from ssm_platform.data.turns import Turns
 from ssm_platform.runs.preparation import prepare
 from ssm_platform.runs.recipes import tiny
-from ssm_platform.train.building import run_reader
-from ssm_platform.train.place import RunPlace
+from ssm_platform.train import worker
+from ssm_platform.train.building import run_reader, start_digest
+from ssm_platform.train.place import Job, RunPlace
 from ssm_platform.train.validation import validation_rows
 from ssm_platform.train.worker import typed
 
@@ -52,3 +53,17 @@ def test_validation_clips_without_pixels_are_told_once(
     told = [entry.getMessage() for entry in caplog.records if "clip without pixels" in entry.getMessage()]
     assert len(told) == 2, "once of those it trains on, once of those it is validated on"
     assert f"dfew: clip {record.clip!r}" in told[0]
+
+
+def test_other_weights_or_none_under_init_from_on_a_node_end_the_run_there(tmp_path: Path) -> None:
+    """Every worker looks at its own node's folder: a path that leads elsewhere would train another model there."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    config = override(tiny(), {"init_from": str(tmp_path)})
+    job = Job(config, "/x", "", 1, [], start_digest(config))
+    worker._check_start(job)
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(ValueError, match=f"init_from: {tmp_path} on .* holds other weights than the driver's"):
+        worker._check_start(job)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="init_from on .*: every node must see that folder"):
+        worker._check_start(job)
