@@ -6,8 +6,9 @@ Both sides run the same model, step and torch threads (the recipe's own number u
 medians over the rounds. What is timed is `Loop`, as in a run: step, order, progress. The stream is ten times as long
 as the window, so decoding goes on beside every step that is timed. The bare loop holds its batches in memory and
 decodes nothing: where its threads take every core of the machine, what decoding takes of them is lost on Ray. A second
-run over a corpus repeated a hundred times shows whether step time and memory of a worker grow with the corpus. Exit
-code 1, and a line for each reason, where the ratio is below 0.95 or either grows by more than 10 %.
+run over a corpus repeated a hundred times shows whether step time and memory of a worker grow with the corpus, a third
+how much slower it is beside one process that keeps a core busy. Exit code 1, and a line for each reason, where the
+ratio is below 0.95, either grows by more than 10 %, or the busy process costs more than a factor of 2.5.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import cycle
@@ -51,6 +53,7 @@ from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
 
 TARGET = 0.95
 GROWTH = 1.1  # at most, of step time and of memory, over a corpus a hundred times as large
+SLOWDOWN = 2.5  # at most, beside a process that keeps a core busy
 WARM = 40  # steps not timed: allocation, the first decoded blocks, Ray's own start, which shares the cores
 LONGER = 10  # times the window that the stream is: a shorter one is decoded before the window ends
 CACHED = 8  # batches the bare loop goes round
@@ -134,6 +137,17 @@ def repeated(manifest: Manifest) -> Manifest:
     return manifest.take(np.tile(np.arange(len(manifest)), REPEATED))
 
 
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """Another user's process, at the niceness that processes have."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def _bare_in_a_process_of_its_own(arguments: argparse.Namespace) -> Speed:
     command = [sys.executable, __file__, "--bare", "--recipe", arguments.recipe, "--steps", str(arguments.steps)]
     command += ["--threads", str(arguments.threads)] if arguments.threads else []
@@ -150,11 +164,15 @@ def measure(arguments: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
             pairs.append((_bare_in_a_process_of_its_own(arguments), on_ray(config, manifests, arguments.steps)))
             print(f"bare {pairs[-1][0]}, on Ray {pairs[-1][1]}", flush=True)
         large = on_ray(config, [repeated(manifest) for manifest in manifests], arguments.steps)
+        with busy_core():
+            beside = on_ray(config, manifests, arguments.steps)
+    quiet = statistics.median(other.steps_per_second for _, other in pairs)
     return {
         "machine": describe_machine(),
         "threads": config.scale.threads_per_worker,
         "bare_steps_per_second": statistics.median(one.steps_per_second for one, _ in pairs),
-        "ray_steps_per_second": statistics.median(other.steps_per_second for _, other in pairs),
+        "ray_steps_per_second": quiet,
+        "slowdown_beside_a_busy_core": quiet / beside.steps_per_second,
         "ratio": statistics.median(other.steps_per_second / one.steps_per_second for one, other in pairs),
         "ratios": [other.steps_per_second / one.steps_per_second for one, other in pairs],
         "records": sum(map(len, manifests)),
@@ -171,10 +189,15 @@ def failures(found: Mapping[str, Any]) -> list[str]:
         "steps/s on Ray over bare": (found["ratio"], found["ratio"] >= TARGET, f"at least {TARGET}"),
         "step time over the large corpus": _grown(found["ray_steps_per_second"] / found["large_steps_per_second"]),
         "memory over the large corpus": _grown(found["large_peak_mib"] / found["peak_mib"]),
+        "slow-down beside a busy core": _at_most(found["slowdown_beside_a_busy_core"], SLOWDOWN),
     }
     return [
         f"FAILED: {name} is {value:.3f}, must be {rule}" for name, (value, good, rule) in figures.items() if not good
     ]
+
+
+def _at_most(ratio: float, most: float) -> tuple[float, bool, str]:
+    return ratio, ratio <= most, f"at most {most}"
 
 
 def _grown(ratio: float) -> tuple[float, bool, str]:

@@ -65,5 +65,5 @@ def test_other_weights_or_none_under_init_from_on_a_node_end_the_run_there(tmp_p
     with pytest.raises(ValueError, match=f"init_from: {tmp_path} on .* holds other weights than the driver's"):
         worker._check_start(job)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="init_from on .*: every node must see that folder"):
+    with pytest.raises(ValueError, match=r"init_from on .*: every node must see that folder"):
         worker._check_start(job)
