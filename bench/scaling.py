@@ -20,8 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,12 +130,17 @@ def step_times(config: RunConfig, pairs: list[Pair], group: Collective) -> list[
     return times[2:]
 
 
-def halved(fe: FEBatch | None, au: AUBatch | None) -> Pair:
+def halved(*sides: Any) -> Pair:
     """The first half of each side."""
-    return tuple(  # type: ignore[return-value]
-        None if side is None else type(side)(*(value[: len(value) // 2] for value in vars(side).values()))
-        for side in (fe, au)
-    )
+    halves = [
+        None if side is None else replace(side, **{name: value[: len(value) // 2] for name, value in _tensors(side)})
+        for side in sides
+    ]
+    return halves[0], halves[1]
+
+
+def _tensors(side: Any) -> list[tuple[str, torch.Tensor]]:
+    return [(name, value) for name, value in vars(side).items() if torch.is_tensor(value)]
 
 
 class Blank(ClipReader):
