@@ -68,12 +68,12 @@ def answers(folder: Path, manifest: Manifest, clips: int | None) -> tuple[SSM, S
 
 
 def _pass(model: SSM, columns: Any, preprocessing: Preprocessing, classes: list[int]) -> tuple[Any, Any]:
-    fe, _ = to_batches(columns)
+    fe, *_ = to_batches(columns)
     assert fe is not None
     features = model.encode_clips(normalise(fe.clips, preprocessing), fe.distinct)
     prototypes = model.prototypes()
-    aus = model.read_aus(features, prototypes)[0].sigmoid().mean(1)
-    return aus.numpy(), model.read_expression(features, prototypes)[0][:, classes].softmax(1).numpy()
+    aus = model.read_aus(features, prototypes).logits.sigmoid().mean(1)
+    return aus.numpy(), model.read_expression(features.pooled, prototypes)[0][:, classes].softmax(1).numpy()
 
 
 def _moved(model: SSM) -> float:

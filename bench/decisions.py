@@ -92,7 +92,7 @@ def compare(run: Path, clips: int, device: torch.device) -> Moved:
     reader, moved = run_reader(config, [], manifests), Moved(clips=len(rows))
     resolve("bfloat16", device)
     for first in range(0, len(rows), BATCH):
-        fe, au = to_batches(reader.read(rows[first : first + BATCH].columns()))
+        fe, au, _ = to_batches(reader.read(rows[first : first + BATCH].columns()))
         found: dict[str, list[Tensor]] = {"float32": [], "bfloat16": []}
         for precision, said in found.items():
             with autocast(device, precision):  # type: ignore[arg-type]

@@ -24,10 +24,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, PredictSettings]:
     )
     parser.add_argument("inputs", nargs="+", help="videos, pictures, folders, s3:// prefixes")
     parser.add_argument("--out", required=True, type=Path, help="folder of the tables")
+    parser.add_argument("--uncertainty", action="store_true", help="also AU01_u, how little is known; plots shade it")
     parser.add_argument("--plots", action="store_true", help="also draw timelines")
     parser.add_argument("--overlay", action="store_true", help="also write the video with what was found")
     known, fields = parser.parse_known_args(arguments)
-    flags = {name: True for name in ("plots", "overlay") if getattr(known, name)}
+    flags = {name: True for name in ("plots", "overlay", "uncertainty") if getattr(known, name)}
     return known, override(PredictSettings(), {**split_assignments(fields), **flags})
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from ssm.inference.explain import Explainer
 from ssm.interface import DecisionRule, Frames, Preprocessing, center, normalise, segment_centres
 from ssm.labels import Vocabulary
-from ssm.model import Precision, autocast, resolve
+from ssm.model import Evidence, FrameFeatures, Precision, autocast, resolve
 from ssm.saved import SSM
 
 Floats = NDArray[np.float32]
@@ -35,6 +35,7 @@ class Answers:
     au_probability: Floats  # B T A
     expression: Floats  # B E, probabilities
     why: Floats | None  # B E A: what each AU adds to each semantic logit; None without mapped prototypes
+    au_uncertainty: Floats | None = None  # B T A in (0, 1], the vacuity of Beta evidence; None of other readers
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class WindowAnswer:
     au_present: NDArray[np.bool_]  # n A
     expression: Floats  # E
     why: Floats | None  # E A
+    au_uncertainty: Floats | None = None  # n A
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Prediction:
     window_starts: NDArray[np.int64]  # W
     window_expression: Floats  # W E
     window_why: Floats | None  # W E A
+    au_uncertainty: Floats | None = None  # N A
 
 
 class Predictor:
@@ -125,8 +128,23 @@ class Predictor:
     @torch.inference_mode()
     def read(self, clips: NDArray[np.uint8]) -> Answers:
         """Windows uint8 (B, T, S, S, 3), as `center` cut them, in one pass."""
-        aus, expression, why, _ = self._read(clips)
-        return Answers(_array(aus), _array(expression), None if why is None else _array(why))
+        found = self._read(clips)
+        return Answers(_array(found.aus), _array(found.expression), _optional(found.why), _optional(found.uncertainty))
+
+    @torch.inference_mode()
+    def where(self, clips: NDArray[np.uint8]) -> Floats:
+        """Where each AU is looked for in windows as `read` takes them: shares (B, T, A, h, w) of the grid's places.
+
+        ValueError of a model whose reader does not look at places.
+        """
+        grid = self.model.backbone.grid
+        with autocast(self.device, self.precision):
+            features = self._features(normalise(self._pixels(clips), self.preprocessing), clips)
+            found = self.model.read_aus(features, self.model.prototypes(), where=True).where
+        if found is None or grid is None:
+            kind = self.model.config.au_reader.kind
+            raise ValueError(f"au_reader.kind is {kind!r}, which looks at no places: train with 'hiva' for heat maps")
+        return _array(found).reshape(*found.shape[:3], *grid)
 
     @torch.inference_mode()
     def predict(self, frames: Frames) -> Prediction:
@@ -146,6 +164,7 @@ class Predictor:
             window_starts=np.array([window.start for window in windows], np.int64),
             window_expression=np.stack([window.expression for window in windows]),
             window_why=None if why is None else np.stack([w.why for w in windows if w.why is not None]),
+            au_uncertainty=_joined([window.au_uncertainty for window in windows]),
         )
 
     def stream(self, chunks: Iterable[Frames]) -> Iterator[WindowAnswer]:
@@ -168,14 +187,16 @@ class Predictor:
         vote = _Vote(self.rule)
         start = 0
         for clips, sizes in self._batches(chunks):
-            aus, expression, why, features = self._read(clips)
+            found = self._read(clips)
             real = sum(sizes)
             for frame in wanted[(wanted >= start) & (wanted < start + real)]:
-                kept.append(features.flatten(0, 1)[int(frame) - start])
-            probabilities, expressions = _array(aus), _array(expression)
+                kept.append(found.features.flatten(0, 1)[int(frame) - start])
+            probabilities, expressions = _array(found.aus), _array(found.expression)
+            reasons, doubts = _optional(found.why), _optional(found.uncertainty)
             for place, size in enumerate(sizes):
-                reason = None if why is None else _array(why[place])
-                vote.add(start, probabilities[place, :size], expressions[place], reason)
+                reason = None if reasons is None else reasons[place]
+                doubt = None if doubts is None else doubts[place, :size]
+                vote.add(_Held(start, probabilities[place, :size], expressions[place], reason, doubt))
                 start += size
             yield from vote.final()
         yield from vote.final(ended=True)
@@ -197,28 +218,31 @@ class Predictor:
             sizes = [self.frames] * (windows - 1) + [self.frames - missing]
             yield padded.reshape(windows, self.frames, size, size, 3), sizes
 
-    def _read(self, clips: NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """AU probabilities (B T A), expression probabilities (B E), reasons (B E A) and frame features (B T D)."""
+    def _read(self, clips: NDArray[np.uint8]) -> _Found:
+        with autocast(self.device, self.precision):
+            features = self._features(normalise(self._pixels(clips), self.preprocessing), clips)
+            aus = self.model.read_aus(features, self.model.prototypes())
+            expression, why = self._expression(features.pooled)
+        doubt = None if aus.evidence is None else Evidence.of(aus.evidence).vacuity
+        return _Found(aus.logits.sigmoid(), doubt, expression, why, features.pooled)
+
+    def _pixels(self, clips: NDArray[np.uint8]) -> Tensor:
+        """The windows on the device. ValueError for anything else."""
         size = self.preprocessing.image_size
         if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[1:] != (self.frames, size, size, 3):
             raise ValueError(
                 f"clips are {clips.dtype} {list(clips.shape)}: must be uint8 [B, {self.frames}, {size}, {size}, 3]"
             )
-        pixels = torch.from_numpy(np.ascontiguousarray(clips)).to(self.device, non_blocking=True)
-        with autocast(self.device, self.precision):
-            features = self._features(normalise(pixels, self.preprocessing), clips)
-            aus, _ = self.model.read_aus(features, self.model.prototypes())
-            expression, why = self._expression(features)
-        return aus.sigmoid(), expression, why, features
+        return torch.from_numpy(np.ascontiguousarray(clips)).to(self.device, non_blocking=True)
 
-    def _features(self, inputs: Tensor, clips: Frames) -> Tensor:
-        """Features (B, T, D). Compiled, the batch is filled up to the next power of two: a graph for each of those."""
+    def _features(self, inputs: Tensor, clips: Frames) -> FrameFeatures:
+        """Features (B, T ...). Compiled, the batch is filled up to the next power of two: a graph for each of those."""
         count, frames = inputs.shape[:2]
         if self._compiled is None:
             return self.model.encode_clips(inputs, _distinct(clips, self.device))
         whole = 1 << (count - 1).bit_length()
         filled = torch.cat([inputs, inputs.new_zeros(whole - count, *inputs.shape[1:])])
-        return self._compiled(filled.flatten(0, 1)).view(whole, frames, -1)[:count]
+        return self._compiled(filled.flatten(0, 1)).shaped(whole, frames).rows(slice(count))
 
     def _expression(self, features_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
         """Probabilities (B E) and reasons (B E A) of clips given by their frames' features."""
@@ -240,17 +264,39 @@ def _distinct(clips: NDArray[np.uint8], device: torch.device) -> Tensor | None:
     return torch.tensor(counts, device=device)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What a pass over B windows finds, on the device."""
+
+    aus: Tensor  # B T A, probabilities
+    uncertainty: Tensor | None  # B T A
+    expression: Tensor  # B E, probabilities
+    why: Tensor | None  # B E A
+    features: Tensor  # B T D
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A window that waits for its presence."""
+
+    start: int
+    au_probability: Floats
+    expression: Floats
+    why: Floats | None
+    au_uncertainty: Floats | None
+
+
 class _Vote:
     """Holds windows back until the rule has seen every frame that their presence depends on."""
 
     def __init__(self, rule: DecisionRule) -> None:
         self._rule = rule
         self._before: Floats | None = None  # frames already answered that later votes look at
-        self._held: list[tuple[int, Floats, Floats, Floats | None]] = []
+        self._held: list[_Held] = []
 
-    def add(self, start: int, probabilities: Floats, expression: Floats, why: Floats | None) -> None:
+    def add(self, window: _Held) -> None:
         """The next window."""
-        self._held.append((start, probabilities, expression, why))
+        self._held.append(window)
 
     def final(self, ended: bool = False) -> Iterator[WindowAnswer]:
         """Windows whose presence cannot change any more; all of them once the sequence has ended."""
@@ -258,20 +304,33 @@ class _Vote:
         ready = len(self._held)
         while not ended and ready > 0 and ahead < self._rule.reach:
             ready -= 1
-            ahead += len(self._held[ready][1])
+            ahead += len(self._held[ready].au_probability)
         if ready == 0 or (not ended and ahead < self._rule.reach):
             return
-        known = [probabilities for _, probabilities, _, _ in self._held]
+        known = [window.au_probability for window in self._held]
         if self._before is not None:
             known.insert(0, self._before)
         together = np.concatenate(known)
         present = self._rule.apply(together)
         offset = 0 if self._before is None else len(self._before)
-        for start, probabilities, expression, why in self._held[:ready]:
-            yield WindowAnswer(start, probabilities, present[offset : offset + len(probabilities)], expression, why)
-            offset += len(probabilities)
+        for window in self._held[:ready]:
+            size = len(window.au_probability)
+            yield WindowAnswer(
+                window.start, window.au_probability, present[offset : offset + size], window.expression, window.why,
+                window.au_uncertainty,
+            )  # fmt: skip
+            offset += size
         self._held = self._held[ready:]
         self._before = together[max(0, offset - self._rule.reach) : offset]
+
+
+def _optional(tensor: Tensor | None) -> Floats | None:
+    return None if tensor is None else _array(tensor)
+
+
+def _joined(parts: list[Floats | None]) -> Floats | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known else None
 
 
 def _array(tensor: Tensor) -> Floats:

@@ -1,3 +1,4 @@
+from .abstention import Abstention as Abstention
 from .preprocessing import AREA_FROM as AREA_FROM
 from .preprocessing import CLIP_MEAN as CLIP_MEAN
 from .preprocessing import CLIP_STD as CLIP_STD
@@ -13,3 +14,10 @@ from .rules import fit_common_rule as fit_common_rule
 from .rules import fit_rule as fit_rule
 from .segments import segment_centres as segment_centres
 from .segments import segment_edges as segment_edges
+from .smoothing import BoxStream as BoxStream
+from .smoothing import Smoothing as Smoothing
+from .smoothing import box as box
+from .smoothing import fill as fill
+from .smoothing import gate as gate
+from .smoothing import gaussian as gaussian
+from .smoothing import reached as reached

@@ -29,6 +29,8 @@ class AUTable:
     sequences: tuple[str, ...]  # the sequence that each stretch is from
     subjects: tuple[str, ...]  # S names
     subject: NDArray[np.intp]  # N, place in `subjects`
+    doubts: Floats | None = None  # N A in (0, 1], the vacuity of a model that gives evidence
+    tilted: Floats | None = None  # N A, such a model's probabilities before its loss's asymmetry was undone
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -51,12 +53,26 @@ class ExpressionTable:
 
 
 @dataclass(frozen=True)
-class _Stretch:
+class Stretch:
+    """Frames of one sequence: their numbers (T), values (T K) and labels (T K)."""
+
     sequence: str
     subject: str
     frames: NDArray[np.int64]
-    probabilities: Floats
-    labels: Labels
+    values: Floats
+    labels: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Stretches as one table of N frames, each once: what `AUTable` says, for any values and labels."""
+
+    values: Floats  # N K
+    labels: NDArray[Any]  # N K
+    lengths: tuple[int, ...]
+    sequences: tuple[str, ...]
+    subjects: tuple[str, ...]
+    subject: NDArray[np.intp]  # N
 
 
 class AUPredictions:
@@ -64,26 +80,34 @@ class AUPredictions:
 
     def __init__(self, aus: Sequence[int]) -> None:
         self.aus = tuple(aus)
-        self._stretches: list[_Stretch] = []
+        self._stretches: list[Stretch] = []
 
     def update(
-        self, sequence: str, subject: str | None, frames: Sequence[int] | NDArray[Any], probabilities: Any, labels: Any
+        self,
+        sequence: str,
+        subject: str | None,
+        frames: Sequence[int] | NDArray[Any],
+        probabilities: Any,
+        labels: Any,
+        evidence: tuple[Any, Any] | None = None,
     ) -> None:
         """Add frames of one sequence: their numbers (T), probabilities (T A) and labels (T A; negative: unknown).
 
-        Without a known subject the sequence stands for one. ValueError for shapes or values that cannot be.
+        `evidence`: doubts and tilted probabilities (each T A), of all frames or of none. Without a known subject the
+        sequence stands for one. ValueError for shapes or values that cannot be.
         """
         numbers = np.asarray(frames, np.int64)
         found, truth = np.asarray(probabilities, np.float32), np.asarray(labels)
         if found.shape != (len(numbers), len(self.aus)) or truth.shape != found.shape:
             want = (len(numbers), len(self.aus))
             raise ValueError(f"{sequence}: probabilities {found.shape} and labels {truth.shape} must both be {want}")
-        _check_probabilities(sequence, found)
         if not (np.isin(truth, (0, 1)) | (truth < 0)).all():
             wrong = truth[~(np.isin(truth, (0, 1)) | (truth < 0))][0]
             raise ValueError(f"{sequence}: an AU label is {wrong}; it must be 0, 1, or negative where it is unknown")
         kept = np.where(truth < 0, -1, truth > 0).astype(np.int8)
-        self._stretches.append(_Stretch(sequence, subject or sequence, numbers, found.copy(), kept))
+        values = np.concatenate([found, *(np.asarray(one, np.float32) for one in evidence or ())], axis=1)
+        _check_probabilities(sequence, values)
+        self._stretches.append(Stretch(sequence, subject or sequence, numbers, values, kept))
 
     def merge(self, other: Self) -> None:
         """Take in what another worker gathered."""
@@ -95,26 +119,17 @@ class AUPredictions:
         """Everything so far; ValueError where there is nothing or a frame has contradicting labels or subjects."""
         if not self._stretches:
             raise ValueError("no AU predictions were gathered: the split is empty")
-        names, sequence = _codes([s.sequence for s in self._stretches])
-        sizes = [len(s.frames) for s in self._stretches]
-        sequence = np.repeat(sequence, sizes)
-        frame = np.concatenate([s.frames for s in self._stretches])
-        first, group = _groups(sequence, frame)
-        labels = np.concatenate([s.labels for s in self._stretches])
-        subjects, subject = _codes([s.subject for s in self._stretches])
-        subject = np.repeat(subject, sizes)
-        for what, values in (("labels", labels), ("subjects", subject)):
-            _check_same(what, values, first, group, lambda row: f"{names[sequence[row]]} frame {frame[row]}")
-        breaks = np.flatnonzero((np.diff(sequence[first]) != 0) | (np.diff(frame[first]) != 1)) + 1
-        starts = np.concatenate([[0], breaks])
+        found, width = joined(self._stretches), len(self.aus)
+        probabilities, *evidence = np.split(found.values, range(width, found.values.shape[1], width), axis=1)
         return AUTable(
             aus=self.aus,
-            probabilities=_mean(np.concatenate([s.probabilities for s in self._stretches]), group, len(first)),
-            labels=labels[first],
-            lengths=tuple(np.diff([*starts, len(first)]).tolist()),
-            sequences=tuple(names[code] for code in sequence[first][starts]),
-            subjects=subjects,
-            subject=subject[first],
+            probabilities=probabilities,
+            labels=found.labels,
+            lengths=found.lengths,
+            sequences=found.sequences,
+            subjects=found.subjects,
+            subject=found.subject,
+            **dict(zip(("doubts", "tilted"), evidence, strict=False)),
         )
 
 
@@ -177,6 +192,30 @@ class ExpressionPredictions:
         hard = np.eye(len(self.expressions), dtype=np.float32)
         pairs = zip(self._shares, self._clips, strict=True)
         return np.stack([hard[label] if row is None else row for row, (_, _, label) in pairs])
+
+
+def joined(stretches: Sequence[Stretch]) -> Joined:
+    """At least one stretch; ValueError where a frame has contradicting labels or subjects."""
+    names, sequence = _codes([s.sequence for s in stretches])
+    sizes = [len(s.frames) for s in stretches]
+    sequence = np.repeat(sequence, sizes)
+    frame = np.concatenate([s.frames for s in stretches])
+    first, group = _groups(sequence, frame)
+    labels = np.concatenate([s.labels for s in stretches])
+    subjects, subject = _codes([s.subject for s in stretches])
+    subject = np.repeat(subject, sizes)
+    for what, values in (("labels", np.nan_to_num(labels, nan=np.inf)), ("subjects", subject)):
+        _check_same(what, values, first, group, lambda row: f"{names[sequence[row]]} frame {frame[row]}")
+    breaks = np.flatnonzero((np.diff(sequence[first]) != 0) | (np.diff(frame[first]) != 1)) + 1
+    starts = np.concatenate([[0], breaks])
+    return Joined(
+        values=_mean(np.concatenate([s.values for s in stretches]), group, len(first)),
+        labels=labels[first],
+        lengths=tuple(np.diff([*starts, len(first)]).tolist()),
+        sequences=tuple(names[code] for code in sequence[first][starts]),
+        subjects=subjects,
+        subject=subject[first],
+    )
 
 
 def _check_probabilities(name: str, values: Floats) -> None:

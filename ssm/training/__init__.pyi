@@ -6,6 +6,7 @@ from .augmentation import augment as augment
 from .augmentation import draw_warp as draw_warp
 from .batch import AUBatch as AUBatch
 from .batch import FEBatch as FEBatch
+from .batch import VABatch as VABatch
 from .collective import Collective as Collective
 from .collective import ProcessGroup as ProcessGroup
 from .collective import SingleProcess as SingleProcess

@@ -81,7 +81,7 @@ def test_where_a_cpu_makes_the_pixels_they_are_bit_for_bit_those_of_the_decode_p
         np.testing.assert_array_equal(made[name], expected[name], err_msg=name)
     assert [bool(said) for said in made["problem"]] == [bool(said) for said in expected["problem"]]
     assert (made["sample"] == UNREAD).sum() == 3, "what is no image, twice, and what only fills up"
-    fe, _ = to_batches(made)
+    fe, *_ = to_batches(made)
     assert fe is not None
     assert torch.equal(fe.clips, torch.from_numpy(expected["clip"]))
 

@@ -15,9 +15,19 @@ import torch.distributed as dist
 from torch import nn
 
 from ssm import SSM
-from ssm.labels.vocabulary import Vocabulary
-from ssm.model.config import AUTimeConfig, BackboneConfig, ExpertsConfig, ExpressionTimeConfig, ModelConfig, TextConfig
-from ssm.training.batch import AUBatch, FEBatch
+from ssm.labels.vocabulary import AFFECT, Vocabulary
+from ssm.model.config import (
+    AUReaderConfig,
+    AUTimeConfig,
+    BackboneConfig,
+    ExpertsConfig,
+    ExpressionTimeConfig,
+    GraphConfig,
+    LatentConfig,
+    ModelConfig,
+    TextConfig,
+)
+from ssm.training.batch import AUBatch, FEBatch, VABatch
 from ssm.training.collective import ProcessGroup
 from ssm.training.losses import LossConfig
 from ssm.training.optim import OptimConfig
@@ -25,7 +35,7 @@ from ssm.training.shares import PADDING, parts
 from ssm.training.step import StepResult, TrainConfig, TrainStep
 
 AUS, EXPRESSIONS, FRAMES, SIZE = (1, 4, 12, 15), ("happiness", "sadness", "neutral"), 4, 32
-FE_BATCH, AU_BATCH = 6, 4
+FE_BATCH, AU_BATCH, VA_BATCH = 6, 4, 4
 
 FAST = TrainConfig(optim=OptimConfig(visual_encoder=1e-3, experts=1e-3, rest=1e-3))
 """Learning rates at which a model from scratch moves within a few steps."""
@@ -79,6 +89,21 @@ def au_batch(step: int, size: int = AU_BATCH) -> AUBatch:
     return AUBatch(clips.to(torch.uint8), targets, mask, torch.arange(size) + step * size)
 
 
+WITH_AFFECT: dict[str, object] = {"vocabulary": Vocabulary(aus=AUS, expressions=EXPRESSIONS, affect=AFFECT)}
+"""Fields of a model with valence and arousal."""
+
+
+def va_batch(step: int, size: int = VA_BATCH) -> VABatch:
+    """Clips whose blue tells valence; arousal is labelled on even rows only."""
+    generator = torch.Generator().manual_seed(3000 + step)
+    targets = torch.rand(size, FRAMES, 2, generator=generator) * 1.6 - 0.8
+    mask = torch.ones(targets.shape, dtype=torch.bool)
+    mask[1::2, :, 1] = False
+    clips = torch.randint(0, 100, (size, FRAMES, SIZE, SIZE, 3), generator=generator)
+    clips[..., 2] += (60 * (targets[..., 0] + 1)).long()[..., None, None]
+    return VABatch(clips.to(torch.uint8), targets, mask, torch.arange(size) + step * size)
+
+
 def tiny_step(config: TrainConfig = FAST, **changes: object) -> TrainStep:
     """A step over a fresh model on the CPU."""
     return TrainStep(tiny_model(**changes), config, device="cpu")
@@ -91,13 +116,14 @@ def train(
     results = []
     for number in steps:
         fe, au = fe_batch(number), au_batch(number)
+        va = va_batch(number) if run == "affect" else None
         if run == "unread":
             unread(fe, 1)
         if run == "stills":
             fe = stills(fe, [1 + row % 2 for row in range(FE_BATCH)])
         if group is not None:
-            fe, au = part_of(fe, group), part_of(au, group)
-        results.append(step(fe, None if run == "one side" else au, number, total))
+            fe, au, va = part_of(fe, group), part_of(au, group), va and part_of(va, group)
+        results.append(step(fe, None if run == "one side" else au, number, total, va))
     return results
 
 
@@ -138,15 +164,31 @@ WORKER_RUNS: dict[int, tuple[tuple[str, dict[str, object], int], ...]] = {
         ("one side", {}, 4),
         ("unread", {"sample_weighting": "mal"}, 4),
         ("stills", {"expression_teacher": 0.2, "au_partners": "faces"}, 4),
+        ("hiva_evidential", {"expression_teacher": 0.2}, 3),
+        ("cvae_evidential", {"accumulation": 2}, 3),
+        ("affect", {}, 4),
     ),
     5: (
         ("plain", {}, 4),
         ("weighted", {"sample_weighting": "mal"}, 4),
         ("stills", {"expression_teacher": 0.2, "au_partners": "faces", "loss": LossConfig(map_evidence=1.0)}, 4),
+        ("affect", {}, 4),
     ),
 }
 """What the workers of a group of that size train one after the other: name, settings, steps. Five share neither batch
 evenly, and one of them has no AU clip at all."""
+
+
+MODELS: dict[str, dict[str, object]] = {
+    "hiva_evidential": {"au_reader": AUReaderConfig(kind="hiva_evidential", graph=GraphConfig(heads=2, neighbours=2))},
+    "cvae_evidential": {"au_reader": AUReaderConfig(kind="cvae_evidential", latent=LatentConfig(hidden=8, width=4))},
+}
+"""What the model of a run of that name has besides."""
+
+
+def model_of(run: str) -> dict[str, object]:
+    """Fields of the model that such a run trains."""
+    return WITH_AFFECT if run == "affect" else MODELS.get(run, {})
 
 
 def _worker(rank: int, world: int, store: str, result: Path) -> None:
@@ -160,7 +202,7 @@ def _worker(rank: int, world: int, store: str, result: Path) -> None:
     runs: dict[str, Any] = {"taken": _takes_what_gathering_would(group)}
     for name, changes, steps in WORKER_RUNS[world]:
         config = fast_with(**changes)
-        step = TrainStep(tiny_model(), config, device="cpu", wrap=wrap, collective=group)
+        step = TrainStep(tiny_model(**model_of(name)), config, device="cpu", wrap=wrap, collective=group)
         found = train(step, range(steps), group=group, run=name)
         runs[name] = {"floats": [r.floats() for r in found], "model": step.state_dict()["model"]}
     if rank == 0:

@@ -31,7 +31,7 @@ from ssm_platform.data.feed import START, Start
 from ssm_platform.data.streams import ClipStream
 from ssm_platform.runs import preflight
 from ssm_platform.runs.config import RunConfig
-from ssm_platform.runs.preparation import load, prepare, total_steps, training_plan
+from ssm_platform.runs.preparation import load, plan_config, prepare, total_steps, training_plan
 from ssm_platform.runs.recipes import tiny
 from ssm_platform.synthetic import PRESETS, write_corpus
 from ssm_platform.train import checkpoints
@@ -100,7 +100,8 @@ def first_loss(config: RunConfig) -> Any:
     plan = training_plan(config, prepared)
     step = make_step(config, torch.device("cpu"), SingleProcess())
     columns = run_reader(config, prepared.train).read(plan.rows(0, 1).columns())
-    return step(*to_batches(columns), 0, 10).floats()
+    fe, au, va = to_batches(columns)
+    return step(fe, au, 0, 10, va).floats()
 
 
 def evaluated(config: RunConfig) -> Any:
@@ -263,6 +264,7 @@ FIELDS: dict[str, tuple[str, Any, Observe]] = {
     "data.corpora.N.role": (f"{CORPUS}.role", "test", sides),
     "data.fe_batch": ("data.fe_batch", 2, order),
     "data.au_batch": ("data.au_batch", 2, order),
+    "data.va_batch": ("data.va_batch", 2, lambda config: plan_config(config, prepare(config).train).shares(1).slots),
     "data.decoder": ("data.decoder", "decord", decoder),
     "data.warp": ("data.warp", "worker", shipped),
     "data.decode_workers": ("data.decode_workers", 3, budget),

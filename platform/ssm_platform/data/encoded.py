@@ -27,26 +27,14 @@ from numpy.typing import NDArray
 
 from ssm.training import Augmentation, Photograph, Warp, draw_warp
 from ssm_platform.base import UNREAD
+from ssm_platform.data.clips import ClipConfig, Columns
 
-if TYPE_CHECKING:  # decode processes need no torch
+if TYPE_CHECKING:  # torch is loaded where it is used
     import torch
     from torch import Tensor
 
-    from ssm_platform.data.clips import ClipConfig
-
-Columns = dict[str, NDArray[Any]]
-
 _JPEG = b"\xff\xd8"
 _OF_THE_ROW = frozenset({"row", "task", "corpus", "record", "start", "seed"})  # what an unread row keeps
-
-
-def blank(count: int, frames: int) -> Columns:
-    """The columns of that many rows without a frame."""
-    return {
-        "jpeg": np.full(count, b"", object),
-        "sizes": np.zeros((count, frames), np.int32),
-        "frame": np.zeros((count, frames), np.int16),
-    }
 
 
 class PixelMaker:

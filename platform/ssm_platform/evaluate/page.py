@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ssm.labels import ACTION_UNITS
 from ssm_platform.base import figures
+from ssm_platform.evaluate.affect import circumplex_figure, scatter_figure
 from ssm_platform.evaluate.scores import PROTOCOL_NOTES, AUScores, Evaluation, FEScores, Interval, RiskCoverage
 
 History = Mapping[str, Sequence[tuple[int, float]]]
@@ -53,6 +54,10 @@ def render(
         training.append(figures.curves(validation, "Validation", "score"))
     per_corpus = {scores.corpus: _au_figures(scores) for scores in evaluation.every_au}
     per_corpus |= {scores.corpus: _fe_figures(scores) for scores in evaluation.every_fe}
+    per_corpus |= {
+        scores.corpus: {"scatter": scatter_figure(scores), "circumplex": circumplex_figure(scores)}
+        for scores in evaluation.every_va
+    }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ssm_platform.evaluate", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -82,6 +87,7 @@ def _au_figures(scores: AUScores) -> dict[str, str]:
             np.array(bins.confidence), np.array(bins.observed), np.array(bins.counts), "Calibration"
         ),
         "risk": _risk(scores.risk),
+        "doubt": _risk(scores.evidence.risk, "Risk and coverage by doubt") if scores.evidence else "",
     }
 
 
@@ -93,8 +99,8 @@ def _fe_figures(scores: FEScores) -> dict[str, str]:
     }
 
 
-def _risk(found: RiskCoverage) -> str:
-    return figures.risk(np.array(found.coverage), np.array(found.risk), "Risk and coverage")
+def _risk(found: RiskCoverage, title: str = "Risk and coverage") -> str:
+    return figures.risk(np.array(found.coverage), np.array(found.risk), title)
 
 
 def number(value: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.metrics import AUTable, ExpressionTable
+from ssm.metrics import AffectTable, AUTable, ExpressionTable
 from ssm_platform.evaluate.predictions import Table, Tables
 
 POOLED = "pooled"
@@ -28,6 +28,23 @@ def expression_tables(tables: Tables) -> dict[str, ExpressionTable]:
     return {name: table for name, table in tables.items() if isinstance(table, ExpressionTable)}
 
 
+def affect_tables(tables: Tables) -> dict[str, AffectTable]:
+    """The tables of valence and arousal among them, by corpus."""
+    return {name: table for name, table in tables.items() if isinstance(table, AffectTable)}
+
+
+def pooled_affect(tables: Mapping[str, AffectTable]) -> AffectTable:
+    """At least one table."""
+    return AffectTable(
+        predictions=np.concatenate([table.predictions for table in tables.values()]),
+        labels=np.concatenate([table.labels for table in tables.values()]),
+        lengths=tuple(length for table in tables.values() for length in table.lengths),
+        sequences=tuple(f"{name}/{one}" for name, table in tables.items() for one in table.sequences),
+        subjects=tuple(f"{name}/{one}" for name, table in tables.items() for one in table.subjects),
+        subject=_subject(tables.values()),
+    )
+
+
 def pooled_aus(tables: Mapping[str, AUTable]) -> AUTable:
     """At least one table."""
     aus = tuple(dict.fromkeys(au for table in tables.values() for au in table.aus))
@@ -36,8 +53,10 @@ def pooled_aus(tables: Mapping[str, AUTable]) -> AUTable:
         columns = [aus.index(au) for au in table.aus]
         probabilities.append(_spread(table.probabilities, columns, len(aus), 0.5))
         labels.append(_spread(table.labels, columns, len(aus), -1))
+    evidence = {name: _evidence(tables, name, aus) for name in ("doubts", "tilted")}
     return AUTable(
         aus=aus,
+        **evidence,
         probabilities=np.concatenate(probabilities),
         labels=np.concatenate(labels),
         lengths=tuple(length for table in tables.values() for length in table.lengths),
@@ -45,6 +64,16 @@ def pooled_aus(tables: Mapping[str, AUTable]) -> AUTable:
         subjects=tuple(f"{name}/{one}" for name, table in tables.items() for one in table.subjects),
         subject=_subject(tables.values()),
     )
+
+
+def _evidence(tables: Mapping[str, AUTable], field: str, aus: tuple[int, ...]) -> NDArray[Any] | None:
+    """A field that all tables have or none."""
+    parts = [
+        _spread(values, [aus.index(au) for au in table.aus], len(aus), 0.5)
+        for table in tables.values()
+        if (values := getattr(table, field)) is not None
+    ]
+    return np.concatenate(parts) if len(parts) == len(tables) else None
 
 
 def pooled_expressions(tables: Mapping[str, ExpressionTable]) -> ExpressionTable:

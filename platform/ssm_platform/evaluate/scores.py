@@ -15,6 +15,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ssm.interface import Abstention, Smoothing
 from ssm.metrics import Estimate
 
 EvaluationProtocol = Literal["clean", "published", "published_per_au", "lodo"]
@@ -100,6 +101,22 @@ class RiskCoverage(Result):
     area: float
 
 
+class EvidenceScores(Result):
+    """What a model that gives evidence says of its own doubt."""
+
+    tilted_error: float = Field(description="calibration error of its probabilities before the asymmetry is undone")
+    risk: RiskCoverage = Field(description="least doubt first")
+    given: float | None = Field(default=None, description="share of the answers given under the fitted abstention")
+    wrong: float | None = Field(default=None, description="share of those that is wrong, under the fitted rule")
+
+    def __str__(self) -> str:
+        found = f"calibration error before the asymmetry was undone {self.tilted_error:.3f}; area under risk and "
+        found += f"coverage by doubt {self.risk.area:.3f}"
+        if self.given is None or self.wrong is None:
+            return found
+        return f"{found}; abstaining, {self.given:.1%} of answers are given and {self.wrong:.1%} of these are wrong"
+
+
 class AUScores(Result):
     """Frame-level scores of one AU corpus. Lists run over `aus`; nan where an AU has only one class here."""
 
@@ -119,6 +136,7 @@ class AUScores(Result):
     calibration: Calibration
     risk: RiskCoverage
     reliability: Reliability
+    evidence: EvidenceScores | None = Field(default=None, description="of a model that gives evidence")
 
     @property
     def chance(self) -> tuple[float, ...]:
@@ -156,6 +174,31 @@ class FEScores(Result):
     soft: SoftScores | None = Field(default=None, description="where the corpus has votes")
 
 
+class AffectPath(Result):
+    """A sequence over time in the plane of (valence, arousal), thinned for a picture."""
+
+    sequence: str
+    labelled: tuple[tuple[float, float], ...]
+    predicted: tuple[tuple[float, float], ...]
+
+
+class VAScores(Result):
+    """Frame-level scores of one corpus with affect, all labelled frames joined. Pairs are (valence, arousal)."""
+
+    corpus: str
+    frames: tuple[int, int] = Field(description="labelled")
+    subjects: int
+    half_window: int = Field(description="of the box that predictions are smoothed by, fitted on validation")
+    ccc: tuple[Interval, ...] = Field(description="concordance")
+    pcc: tuple[Interval, ...]
+    rmse: tuple[Interval, ...]
+    sagr: tuple[Interval, ...] = Field(description="share of frames with the sign of the label")
+    mean_ccc: Interval
+    mean_ccc_frames: Interval = Field(description="without smoothing")
+    density: tuple[tuple[tuple[int, ...], ...], ...] = Field(description="frames by predicted and labelled value")
+    paths: tuple[AffectPath, ...] = ()
+
+
 class GroupScore(Result):
     """A figure on the people of one group alone."""
 
@@ -174,11 +217,12 @@ class NoiseFloor(Result):
     macro_f1: float | None = None
     auc: float | None = None
     uar: float | None = None
+    ccc: float | None = None
 
     @property
     def figures(self) -> dict[str, float]:
         """What is known, by name; empty where every corpus has too few subjects."""
-        named = {"macro F1": self.macro_f1, "mean ROC-AUC": self.auc, "UAR": self.uar}
+        named = {"macro F1": self.macro_f1, "mean ROC-AUC": self.auc, "UAR": self.uar, "mean CCC": self.ccc}
         return {name: value for name, value in named.items() if value is not None}
 
 
@@ -234,9 +278,13 @@ class Evaluation(Result):
     fe_pooled: FEScores | None = Field(
         default=None, description="all expression corpora as one, where there are several"
     )
+    va: tuple[VAScores, ...] = ()
+    va_pooled: VAScores | None = Field(default=None, description="all corpora with affect, where there are several")
+    smoothing: Smoothing | None = Field(default=None, description="what is done to frame scores; None: nothing")
     groups: tuple[GroupScore, ...] = Field(default=(), description="the same figures on groups of people")
     noise: NoiseFloor
     maps: MapReport | None = None
+    abstention: Abstention | None = Field(default=None, description="fitted on validation, where a risk was wanted")
     left_out: tuple[str, ...] = Field(default=(), description="what was not judged, and why")
     undefined: tuple[str, ...] = Field(default=(), description="figures that are nan, and why")
     provenance: Provenance
@@ -252,6 +300,11 @@ class Evaluation(Result):
         return _mean([scores.uar.value for scores in self.fe])
 
     @property
+    def mean_ccc(self) -> float | None:
+        """Mean CCC over the corpora with affect where it is defined, None without one."""
+        return _mean([scores.mean_ccc.value for scores in self.va])
+
+    @property
     def every_au(self) -> tuple[AUScores, ...]:
         """Per corpus, then pooled."""
         return (*self.au, *([self.au_pooled] if self.au_pooled else []))
@@ -261,6 +314,11 @@ class Evaluation(Result):
         """Per corpus, then pooled."""
         return (*self.fe, *([self.fe_pooled] if self.fe_pooled else []))
 
+    @property
+    def every_va(self) -> tuple[VAScores, ...]:
+        """Per corpus, then pooled."""
+        return (*self.va, *([self.va_pooled] if self.va_pooled else []))
+
     def summary(self) -> str:
         """The few lines a terminal shows."""
         lines = [f"protocol {self.protocol}: {PROTOCOL_NOTES[self.protocol]}"]
@@ -268,6 +326,7 @@ class Evaluation(Result):
             lines.append(f"  {s.corpus}: macro F1 {s.macro_f1} (at 0.5: {s.macro_f1_half}), AUC {s.mean_auc}")
             lines.append(f"    always positive {s.mean_chance:.3f}; {s.frames} frames of {s.subjects} subjects")
             lines.append(f"    calibration error {s.calibration}")
+            lines += [f"    {s.evidence}"] if s.evidence else []
         for e in self.every_fe:
             lines.append(f"  {e.corpus}: UAR {e.uar}, WAR {e.war}")
             lines.append(f"    chance {1 / len(e.expressions):.3f}; {e.clips} clips of {e.subjects} subjects")
@@ -275,6 +334,9 @@ class Evaluation(Result):
             if e.soft is not None:
                 votes = f"agrees with {e.soft.agreement:.3f} of the votes (at best {e.soft.ceiling:.3f})"
                 lines.append(f"    {votes}, KL from them {e.soft.divergence:.3f}")
+        for v in self.every_va:
+            lines.append(f"  {v.corpus}: mean CCC {v.mean_ccc} (frame by frame: {v.mean_ccc_frames})")
+            lines.append(f"    valence {v.ccc[0]}, arousal {v.ccc[1]}; {max(v.frames)} frames of {v.subjects} subjects")
         lines += [f"  {g.corpus}, {g.column} {g.group}: {g.measure} {g.score}" for g in self.groups]
         floor = ", ".join(f"{name} +-{sd:.3f}" for name, sd in self.noise.figures.items())
         lines.append(f"  noise floor over {self.noise.repeats} half splits: {floor or 'too few test subjects for one'}")

@@ -34,6 +34,7 @@ class ModelDescription(BaseModel):
     precision: str = Field(description="type its products are taken in: float32 or bfloat16")
     rule: DecisionRule = Field(description="when an AU counts as present")
     fitted: bool = Field(description="whether the rule was fitted; if not it is 0.5 without a vote")
+    evidence: bool = Field(default=False, description="whether it says how little it knows of each AU")
 
 
 def locate(model: str, registry: str | None) -> Path:

@@ -54,6 +54,7 @@ class ClipAnswer:
     au_probability: Floats  # T A
     expression: Floats  # E
     why: Floats | None  # E A, what each AU adds to each expression through the learned map, where there is one
+    au_uncertainty: Floats | None = None  # T A, of models that give evidence
 
 
 @dataclass(frozen=True)
@@ -63,25 +64,30 @@ class ClipAnswers:
     au_probability: Floats  # B T A
     expression: Floats  # B E
     why: Floats | None  # B E A
+    au_uncertainty: Floats | None = None  # B T A
 
     def clip(self, number: int) -> ClipAnswer:
         """The answer to one of them."""
         why = None if self.why is None else self.why[number]
-        return ClipAnswer(self.au_probability[number], self.expression[number], why)
+        doubts = None if self.au_uncertainty is None else self.au_uncertainty[number]
+        return ClipAnswer(self.au_probability[number], self.expression[number], why, doubts)
 
     def part(self, start: int, stop: int) -> ClipAnswers:
         """The answers to clips start .. stop-1."""
         why = None if self.why is None else self.why[start:stop]
-        return ClipAnswers(self.au_probability[start:stop], self.expression[start:stop], why)
+        doubts = None if self.au_uncertainty is None else self.au_uncertainty[start:stop]
+        return ClipAnswers(self.au_probability[start:stop], self.expression[start:stop], why, doubts)
 
     @classmethod
     def joined(cls, pieces: Sequence[ClipAnswers]) -> ClipAnswers:
         """Several batches, one after another."""
         reasons = [piece.why for piece in pieces if piece.why is not None]
+        doubts = [piece.au_uncertainty for piece in pieces if piece.au_uncertainty is not None]
         return cls(
             np.concatenate([piece.au_probability for piece in pieces]),
             np.concatenate([piece.expression for piece in pieces]),
             np.concatenate(reasons) if reasons else None,
+            np.concatenate(doubts) if doubts else None,
         )
 
 
@@ -97,6 +103,7 @@ class Row:
     au_present: Flags | None = None  # A
     au_probability: Floats | None = None  # A
     expression: Floats | None = None  # E
+    au_uncertainty: Floats | None = None  # A, of models that give evidence
 
     @property
     def success(self) -> bool:
@@ -164,6 +171,7 @@ class _Run:
     ended: bool = False
     values: deque[tuple[Flags, Floats, Floats]] = field(default_factory=deque)
     expressions: deque[tuple[int, Floats]] = field(default_factory=deque)  # (count, E) per answered clip
+    doubts: deque[Floats] = field(default_factory=deque)  # A of each answered frame that has no row yet
 
 
 @dataclass
@@ -216,6 +224,7 @@ class Assembler:
         self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why))
         run.expressions.append((clip.count, expression))
         run.votes.push(answer.au_probability[: clip.count])
+        run.doubts.extend([] if answer.au_uncertainty is None else answer.au_uncertainty[: clip.count])
         _settle(run)
 
     def results(self) -> Iterator[Row | Window]:
@@ -237,6 +246,7 @@ class Assembler:
                     present,
                     probability,
                     expression,
+                    au_uncertainty=run.doubts.popleft() if run.doubts else None,
                 )
 
     def _end_runs(self, keep: set[int]) -> list[Clip]:

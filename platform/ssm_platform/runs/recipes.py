@@ -180,6 +180,25 @@ def mal(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"train": config.train.model_copy(update={"sample_weighting": "mal"})})
 
 
+def evidential(config: RunConfig) -> RunConfig:
+    """AUs as Beta evidence: a calibrated probability, and how little is known of it (docs/methods.md)."""
+    kind = "hiva_evidential" if config.model.au_reader.kind == "hiva" else "evidential"
+    return _with_model(config, au_reader=config.model.au_reader.model_copy(update={"kind": kind}))
+
+
+def hiva(config: RunConfig) -> RunConfig:
+    """AU nodes that meet their descriptions, five of each AU: what was seen, and where (docs/methods.md)."""
+    reader, aus = config.model.au_reader, len(config.model.vocabulary.aus)
+    kind = "hiva_evidential" if reader.kind == "evidential" else "hiva"
+    graph = reader.graph.model_copy(update={"neighbours": _NEIGHBOURS.get(aus, min(reader.graph.neighbours, aus))})
+    text = config.model.text.model_copy(update={"style": "llm"})
+    return _with_model(config, au_reader=reader.model_copy(update={"kind": kind, "graph": graph}), text=text)
+
+
+_NEIGHBOURS = {12: 4, 8: 3}
+"""K of the AU graph by the number of AUs, as ME-GraphAU has it for BP4D and DISFA."""
+
+
 RECIPES: Mapping[str, Recipe] = {
     "quickstart": quickstart,
     "tiny": tiny,
@@ -200,6 +219,8 @@ MODIFIERS: Mapping[str, Modifier] = {
     "fe_to_au": _learning("fe_to_au"),
     "full": _learning("both"),
     "mal": mal,
+    "evidential": evidential,
+    "hiva": hiva,
     "photographed": photographed,
     "mixed_faces": mixed_faces,
     "taught_aus": taught_aus,

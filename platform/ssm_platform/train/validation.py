@@ -1,16 +1,17 @@
 """Validation while training: a spread of held-out clips, counted exactly over all workers.
 
-They come in the stream that training reads (`data.Turns`), decoded by the same processes. Confusion counts and AU hits
-are sums, so any split over workers gives the same figures. AUs are judged at probability 0.5: thresholds and vote rules
-are fitted after training (`evaluation`). `score`, by which the best checkpoint is chosen, is the mean over tasks of the
-mean over corpora (UAR, macro F1); a corpus where no class occurs among the clips looked at is left out of it.
+They come in the stream that training reads (`data.Turns`), decoded by the same processes. Confusion counts, AU hits and
+sums of CCC are whole numbers, so any split over workers gives the same figures. AUs are judged at probability 0.5:
+thresholds and vote rules are fitted after training (`evaluation`). `score`, by which the best checkpoint is chosen, is
+the mean over tasks of the mean over corpora (UAR, macro F1, mean CCC); a corpus where nothing is defined among the
+clips looked at is left out of it.
 Letters: B clips, T frames, A AUs, E expressions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssm.interface import Preprocessing, normalise
-from ssm.labels import Vocabulary
+from ssm.labels import AFFECT, Vocabulary
+from ssm.metrics import AFFECT_SUMS, affect_sums, mean_ccc
 from ssm.model import Precision, SSMNetwork, autocast
-from ssm.training import PADDING, AUBatch, Collective, FEBatch, send
-from ssm_platform.data import AU, FE, OrderError, Rows, Shares, evaluation_rows
-from ssm_platform.records import Manifest
+from ssm.training import PADDING, AUBatch, Collective, FEBatch, VABatch, send
+from ssm_platform.data import AU, FE, VA, OrderError, Rows, Shares, evaluation_rows
+from ssm_platform.records import Manifest, Task
 from ssm_platform.runs import RunConfig
 from ssm_platform.train.loop import Batch
 
@@ -60,27 +62,36 @@ class Validation:
     precision: Precision = "float32"  # the run's
 
     def __call__(self, model: nn.Module, stream: Iterator[Batch]) -> dict[str, float]:
-        """`uar/CORPUS`, `macro_f1/CORPUS` and `score`; all workers call it and get the same. May raise `OrderError`."""
+        """`uar/CORPUS`, `macro_f1/CORPUS`, `ccc/CORPUS`, `score`; all workers call it and get the same.
+
+        May raise `OrderError`.
+        """
         if isinstance(model, SSMNetwork):
             model.fold()  # once, not at every batch; training forgets it
         tables = [self._empty(manifest.task) for manifest in self.manifests]
         for number in range(self.shares.rounds(len(self.rows))):
             self._count(model, self._next(stream, number), number, tables)
-        scores: dict[str, list[float]] = {"uar": [], "macro_f1": []}
+        scores: dict[str, list[float]] = {name: [] for name, _ in _FIGURES.values()}
         metrics = {}
         for manifest, mine in zip(self.manifests, tables, strict=True):
             table = self.collective.sum(mine)
-            name, value = ("uar", uar(table)) if manifest.task == "fe" else ("macro_f1", macro_f1(table))
+            name, figure = _FIGURES[manifest.task]
+            value = figure(table)
             metrics[f"{name}/{manifest.corpus}"] = value
             if not math.isnan(value):
                 scores[name].append(value)
         means = [sum(values) / len(values) for values in scores.values() if values]
         return {**metrics, "score": sum(means) / len(means) if means else math.nan}
 
-    def _empty(self, task: str) -> Tensor:
-        """Confusion counts (E E), or hits per AU (3 A)."""
-        width = len(self.vocabulary.expressions) if task == "fe" else len(self.vocabulary.aus)
-        return torch.zeros((width if task == "fe" else _HITS, width), dtype=torch.int64, device=self.device)
+    def _empty(self, task: Task) -> Tensor:
+        """Confusion counts (E E), hits per AU (3 A) or sums of affect (2 7)."""
+        classes, aus = len(self.vocabulary.expressions), len(self.vocabulary.aus)
+        shapes: dict[Task, tuple[int, int]] = {
+            "fe": (classes, classes),
+            "au": (_HITS, aus),
+            "va": (len(AFFECT), len(AFFECT_SUMS)),
+        }
+        return torch.zeros(shapes[task], dtype=torch.int64, device=self.device)
 
     def _mine(self, number: int) -> NDArray[np.int64]:
         return self.shares.of_round(len(self.rows), number, self.collective.rank)
@@ -113,6 +124,12 @@ class Validation:
                 for place, rows in self._by_corpus(places[tasks == AU]):
                     targets = replace(au, targets=au.targets[rows], mask=au.mask[rows])
                     tables[place] += hits(logits[rows], targets)
+            if batch.va is not None:
+                va = batch.va.to(self.device)
+                affect = model(va_clips=self._pixels(va.clips)).affect
+                for place, rows in self._by_corpus(places[tasks == VA]):
+                    known = replace(va, targets=va.targets[rows], mask=va.mask[rows])
+                    tables[place] += concordance(affect[rows], known).to(self.device)
 
     def _by_corpus(self, places: NDArray[np.int64]) -> Iterator[tuple[int, Tensor]]:
         """Each corpus among the clips of a side, with its rows."""
@@ -143,6 +160,12 @@ def hits(logits_BTA: Tensor, batch: AUBatch) -> Tensor:
     )
 
 
+def concordance(affect_BTK: Tensor, batch: VABatch) -> Tensor:
+    """Sums (2 7) that CCC is made of, over known labels."""
+    labels = batch.targets.masked_fill(~batch.mask, torch.nan).flatten(0, 1)
+    return torch.from_numpy(affect_sums(affect_BTK.float().cpu().flatten(0, 1).numpy(), labels.cpu().numpy()))
+
+
 def uar(table_EE: Tensor) -> float:
     """Mean recall of the classes that occur."""
     totals = table_EE.sum(1)
@@ -153,3 +176,16 @@ def macro_f1(table_3A: Tensor) -> float:
     """Mean F1 of the AUs that occur."""
     true, false, missed = table_3A.double()
     return float((2 * true / (2 * true + false + missed).clamp_min(1))[true + missed > 0].mean())
+
+
+def concordance_of(table_K7: Tensor) -> float:
+    """Mean CCC of valence and arousal, where defined."""
+    return float(mean_ccc(table_K7.cpu().numpy()))
+
+
+_FIGURES: Mapping[Task, tuple[str, Callable[[Tensor], float]]] = {
+    "fe": ("uar", uar),
+    "au": ("macro_f1", macro_f1),
+    "va": ("ccc", concordance_of),
+}
+"""What each task is judged by, in the order of the score."""

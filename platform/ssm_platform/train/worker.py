@@ -128,12 +128,13 @@ def typed(stream: Iterator[Columns], turns: Turns, data: DataConfig) -> Iterator
             judged.update(columns["row"].tolist())
         else:
             _warn(training.check(columns))
-        fe, au = to_batches(columns)
+        fe, au, va = to_batches(columns)
         yield Batch(
             columns["row"],
             columns["sample"],
             None if fe is None else replace(fe, whole=data.fe_batch),
             None if au is None else replace(au, whole=data.au_batch),
+            None if va is None else replace(va, whole=data.va_batch),
         )
 
 

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from ssm.model.config import BackboneConfig, TextConfig
 from ssm.training.batch import FEBatch
-from ssm.training.losses import LOSSES
 from ssm.training.mixup import draw_mix
 from ssm.training.step import TrainConfig, TrainStep
 from ssm.training.watch import TrainingDiverged
 
+FOUR = ("fe", "au", "fe_semantic", "au_semantic")
 GOLDEN = Path(__file__).parent / "golden" / "loss_curve.json"
 
 
@@ -46,17 +46,19 @@ def test_losses_fall() -> None:
     assert last["loss/fe"] < 0.7 * first["loss/fe"]
     assert last["loss/au"] < first["loss/au"]
     assert set(first) == {
-        "total", "grad_norm", *(f"loss/{n}" for n in LOSSES), "lr/visual_encoder", "lr/experts", "lr/mapping", "lr/rest"
+        "total", "grad_norm", *(f"loss/{n}" for n in FOUR), "lr/visual_encoder", "lr/experts", "lr/mapping", "lr/rest"
     }  # fmt: skip
 
 
-def test_resumed_run_equals_the_straight_run_bit_for_bit(tmp_path: Path) -> None:
-    straight = tiny.tiny_step()
+@pytest.mark.parametrize("model", ["plain", *tiny.MODELS])
+def test_resumed_run_equals_the_straight_run_bit_for_bit(tmp_path: Path, model: str) -> None:
+    changes = tiny.MODELS.get(model, {})
+    straight = tiny.tiny_step(**changes)
     tiny.train(straight, range(6))
-    half = tiny.tiny_step()
+    half = tiny.tiny_step(**changes)
     tiny.train(half, range(3))
     torch.save(half.state_dict(), tmp_path / "state.pt")
-    resumed = tiny.tiny_step(seed=99)
+    resumed = tiny.tiny_step(seed=99, **changes)
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     tiny.train(resumed, range(3, 6))
     assert _equal(straight.state_dict(), resumed.state_dict())
@@ -86,7 +88,7 @@ def test_any_number_of_workers_equals_one(tmp_path: Path, world: int) -> None:
     command = [sys.executable, script]
     ends = [str(world), str(tmp_path / "store"), str(result)]
     workers = [subprocess.Popen([*command, str(rank), *ends]) for rank in range(world)]
-    alone = {name: tiny.tiny_step(tiny.fast_with(**changes)) for name, changes, _ in runs_of}
+    alone = {name: tiny.tiny_step(tiny.fast_with(**changes), **tiny.model_of(name)) for name, changes, _ in runs_of}
     curves = {name: [r.floats() for r in tiny.train(alone[name], range(steps), run=name)] for name, _, steps in runs_of}
     assert [worker.wait(timeout=250) for worker in workers] == [0] * world
     runs = torch.load(result, weights_only=True)
@@ -110,7 +112,7 @@ def test_an_absent_side_has_no_gradient_and_does_not_move(absent: str) -> None:
             number,
             5,
         )
-    assert set(result.losses) == {name for name in LOSSES if not name.startswith(absent)}
+    assert set(result.losses) == {name for name in FOUR if not name.startswith(absent)}
     own = {
         "fe": ("fe_head.", "expression_time.", "mapping.delta_au_to_fe"),
         "au": ("au_head.", "au_time.", "smoothing."),

@@ -97,18 +97,15 @@ def _check_shares(config: RunConfig) -> list[Refusal]:
     workers, size = config.scale.bounds[1], config.data.global_batch
     if workers <= size:
         return []
-    why = f"{workers} workers cannot share data.fe_batch + data.au_batch = {size} clips: at most one worker a clip"
+    sides = " + ".join(f"data.{task}_batch" for task, batch in config.data.batches.items() if batch)
+    why = f"{workers} workers cannot share {sides} = {size} clips: at most one worker a clip"
     return [Refusal("scale.workers", why)]
 
 
 def _check_accumulation(config: RunConfig) -> list[Refusal]:
     """Each worker cuts its share of either batch into that many micro-batches of at least a clip."""
     workers, wanted = config.scale.bounds[1], config.train.accumulation
-    shares = {
-        setting: -(-batch // workers)
-        for setting, batch in (("data.fe_batch", config.data.fe_batch), ("data.au_batch", config.data.au_batch))
-        if batch
-    }
+    shares = {f"data.{task}_batch": -(-batch // workers) for task, batch in config.data.batches.items() if batch}
     return [
         Refusal(
             "train.accumulation",
