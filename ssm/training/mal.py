@@ -35,6 +35,7 @@ from ssm.training.batch import AUPart, FEPart
 from ssm.training.collective import Collective
 from ssm.training.losses import LossConfig, coded_loss, expression_losses
 from ssm.training.optim import check_names
+from ssm.training.shares import PADDING
 
 
 class MALConfig(BaseModel):
@@ -100,7 +101,7 @@ class SampleWeighting:
         """Features and labels of all workers' clips; each worker brings its own."""
         gather = self._collective.gather
         shares = None if fe.shares is None else gather(fe.shares)
-        whole_fe = FEPart(fe.clips, gather(fe.labels), gather(fe.class_mask), fe.row_ids, shares=shares)
+        whole_fe = FEPart(fe.clips, gather(fe.labels), gather(fe.class_mask), gather(fe.row_ids), shares=shares)
         whole_au = AUPart(au.clips, gather(au.targets), gather(au.weights), au.row_ids)
         fe_BTH, au_BTH = self._features(fe, 0, key, slices), self._features(au, 1, key, slices)
         return GlobalFeatures(gather(fe_BTH), gather(au_BTH), whole_fe, whole_au, self._model.prototypes())
@@ -109,7 +110,8 @@ class SampleWeighting:
         """The AU loss after one virtual step on AU loss + weighted FE loss: a function of the weights."""
         shared = tuple(tensor.detach().requires_grad_() for tensor in self._shared())
         losses_B, au = self._losses(batch, *shared)
-        gradients = torch.autograd.grad((weights_B * losses_B).mean() + au, shared, create_graph=True)
+        clips = (batch.fe.row_ids != PADDING).sum()
+        gradients = torch.autograd.grad((weights_B * losses_B).sum() / clips + au, shared, create_graph=True)
         rate = self._config.virtual_rate
         weight, bias = (tensor - rate * gradient for tensor, gradient in zip(shared, gradients, strict=True))
         return self._losses(batch, weight, bias)[1]

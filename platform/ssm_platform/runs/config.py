@@ -85,6 +85,11 @@ class DataConfig(_Frozen):
     au_batch: int = Field(default=8, ge=0, description="AU clips in a global batch")
     va_batch: int = Field(default=0, ge=0, description="clips of valence and arousal in a global batch")
     decoder: Decoder = Field(default=DEFAULT_DECODER, description="video decoder")
+    warp: Literal["stream", "worker"] = Field(
+        default="stream",
+        description="where stored frames become warped pixels: in the decode processes, or in the training worker (on "
+        "its GPU where it has one), which ships a fifth of the bytes; shards only",
+    )
     decode_workers: int = Field(default=1, ge=1, le=1024, description="decode processes of the training stream")
     decode_cpus: float = Field(default=0.5, gt=0, le=64, description="CPUs that each decode process declares to Ray")
     resize: int | None = Field(
@@ -263,6 +268,7 @@ _PLACES = (".root", ".manifest", ".synthetic", ".crops")
 
 
 _LATER: dict[str, Any] = {
+    "data.warp": "stream",
     "backbone.channels_last": False,
     "train.compile_mode": "default",
     "train.au_partners": "au",
