@@ -59,7 +59,7 @@ def test_other_weights_or_none_under_init_from_on_a_node_end_the_run_there(tmp_p
     """Every worker looks at its own node's folder: a path that leads elsewhere would train another model there."""
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     config = override(tiny(), {"init_from": str(tmp_path)})
-    job = Job(config, "/x", "", 1, [], start_digest(config))
+    job = Job(config, "/x", "", 1, [], start=start_digest(config))
     worker._check_start(job)
     (tmp_path / "model.safetensors").write_bytes(b"others")
     with pytest.raises(ValueError, match=f"init_from: {tmp_path} on .* holds other weights than the driver's"):
