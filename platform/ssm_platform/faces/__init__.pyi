@@ -12,5 +12,6 @@ from .settings import FaceSettings as FaceSettings
 from .settings import decided as decided
 from .settings import make_detector as make_detector
 from .settings import resolved as resolved
+from .squares import crop as crop
 from .tracker import TrackedFace as TrackedFace
 from .tracker import track as track

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssm.interface import MARGIN, Alignment, FaceCrop
-from ssm_platform.faces.crop import crop, resize
 from ssm_platform.faces.detectors import Detector
 from ssm_platform.faces.main_face import MainFace
 from ssm_platform.faces.settings import FaceSettings
+from ssm_platform.faces.squares import crop, resize
 from ssm_platform.faces.tracker import TrackedFace, track
 from ssm_platform.media import (
     Decoder,

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.faces.crop import crop, square_of
 from ssm_platform.faces.detectors import Detection, Points
+from ssm_platform.faces.squares import crop, square_of
 from ssm_platform.faces.tracker import TrackedFace
 
 _HEAD = np.array([[-31.5, -28, 26], [31.5, -28, 26], [0, 0, 0], [-26, 36, 24], [26, 36, 24]], np.float64)
