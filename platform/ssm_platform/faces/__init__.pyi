@@ -1,6 +1,5 @@
 from .blur import blurred as blurred
 from .camera import CameraFaces as CameraFaces
-from .crop import crop as crop
 from .crop_sources import CropSettings as CropSettings
 from .crop_sources import crop_source as crop_source
 from .crop_sources import recorded_crop as recorded_crop
