@@ -68,7 +68,7 @@ def answers(folder: Path, manifest: Manifest, clips: int | None) -> tuple[SSM, S
 
 
 def _pass(model: SSM, columns: Any, preprocessing: Preprocessing, classes: list[int]) -> tuple[Any, Any]:
-    fe, _ = to_batches(columns)
+    fe, *_ = to_batches(columns)
     assert fe is not None
     features = model.encode_clips(normalise(fe.clips, preprocessing), fe.distinct)
     prototypes = model.prototypes()

@@ -46,6 +46,7 @@ def model_facts(name: str, model: ModelDescription) -> dict[str, Any]:
         "image_size": model.preprocessing.image_size,
         "aus": [{"code": unit.code, "number": unit.number, "name": unit.name} for unit in units],
         "expressions": list(model.vocabulary.expressions),
+        "affect": list(model.vocabulary.affect),
         "preprocessing": model.preprocessing.fingerprint(),
         "precision": model.precision,
         "rule": {ACTION_UNITS[au].code: rule.model_dump() for au, rule in model.rule.rules.items()},
@@ -88,7 +89,17 @@ def window_facts(window: Window, model: ModelDescription) -> dict[str, Any]:
         "frames": window.frames,
         "expression": dict(zip(names, _plain(window.expression), strict=True)),
         "why": dict(zip(names, reasons, strict=False)),
+        **_affect_why(window, model),
     }
+
+
+def _affect_why(window: Window, model: ModelDescription) -> dict[str, Any]:
+    """What each AU adds to valence and arousal before they are brought into [-1, 1]; nothing without a label head."""
+    if window.affect_why is None:
+        return {}
+    codes = model.vocabulary.au_codes
+    terms = (dict(zip(codes, _plain(row), strict=True)) for row in window.affect_why)
+    return {"affect_why": dict(zip(model.vocabulary.affect, terms, strict=True))}
 
 
 def line(kind: str, facts: dict[str, Any]) -> str:

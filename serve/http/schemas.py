@@ -35,6 +35,7 @@ class Model(BaseModel):
     image_size: int = Field(description="side of a crop in pixels")
     aus: list[Named] = Field(description="action units, in column order")
     expressions: list[str] = Field(description="expressions, in column order")
+    affect: list[str] = Field(default=[], description="valence and arousal, where the model reads them")
     preprocessing: str = Field(description="fingerprint of how faces are prepared")
     precision: str = Field(description="type its products are taken in: float32 or bfloat16")
     rule: dict[str, Any] = Field(description="per action unit: threshold, half window, votes")

@@ -146,6 +146,8 @@ def model_metadata(settings: Settings, model: ModelDescription) -> dict[str, Any
             _tensor("expression_probability", "FP32", [-1, expressions], expressions=names),
             _tensor("why", "FP32", [-1, expressions, aus], expressions=names, aus=units),
         ]
+    if labels.affect:
+        outputs.append(_tensor("affect", "FP32", [-1, model.frames, 2], affect=list(labels.affect)))
     return {
         "name": settings.name,
         "versions": [model.version],
@@ -172,9 +174,8 @@ def outputs_of(settings: Settings, reading: Reading) -> dict[str, NDArray[Any]]:
     answers = reading.answers
     outputs = {"au_probability": answers.au_probability}
     if settings.expressions == "on":
-        outputs["expression_probability"] = answers.expression
-        if answers.why is not None:
-            outputs["why"] = answers.why
+        named = {"expression_probability": answers.expression, "why": answers.why, "affect": answers.affect}
+        outputs |= {name: values for name, values in named.items() if values is not None}
     return outputs
 
 

@@ -19,6 +19,13 @@ from .rules import fit_common_rule as fit_common_rule
 from .rules import fit_rule as fit_rule
 from .segments import segment_centres as segment_centres
 from .segments import segment_edges as segment_edges
+from .smoothing import BoxStream as BoxStream
+from .smoothing import Smoothing as Smoothing
+from .smoothing import box as box
+from .smoothing import fill as fill
+from .smoothing import gate as gate
+from .smoothing import gaussian as gaussian
+from .smoothing import reached as reached
 from .words import LAW as LAW
 from .words import MOVEMENT as MOVEMENT
 from .words import notice as notice

@@ -3,9 +3,11 @@ from .priors import links as links
 from .prompts import Descriptions as Descriptions
 from .prompts import load_style as load_style
 from .vocabulary import ACTION_UNITS as ACTION_UNITS
+from .vocabulary import AFFECT as AFFECT
 from .vocabulary import BASIC_EXPRESSIONS as BASIC_EXPRESSIONS
 from .vocabulary import BP4D_AUS as BP4D_AUS
 from .vocabulary import DISFA_AUS as DISFA_AUS
 from .vocabulary import EXPRESSIONS as EXPRESSIONS
 from .vocabulary import NEUTRAL as NEUTRAL
+from .vocabulary import OTHER as OTHER
 from .vocabulary import Vocabulary as Vocabulary

@@ -2,7 +2,7 @@
 
 Everything that depends on labels (prompts, priors, heads, metrics, readers) looks them up here, by
 AU number or expression name; nothing in the project branches on the name of a corpus.
-Sources: Ekman & Friesen, Facial Action Coding System (names, muscles); the class list of MAFW.
+Sources: Ekman & Friesen, Facial Action Coding System (names, muscles); the class list of MAFW; Russell's circumplex.
 """
 
 from __future__ import annotations
@@ -10,9 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 Label = TypeVar("Label", int, str)
 
@@ -64,6 +71,12 @@ EXPRESSIONS = (*BASIC_EXPRESSIONS, "contempt", "anxiety", "helplessness", "disap
 NEUTRAL = "neutral"
 """The expression without active AUs; the map never learns it (method, section 4)."""
 
+OTHER = "other"
+"""Faces of none of a corpus's classes. It has no prompt and no prior: only models without a text side can learn it."""
+
+AFFECT = ("valence", "arousal")
+"""How pleasant and how aroused a face looks, each in [-1, 1], in the order of every column."""
+
 BP4D_AUS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)
 """The twelve AUs in use on BP4D, in the order of the released heads and lists."""
 
@@ -82,6 +95,7 @@ class Vocabulary(BaseModel):
 
     aus: tuple[int, ...] = Field(default=(), description="AU numbers, in column order")
     expressions: tuple[str, ...] = Field(default=(), description="expression names, in column order")
+    affect: tuple[str, ...] = Field(default=(), description="valence and arousal, or none of the two")
 
     @field_validator("aus")
     @classmethod
@@ -91,7 +105,20 @@ class Vocabulary(BaseModel):
     @field_validator("expressions")
     @classmethod
     def _known_expressions(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _distinct_and_known(names, EXPRESSIONS, "expression")
+        return _distinct_and_known(names, (*EXPRESSIONS, OTHER), "expression")
+
+    @field_validator("affect")
+    @classmethod
+    def _both_or_none(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if names not in ((), AFFECT):
+            raise ValueError(f"affect is {names}: it is {AFFECT}, in this order, or empty")
+        return names
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without affect it is written, and so hashed, as before there was any."""
+        written: dict[str, Any] = write(self)
+        return {name: value for name, value in written.items() if name != "affect" or value}
 
     @classmethod
     def union(cls, parts: Iterable[Vocabulary]) -> Self:
@@ -101,7 +128,8 @@ class Vocabulary(BaseModel):
         expressions = {name for part in parts for name in part.expressions}
         return cls(
             aus=tuple(number for number in ACTION_UNITS if number in aus),
-            expressions=tuple(name for name in EXPRESSIONS if name in expressions),
+            expressions=tuple(name for name in (*EXPRESSIONS, OTHER) if name in expressions),
+            affect=AFFECT if any(part.affect for part in parts) else (),
         )
 
     @property
@@ -121,6 +149,10 @@ class Vocabulary(BaseModel):
     def expression_columns(self, expressions: Iterable[str]) -> list[int]:
         """Columns of ``expressions`` in this vocabulary; ValueError names the one that is absent."""
         return [_index(self.expressions, name, "expression") for name in expressions]
+
+    def affect_columns(self, dimensions: Iterable[str]) -> list[int]:
+        """Columns of valence and arousal in this vocabulary; ValueError names the one that is absent."""
+        return [_index(self.affect, name, "dimension of affect") for name in dimensions]
 
 
 def _distinct_and_known(labels: tuple[Label, ...], known: Iterable[Label], what: str) -> tuple[Label, ...]:

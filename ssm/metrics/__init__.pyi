@@ -1,3 +1,13 @@
+from .affect import AFFECT_SUMS as AFFECT_SUMS
+from .affect import AffectFigures as AffectFigures
+from .affect import affect_figures as affect_figures
+from .affect import affect_sums as affect_sums
+from .affect import ccc as ccc
+from .affect import correlation_interval as correlation_interval
+from .affect import mean_ccc as mean_ccc
+from .affect import sums_by_subject as sums_by_subject
+from .affect_predictions import AffectPredictions as AffectPredictions
+from .affect_predictions import AffectTable as AffectTable
 from .calibration import Reliability as Reliability
 from .calibration import au_temperature as au_temperature
 from .calibration import cooled_aus as cooled_aus
@@ -21,6 +31,7 @@ from .figures import roc_auc as roc_auc
 from .figures import unweighted_recall as unweighted_recall
 from .intervals import Estimate as Estimate
 from .intervals import difference_interval as difference_interval
+from .intervals import plain_interval as plain_interval
 from .intervals import seeds_difference as seeds_difference
 from .intervals import share_interval as share_interval
 from .predictions import AUPredictions as AUPredictions

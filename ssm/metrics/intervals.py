@@ -65,6 +65,13 @@ def share_interval(counts: NDArray[Any], measure: Measure) -> Estimate:
     return _estimate(found, np.select(ends, (0.0, 1 - most), low), np.select(ends, (most, 1.0), high))
 
 
+def plain_interval(counts: NDArray[Any], measure: Measure, least: float = -np.inf) -> Estimate:
+    """Interval of a figure of any size, bounds no lower than `least`; `counts` is (S, ...counts)."""
+    found = _jackknife(counts, measure)
+    reach = _reach(found)
+    return _estimate(found, np.maximum(found.value - reach, least), found.value + reach)
+
+
 def difference_interval(counts: NDArray[Any], others: NDArray[Any], measure: Measure) -> Estimate:
     """Interval of measure(counts) - measure(others): two systems on the same subjects (paired); both (S, ...counts)."""
     return seeds_difference(counts[:, None], others[:, None], measure)

@@ -51,12 +51,26 @@ class ExpressionTable:
 
 
 @dataclass(frozen=True)
-class _Stretch:
+class Stretch:
+    """Frames of one sequence: their numbers (T), values (T K) and labels (T K)."""
+
     sequence: str
     subject: str
     frames: NDArray[np.int64]
-    probabilities: Floats
-    labels: Labels
+    values: Floats
+    labels: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Stretches as one table of N frames, each once: what `AUTable` says, for any values and labels."""
+
+    values: Floats  # N K
+    labels: NDArray[Any]  # N K
+    lengths: tuple[int, ...]
+    sequences: tuple[str, ...]
+    subjects: tuple[str, ...]
+    subject: NDArray[np.intp]  # N
 
 
 class AUPredictions:
@@ -64,7 +78,7 @@ class AUPredictions:
 
     def __init__(self, aus: Sequence[int]) -> None:
         self.aus = tuple(aus)
-        self._stretches: list[_Stretch] = []
+        self._stretches: list[Stretch] = []
 
     def update(
         self, sequence: str, subject: str | None, frames: Sequence[int] | NDArray[Any], probabilities: Any, labels: Any
@@ -83,7 +97,7 @@ class AUPredictions:
             wrong = truth[~(np.isin(truth, (0, 1)) | (truth < 0))][0]
             raise ValueError(f"{sequence}: an AU label is {wrong}; it must be 0, 1, or negative where it is unknown")
         kept = np.where(truth < 0, -1, truth > 0).astype(np.int8)
-        self._stretches.append(_Stretch(sequence, subject or sequence, numbers, found.copy(), kept))
+        self._stretches.append(Stretch(sequence, subject or sequence, numbers, found.copy(), kept))
 
     def merge(self, other: Self) -> None:
         """Take in what another worker gathered."""
@@ -95,26 +109,15 @@ class AUPredictions:
         """Everything so far; ValueError where there is nothing or a frame has contradicting labels or subjects."""
         if not self._stretches:
             raise ValueError("no AU predictions were gathered: the split is empty")
-        names, sequence = _codes([s.sequence for s in self._stretches])
-        sizes = [len(s.frames) for s in self._stretches]
-        sequence = np.repeat(sequence, sizes)
-        frame = np.concatenate([s.frames for s in self._stretches])
-        first, group = _groups(sequence, frame)
-        labels = np.concatenate([s.labels for s in self._stretches])
-        subjects, subject = _codes([s.subject for s in self._stretches])
-        subject = np.repeat(subject, sizes)
-        for what, values in (("labels", labels), ("subjects", subject)):
-            _check_same(what, values, first, group, lambda row: f"{names[sequence[row]]} frame {frame[row]}")
-        breaks = np.flatnonzero((np.diff(sequence[first]) != 0) | (np.diff(frame[first]) != 1)) + 1
-        starts = np.concatenate([[0], breaks])
+        found = joined(self._stretches)
         return AUTable(
             aus=self.aus,
-            probabilities=_mean(np.concatenate([s.probabilities for s in self._stretches]), group, len(first)),
-            labels=labels[first],
-            lengths=tuple(np.diff([*starts, len(first)]).tolist()),
-            sequences=tuple(names[code] for code in sequence[first][starts]),
-            subjects=subjects,
-            subject=subject[first],
+            probabilities=found.values,
+            labels=found.labels,
+            lengths=found.lengths,
+            sequences=found.sequences,
+            subjects=found.subjects,
+            subject=found.subject,
         )
 
 
@@ -177,6 +180,30 @@ class ExpressionPredictions:
         hard = np.eye(len(self.expressions), dtype=np.float32)
         pairs = zip(self._shares, self._clips, strict=True)
         return np.stack([hard[label] if row is None else row for row, (_, _, label) in pairs])
+
+
+def joined(stretches: Sequence[Stretch]) -> Joined:
+    """At least one stretch; ValueError where a frame has contradicting labels or subjects."""
+    names, sequence = _codes([s.sequence for s in stretches])
+    sizes = [len(s.frames) for s in stretches]
+    sequence = np.repeat(sequence, sizes)
+    frame = np.concatenate([s.frames for s in stretches])
+    first, group = _groups(sequence, frame)
+    labels = np.concatenate([s.labels for s in stretches])
+    subjects, subject = _codes([s.subject for s in stretches])
+    subject = np.repeat(subject, sizes)
+    for what, values in (("labels", np.nan_to_num(labels, nan=np.inf)), ("subjects", subject)):
+        _check_same(what, values, first, group, lambda row: f"{names[sequence[row]]} frame {frame[row]}")
+    breaks = np.flatnonzero((np.diff(sequence[first]) != 0) | (np.diff(frame[first]) != 1)) + 1
+    starts = np.concatenate([[0], breaks])
+    return Joined(
+        values=_mean(np.concatenate([s.values for s in stretches]), group, len(first)),
+        labels=labels[first],
+        lengths=tuple(np.diff([*starts, len(first)]).tolist()),
+        sequences=tuple(names[code] for code in sequence[first][starts]),
+        subjects=subjects,
+        subject=subject[first],
+    )
 
 
 def _check_probabilities(name: str, values: Floats) -> None:

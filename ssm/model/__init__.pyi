@@ -1,3 +1,6 @@
+from .affect import AffectConfig as AffectConfig
+from .affect import AffectTerms as AffectTerms
+from .affect import LabelAffect as LabelAffect
 from .backbone import Backbone as Backbone
 from .config import AUTimeConfig as AUTimeConfig
 from .config import BackboneConfig as BackboneConfig
@@ -7,6 +10,8 @@ from .config import MappingConfig as MappingConfig
 from .config import ModelConfig as ModelConfig
 from .config import TextConfig as TextConfig
 from .experts import ExpertMlp as ExpertMlp
+from .heads import ClipOfFrames as ClipOfFrames
+from .heads import FrameHead as FrameHead
 from .mapping import PriorMapping as PriorMapping
 from .mapping import prior_matrix as prior_matrix
 from .network import SSMNetwork as SSMNetwork

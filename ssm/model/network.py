@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ssm.labels import Vocabulary
 from ssm.model import noise
+from ssm.model.affect import FeatureAffect, LabelAffect
 from ssm.model.backbone import Backbone
 from ssm.model.config import ModelConfig
-from ssm.model.heads import SemanticHead
+from ssm.model.heads import ClipOfFrames, FrameHead, SemanticHead
 from ssm.model.mapping import Maps, PriorMapping
 from ssm.model.temporal import AUSmoothing, ExpressionTime, LocalFrameAttention
 from ssm.model.text import Prototypes, TextShape, TextualPrototypes, descriptions
@@ -34,6 +35,7 @@ class SSMOutput:
     map_au_to_fe: Tensor | None = None  # E A, without gradient, as is the next
     map_fe_to_au: Tensor | None = None  # A E
     fe_au_logits: Tensor | None = None  # B T A of the FE side, where asked for
+    affect: Tensor | None = None  # B T 2 of the VA side: valence and arousal in [-1, 1]
 
 
 class Folded(nn.Module):
@@ -77,12 +79,30 @@ class SSMNetwork(nn.Module):
         self.text = _prototypes(config, text_shape)
         mapped = self.text is not None and config.mapping.enabled
         self.mapping = PriorMapping(config.mapping, labels) if mapped else None
-        self.expression_time = ExpressionTime(config.width, config.frames, config.expression_time)
-        self.au_time = LocalFrameAttention(config.width, config.au_time)
-        self.smoothing = AUSmoothing(len(labels.aus), config.au_time, released=released)
-        self.fe_head = SemanticHead(config.width, len(labels.expressions), config.semantic_weight, config.temperature)
-        self.au_head = SemanticHead(config.width, len(labels.aus), config.semantic_weight, config.temperature)
+        if config.reading == "frames":
+            self._read_frames(config)
+        else:
+            self._read_clips(config)
         self.folded = Folded()
+        self.affect_head = _affect_head(config)
+
+    def _read_clips(self, config: ModelConfig) -> None:
+        """The method's parts over time, and its heads."""
+        released, labels = config.released_behaviour, config.vocabulary
+        self.expression_time: nn.Module = ExpressionTime(config.width, config.frames, config.expression_time)
+        self.au_time: nn.Module = LocalFrameAttention(config.width, config.au_time)
+        self.smoothing: nn.Module = AUSmoothing(len(labels.aus), config.au_time, released=released)
+        self.fe_head: Any = SemanticHead(
+            config.width, len(labels.expressions), config.semantic_weight, config.temperature
+        )
+        self.au_head: Any = SemanticHead(config.width, len(labels.aus), config.semantic_weight, config.temperature)
+
+    def _read_frames(self, config: ModelConfig) -> None:
+        """Heads frame by frame, and nothing over time."""
+        labels = config.vocabulary
+        self.expression_time, self.au_time, self.smoothing = nn.Identity(), nn.Identity(), nn.Identity()
+        self.fe_head = ClipOfFrames(config.width, config.frame_hidden, len(labels.expressions))
+        self.au_head = FrameHead(config.width, config.frame_hidden, len(labels.aus))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -99,6 +119,8 @@ class SSMNetwork(nn.Module):
         noise_key: int | Tensor | None = None,
         fe_distinct: Tensor | None = None,
         fe_aus: bool = False,
+        va_clips: Tensor | None = None,
+        va_row_ids: Tensor | None = None,
     ) -> SSMOutput:
         """Clips float (B, T, 3, S, S), normalised, to logits and maps.
 
@@ -106,18 +128,19 @@ class SSMNetwork(nn.Module):
         (int64 B) says how many frames lead each FE clip before its last one repeats: only those are encoded, so a
         still image costs one frame. `fe_aus` asks for the FE clips' AUs too. ValueError for clips that do not fit.
         """
-        if fe_clips is None and au_clips is None:
+        if fe_clips is None and au_clips is None and va_clips is None:
             raise ValueError("neither fe_clips nor au_clips was given")
         self._check("fe_clips", fe_clips, self.config.frames)
         self._check("au_clips", au_clips, None)
+        self._check("va_clips", va_clips, self.config.frames if self.config.affect.head == "labels" else None)
         if fe_distinct is None or self.config.released_behaviour:  # else only what is encoded is looked at
             self._look("fe_clips", fe_clips)
         self._look("au_clips", au_clips)
-        fe_frames, au_frames = self._encode_sides(
-            fe_clips,
-            au_clips,
-            _seeds(fe_clips, fe_row_ids, noise_key, 0),
-            _seeds(au_clips, au_row_ids, noise_key, 1),
+        self._look("va_clips", va_clips)
+        sides = ((fe_clips, fe_row_ids), (au_clips, au_row_ids), (va_clips, va_row_ids))
+        fe_frames, au_frames, va_frames = self._encode_sides(
+            [clips for clips, _ in sides],
+            [_seeds(clips, row_ids, noise_key, side) for side, (clips, row_ids) in enumerate(sides)],
             fe_distinct,
         )
         maps = self.maps()
@@ -128,7 +151,8 @@ class SSMNetwork(nn.Module):
         # one side does not have.
         to_fe, to_au = (None, None) if maps is None else (maps.au_to_fe.detach(), maps.fe_to_au.detach())
         fe_au = self.read_aus(fe_frames, prototypes)[0] if fe_aus and fe_frames is not None else None
-        return SSMOutput(fe[0], fe[1], au[0], au[1], to_fe, to_au, fe_au)
+        affect = None if va_frames is None else self.read_affect(va_frames, prototypes)
+        return SSMOutput(fe[0], fe[1], au[0], au[1], to_fe, to_au, fe_au, affect)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Backbone features (N, D) of single frames (N, 3, S, S): long videos pass through here in pieces."""
@@ -136,7 +160,7 @@ class SSMNetwork(nn.Module):
 
     def encode_clips(self, clips: Tensor, distinct: Tensor | None = None) -> Tensor:
         """Backbone features (B, T, D) of clips (B, T, 3, S, S); `distinct` (int64 B) as `fe_distinct` of a pass."""
-        return cast(Tensor, self._encode_sides(clips, None, None, None, distinct)[0])
+        return cast(Tensor, self._encode_sides([clips], [None], distinct)[0])
 
     def read_expression(self, x_BTD: Tensor, prototypes: Prototypes | None) -> tuple[Tensor, Tensor | None]:
         """Expression logits (B, E) of the frames' features, and their semantic part."""
@@ -148,6 +172,19 @@ class SSMNetwork(nn.Module):
         rows = None if prototypes is None else prototypes.aus
         logits, semantic = self.au_head(self.au_time(x_BTD), rows)
         return self.smoothing(logits), semantic
+
+    def read_affect(self, x_BTD: Tensor, prototypes: Prototypes | None) -> Tensor:
+        """Valence and arousal (B, T, 2) of the frames' features. ValueError for a model that has no such head."""
+        if isinstance(self.affect_head, LabelAffect):
+            logits = self.affect_inputs(x_BTD, prototypes)
+            return cast(Tensor, self.affect_head(*logits))
+        if self.affect_head is None:
+            raise ValueError("this model has no head for valence and arousal: its vocabulary has no affect")
+        return cast(Tensor, self.affect_head(self.au_time(x_BTD)))
+
+    def affect_inputs(self, x_BTD: Tensor, prototypes: Prototypes | None) -> tuple[Tensor, Tensor]:
+        """What the label head reads: AU logits (B, T, A) and expression logits (B, E)."""
+        return self.read_aus(x_BTD, prototypes)[0], self.read_expression(x_BTD, prototypes)[0]
 
     def maps(self) -> Maps | None:
         """The maps AU->FE (E, A) and FE->AU (A, E); None without a mapping."""
@@ -193,29 +230,27 @@ class SSMNetwork(nn.Module):
         return super().load_state_dict(state_dict, strict, assign)
 
     def _encode_sides(
-        self,
-        fe_clips: Tensor | None,
-        au_clips: Tensor | None,
-        fe_seeds: Tensor | None,
-        au_seeds: Tensor | None,
-        fe_distinct: Tensor | None,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Features (B, T, D) of each side; one backbone call for both, because routing is per token."""
-        if fe_clips is not None and fe_distinct is not None and not self.config.released_behaviour:
-            rows_BT, kept = _distinct(fe_distinct, fe_clips.shape[1])
-            frames = fe_clips.flatten(0, 1)[kept][:, None]  # as clips of one frame each
+        self, clips: list[Tensor | None], seeds: list[Tensor | None], fe_distinct: Tensor | None
+    ) -> list[Tensor | None]:
+        """Features (B, T, D) of each side; one backbone call for all, because routing is per token."""
+        fe = clips[0]
+        if fe is not None and fe_distinct is not None and not self.config.released_behaviour:
+            rows_BT, kept = _distinct(fe_distinct, fe.shape[1])
+            frames = fe.flatten(0, 1)[kept][:, None]  # as clips of one frame each
             self._look("fe_clips", frames)
-            seeds = None if fe_seeds is None else fe_seeds[kept]
-            fe_FD, au = self._encode_sides(frames, au_clips, seeds, au_seeds, None)
+            fe_seeds = None if seeds[0] is None else seeds[0][kept]
+            fe_FD, *others = self._encode_sides([frames, *clips[1:]], [fe_seeds, *seeds[1:]], None)
             assert fe_FD is not None
-            return fe_FD[rows_BT, 0], au
-        if fe_clips is None or au_clips is None or self.config.released_behaviour:
-            return self._encode(fe_clips, fe_seeds), self._encode(au_clips, au_seeds)
-        frames = torch.cat([fe_clips.flatten(0, 1), au_clips.flatten(0, 1)])
-        seeds = None if fe_seeds is None or au_seeds is None else torch.cat([fe_seeds, au_seeds])
-        features = self.backbone(frames, seeds)
-        fe, au = features.split([fe_clips.shape[0] * fe_clips.shape[1], au_clips.shape[0] * au_clips.shape[1]])
-        return fe.view(*fe_clips.shape[:2], -1), au.view(*au_clips.shape[:2], -1)
+            return [fe_FD[rows_BT, 0], *others]
+        there = [(one, seed) for one, seed in zip(clips, seeds, strict=True) if one is not None]
+        if len(there) == 1 or self.config.released_behaviour:
+            return [self._encode(one, seed) for one, seed in zip(clips, seeds, strict=True)]
+        known = [seed for _, seed in there if seed is not None]
+        features = self.backbone(
+            torch.cat([one.flatten(0, 1) for one, _ in there]), torch.cat(known) if len(known) == len(there) else None
+        )
+        parts = iter(features.split([one.shape[0] * one.shape[1] for one, _ in there]))
+        return [None if one is None else next(parts).view(*one.shape[:2], -1) for one in clips]
 
     def _encode(self, clips: Tensor | None, seeds: Tensor | None) -> Tensor | None:
         if clips is None:
@@ -253,6 +288,15 @@ def _prototypes(config: ModelConfig, shape: TextShape | None) -> TextualPrototyp
     texts = descriptions(config.text, config.vocabulary)
     tower = load_tower(config.text.tower)
     return TextualPrototypes.from_texts(config.text, config.width, texts.expressions, texts.aus, tower)
+
+
+def _affect_head(config: ModelConfig) -> FeatureAffect | LabelAffect | None:
+    labels = config.vocabulary
+    if not labels.affect:
+        return None
+    if config.affect.head == "features":
+        return FeatureAffect(config.width)
+    return LabelAffect(len(labels.aus), len(labels.expressions))
 
 
 def _distinct(counts_B: Tensor, frames: int) -> tuple[Tensor, Tensor]:

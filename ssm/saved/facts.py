@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from ssm.interface import DecisionRule, Preprocessing
+from ssm.interface import DecisionRule, Preprocessing, Smoothing
 from ssm.model import ModelConfig, Precision, SSMNetwork, TextShape
 
 
@@ -23,6 +23,7 @@ class ModelFacts(BaseModel):
     expression_temperature: float | None = Field(
         default=None, gt=0, description="divides the expressions' logits; None: 1"
     )
+    smoothing: Smoothing | None = Field(default=None, description="what is done to frame scores; None: nothing")
     precision: Precision | Literal["auto"] = Field(
         default="auto",
         description="type every reader multiplies in; auto: bfloat16 on a GPU that has it",

@@ -4,11 +4,14 @@ from .augmentation import Augmentation as Augmentation
 from .augmentation import augment as augment
 from .batch import AUBatch as AUBatch
 from .batch import FEBatch as FEBatch
+from .batch import VABatch as VABatch
 from .collective import Collective as Collective
 from .collective import ProcessGroup as ProcessGroup
 from .collective import SingleProcess as SingleProcess
 from .collective import send as send
 from .losses import LossConfig as LossConfig
+from .losses import concordance_loss as concordance_loss
+from .losses import moments as moments
 from .optim import OptimConfig as OptimConfig
 from .photograph import Photograph as Photograph
 from .step import StepResult as StepResult

@@ -2,7 +2,8 @@
 
 A step's gradient is a sum over slices of a sum over clips, so cutting changes nothing but rounding. Clips travel as
 uint8 and are normalised on the device (`ssm.interface.preprocessing.normalise`); labels are dense arrays beside a mask,
-never ragged. Letters: B clips, T frames, H W pixels, A action units, E expressions.
+never ragged. Letters: B clips, T frames, H W pixels, A action units, E expressions,
+K targets of a frame.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from torch import Tensor
 
 from ssm.interface import Preprocessing, normalise
 from ssm.training.collective import Collective, send
-from ssm.training.losses import au_loss, expression_loss
-from ssm.training.mixup import Mix, draw_mix, known, mix_clips, mix_targets
+from ssm.training.mixup import VA_STREAM, Mix, draw_mix, known, mix_clips, mix_targets
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,27 @@ class FEBatch:
 
 
 @dataclass(frozen=True)
-class AUBatch:
-    """Clips with frame-level AU targets. Where `mask` is False the target is unknown and means nothing."""
+class FrameBatch:
+    """Clips with frame-level targets. Where `mask` is False the target is unknown and means nothing."""
 
     clips: Tensor  # uint8 B T H W 3
-    targets: Tensor  # float32 B T A in [0, 1]
-    mask: Tensor  # bool B T A
+    targets: Tensor  # float32 B T K
+    mask: Tensor  # bool B T K
     row_ids: Tensor  # int64 B
 
-    def to(self, device: torch.device) -> AUBatch:
+    def to(self, device: torch.device) -> Self:
         """The same batch on `device` (the host does not wait for a GPU)."""
-        return AUBatch(*_move((self.clips, self.targets, self.mask, self.row_ids), device))
+        return type(self)(*_move((self.clips, self.targets, self.mask, self.row_ids), device))
+
+
+@dataclass(frozen=True)
+class AUBatch(FrameBatch):
+    """Clips with AU targets B T A in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class VABatch(FrameBatch):
+    """Clips with valence and arousal B T 2 in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +102,12 @@ class FEPart(_Part):
 
 
 @dataclass(frozen=True)
-class AUPart(_Part):
-    """AU clips with the clips they are mixed with; `weights` is 0 where a target is unknown."""
+class FramePart(_Part):
+    """Clips of a frame-level task with the clips they are mixed with; `weights` is 0 where a target is unknown."""
 
     clips: Tensor  # uint8 B T H W 3
-    targets: Tensor  # float32 B T A
-    weights: Tensor  # float32 B T A
+    targets: Tensor  # float32 B T K
+    weights: Tensor  # float32 B T K
     row_ids: Tensor  # int64 B
     partners: Tensor | None = None  # uint8 B T H W 3
     share: float = 1.0
@@ -116,51 +126,44 @@ class AUPart(_Part):
 
 
 @dataclass(frozen=True)
+class AUPart(FramePart):
+    """The AU side (K = A)."""
+
+
+@dataclass(frozen=True)
+class VAPart(FramePart):
+    """The side of valence and arousal (K = 2)."""
+
+
+@dataclass(frozen=True)
 class MicroBatch:
     """One forward pass; a side may be absent."""
 
     fe: FEPart | None
     au: AUPart | None
+    va: VAPart | None = None
+
+    @property
+    def sides(self) -> tuple[bool, ...]:
+        """Which of the sides are there."""
+        return tuple(getattr(self, one.name) is not None for one in fields(self))
 
     def inputs(self, preprocessing: Preprocessing) -> dict[str, Tensor]:
         """The keyword arguments of the model's forward pass."""
         inputs: dict[str, Tensor] = {}
-        for name, part in (("fe", self.fe), ("au", self.au)):
+        for name, part in (("fe", self.fe), ("au", self.au), ("va", self.va)):
             if part is not None:
                 inputs |= {f"{name}_clips": part.inputs(preprocessing), f"{name}_row_ids": part.row_ids}
         if self.fe is not None and self.fe.distinct is not None:
             inputs["fe_distinct"] = self.fe.distinct
         return inputs
 
-    @property
-    def asks(self) -> dict[str, bool]:
-        """What else the forward pass is asked for."""
-        return {"fe_aus": True} if self.fe is not None and self.fe.au_targets is not None else {}
-
-    def loss_sums(self, output: Any) -> list[Tensor | None]:
-        """Weighted sums of the four losses of the model's `output`, in the order of `LOSSES`; None: not produced."""
-        fe_logits = (output.fe_logits, output.fe_semantic_logits) if self.fe else (None, None)
-        au_logits = (output.au_logits, output.au_semantic_logits) if self.au else (None, None)
-        fe_sums = [None if logits is None else self._fe_sum(logits) for logits in fe_logits]
-        au_sums = [None if logits is None else self._au_sum(logits) for logits in au_logits]
-        if self.fe and self.fe.au_targets is not None and self.fe.au_weights is not None:
-            taught = au_loss(output.fe_au_logits.mean(1), self.fe.au_targets, self.fe.au_weights)
-            au_sums[0] = taught if au_sums[0] is None else au_sums[0] + taught
-        return [fe_sums[0], au_sums[0], fe_sums[1], au_sums[1]]
-
-    def _fe_sum(self, logits_BE: Tensor) -> Tensor:
-        assert self.fe is not None
-        return expression_loss(logits_BE, self.fe.labels, self.fe.class_mask, self.fe.weights, self.fe.shares)
-
-    def _au_sum(self, logits_BTA: Tensor) -> Tensor:
-        assert self.au is not None
-        return au_loss(logits_BTA, self.au.targets, self.au.weights)
-
     def split(self, slices: int) -> list[MicroBatch]:
         """`slices` micro-batches of nearly equal size."""
         fe = self.fe.split(slices) if self.fe else ()
         au = self.au.split(slices) if self.au else ()
-        return [MicroBatch(*pair) for pair in zip_longest(fe, au)]
+        va = self.va.split(slices) if self.va else ()
+        return [MicroBatch(*sides) for sides in zip_longest(fe, au, va)]
 
 
 def fe_part(batch: FEBatch, weights: Tensor | None = None) -> FEPart:
@@ -182,12 +185,24 @@ def au_part(
         pictures = collective.gather(faces.clips)
         mix = draw_mix(len(batch.clips) * world, alpha, seed, step, among=len(faces.clips) * world)
         return _among_faces(batch, pictures, collective, mix)
-    mix = draw_mix(len(batch.clips) * world, alpha, seed, step)
+    return AUPart(*_mixed(batch, draw_mix(len(batch.clips) * world, alpha, seed, step), collective))
+
+
+def va_part(batch: VABatch, alpha: float, seed: int, step: int, collective: Collective) -> VAPart:
+    """The side of valence and arousal; mixed as AU clips are, by draws of its own."""
+    if alpha == 0:
+        return VAPart(batch.clips, known(batch.targets, batch.mask), batch.mask.float(), batch.row_ids)
+    mix = draw_mix(len(batch.clips) * collective.world, alpha, seed, step, stream=VA_STREAM)
+    return VAPart(*_mixed(batch, mix, collective))
+
+
+def _mixed(batch: FrameBatch, mix: Mix, collective: Collective) -> tuple[Any, ...]:
+    """The fields of a part whose clips are mixed with others of the global batch."""
     clips, targets, mask = (
         collective.take(tensor, mix.partners) for tensor in (batch.clips, batch.targets, batch.mask)
     )
     mixed, weights = mix_targets(batch.targets, batch.mask, targets, mask, mix.share)
-    return AUPart(batch.clips, mixed, weights, batch.row_ids, clips, mix.share)
+    return batch.clips, mixed, weights, batch.row_ids, clips, mix.share
 
 
 def _among_faces(batch: AUBatch, faces: Tensor, collective: Collective, mix: Mix) -> AUPart:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 _STREAM = 1  # keeps these draws apart from others of the same (seed, step)
+VA_STREAM = 3
+"""The same for clips of valence and arousal."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class Mix:
     partners: Tensor  # int64 B (global)
 
 
-def draw_mix(size: int, alpha: float, seed: int, step: int, among: int | None = None) -> Mix:
+def draw_mix(size: int, alpha: float, seed: int, step: int, among: int | None = None, stream: int = _STREAM) -> Mix:
     """The mix of a global batch of `size` clips at `step`; partners are rows of it, or of `among` other clips."""
-    generator = np.random.default_rng(np.random.SeedSequence((seed, step, _STREAM)))
+    generator = np.random.default_rng(np.random.SeedSequence((seed, step, stream)))
     share = float(generator.beta(alpha, alpha))
     return Mix(share, torch.from_numpy(np.resize(generator.permutation(among or size), size)))
 

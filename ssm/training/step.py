@@ -3,7 +3,8 @@
 Every random draw is a pure function of (seed, step, row ids); each loss is a global masked sum over a global count.
 So any cut of a global batch over micro-batches and workers gives the same step up to rounding, and a step taken after
 `load_state_dict` is bit-equal to the one that would have followed `state_dict`. Knows no Ray, no file and no plan:
-DDP comes in as `wrap`, its group as `collective`. Letters: B clips, T frames, A AUs, E expressions, L the four losses.
+DDP comes in as `wrap`, its group as `collective`. Which losses there are stands in `losses.table`.
+Letters: B clips, T frames, A AUs, E expressions, L the losses of this run.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ from torch import Tensor, nn
 
 from ssm.interface import Preprocessing
 from ssm.model import Precision, SSMNetwork, autocast, resolve
-from ssm.training.batch import AUBatch, FEBatch, MicroBatch, au_part, fe_part
+from ssm.training.batch import AUBatch, FEBatch, MicroBatch, VABatch, au_part, fe_part, va_part
 from ssm.training.collective import Collective, SingleProcess, send
-from ssm.training.evidence import map_evidence
 from ssm.training.exactness import check_exact
-from ssm.training.losses import LOSSES, LossConfig, RunningMeans
+from ssm.training.losses import LossConfig, Moments, Pass, RunningMeans, asked, losses_of
 from ssm.training.mal import MALConfig, SampleWeighting, WeightingScope
 from ssm.training.optim import (
     MovingAverage,
@@ -48,8 +48,10 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     optim: OptimConfig = Field(default=OptimConfig(), description="learning rates, schedule, clipping, averaging")
-    loss: LossConfig = Field(default=LossConfig(), description="weights of the four losses, ramp, running means")
-    mixup_alpha: float = Field(default=0.4, ge=0, description="mixup of AU clips: share ~ Beta(alpha, alpha); 0: none")
+    loss: LossConfig = Field(default=LossConfig(), description="weights of the losses, ramp, running means")
+    mixup_alpha: float = Field(
+        default=0.4, ge=0, description="mixup of AU and VA clips: share ~ Beta(alpha, alpha); 0: none"
+    )
     au_partners: Literal["au", "faces"] = Field(
         default="au",
         description="whose pictures mixup puts into AU clips: other AU clips', or the step's FE clips', so that AUs "
@@ -82,7 +84,7 @@ class StepResult:
     """What a step found. Tensors are scalars on the device: reading them as floats waits for the device."""
 
     total: Tensor
-    losses: dict[str, Tensor]  # of the global batch, before division by running means; names of `LOSSES`
+    losses: dict[str, Tensor]  # of the global batch, before division by running means; by name
     grad_norm: Tensor  # before clipping
     lr: dict[str, float]  # by parameter group
 
@@ -118,41 +120,44 @@ class TrainStep:
         self.preprocessing = preprocessing or Preprocessing()
         self.optimizer = make_optimizer(self.model, config.optim)
         self.average = MovingAverage(self.model, config.optim.ema)
-        self.means = RunningMeans(config.loss.momentum, self.device)
+        self.losses = losses_of(config.loss, self.model)
+        self.means = RunningMeans([loss.name for loss in self.losses], config.loss.momentum, self.device)
+        self._moments = self._make_moments()
+        self._divisors = [self._divisor(loss.divisor, loss.name) for loss in self.losses]
         self._wrapped = wrap(self.model)
         self._forward = self._compiled() if self.compiles else self._wrapped
         self._parameters = list(trainable(self.model).values())
         self._weighting = self._make_weighting()
-        mapping = getattr(model, "mapping", None)
-        if config.loss.map_evidence and (mapping is None or mapping.learn == "none"):
-            raise ValueError("loss.map_evidence is for maps that learn, and this model has none: set it to 0")
         self._teacher = self._make_teacher()
-        self._started: set[tuple[bool, bool]] = set()
+        self._started: set[tuple[bool, ...]] = set()
         self._watch = Watch()
 
-    def __call__(self, fe: FEBatch | None, au: AUBatch | None, step: int, total_steps: int) -> StepResult:
-        """Take step `step` (from 0) of `total_steps` on this worker's slice of the global batch; both may be on CPU.
+    def __call__(
+        self, fe: FEBatch | None, au: AUBatch | None, step: int, total_steps: int, va: VABatch | None = None
+    ) -> StepResult:
+        """Take step `step` (from 0) of `total_steps` on this worker's slice of the global batch; all may be on CPU.
 
         All workers must bring the same sides. Raises ValueError for a batch that cannot be cut into `accumulation`
         slices, and `TrainingDiverged`.
         """
-        self._check_batch(fe, au)
+        self._check_batch(fe, au, va)
         self.model.train()
         progress = step / total_steps
-        batch = self._prepare(fe, au, step)
+        batch = self._prepare(fe, au, va, step)
         slices, key = batch.split(self.config.accumulation), noise_key(self.config.seed, step)
         counts_L = self._global_counts(batch)
         self._start_means(slices, counts_L, key)
-        coefficients_L = self._constants(self.config.loss.coefficients(progress)) / self.means.divisors()
+        coefficients_L = self._coefficients(progress)
         losses_L, produced = self._backward(slices, coefficients_L, counts_L, key)
         rates = set_progress(self.optimizer, self.config.optim, progress)
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.optim.clip_norm)
-        losses = {name: loss for name, loss, there in zip(LOSSES, losses_L, produced, strict=True) if there}
+        losses = {name: loss for name, loss, there in zip(self.means.names, losses_L, produced, strict=True) if there}
         self._watch.look(step, {**losses, "grad_norm": grad_norm})
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update()
         self.means.update(losses_L, self._seen(counts_L, produced))
+        self._moments.settle()
         return StepResult((losses_L * coefficients_L).sum(), losses, grad_norm, rates)
 
     @property
@@ -181,31 +186,37 @@ class TrainStep:
             "model": learned_state(self.model),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "means": self.means.values,
+            "means": self.means.state_dict(),
             "weighting": self._weighting.state_dict() if self._weighting else {},
+            **({"moments": moments} if (moments := self._moments.state_dict()) else {}),
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state; ValueError, before anything changes, where names or shapes do not fit."""
         own = {"model": learned_state(self.model), "average": self.average.state_dict()}
-        check_names("parts of the training state", state, {**own, "optimizer": 0, "means": 0, "weighting": 0})
+        moments = state.get("moments", {})  # of losses over a whole step that is cut into passes, and of no others
+        there = {name: part for name, part in state.items() if name != "moments"}
+        check_names("parts of the training state", there, {**own, "optimizer": 0, "means": 0, "weighting": 0})
         for part, tensors in own.items():
             check_names(f"{part} tensors", state[part], tensors)
             check_shapes(f"{part} tensors", state[part], tensors)
+        self.means.check(state["means"])
         if self._weighting:
             self._weighting.load_state_dict(state["weighting"])
         self.optimizer.load_state_dict(state["optimizer"])
         for part, tensors in own.items():
             for name, tensor in tensors.items():
                 tensor.copy_(state[part][name])
-        self.means.values = state["means"].to(self.device, copy=True)
+        self.means.load_state_dict(state["means"])
+        self._moments.load_state_dict(moments, self.device)
         self._started.clear()
 
-    def _check_batch(self, fe: FEBatch | None, au: AUBatch | None) -> None:
-        sizes = {name: len(side.clips) for name, side in (("FE", fe), ("AU", au)) if side is not None}
+    def _check_batch(self, fe: FEBatch | None, au: AUBatch | None, va: VABatch | None) -> None:
+        sides = (("FE", fe), ("AU", au), ("VA", va))
+        sizes = {name: len(side.clips) for name, side in sides if side is not None}
         if not sizes:
-            raise ValueError("a training step needs an FE batch, an AU batch or both; got neither")
+            raise ValueError("a training step needs an FE batch, an AU batch or both, or a VA batch; got neither")
         for name, size in sizes.items():
             if size < self.config.accumulation:
                 raise ValueError(
@@ -228,7 +239,11 @@ class TrainStep:
             raise ValueError(f"expression_teacher needs an SSM model, got {type(self.model).__name__}")
         return MapTeacher(self.model, self.config.expression_teacher)
 
-    def _prepare(self, fe: FEBatch | None, au: AUBatch | None, step: int) -> MicroBatch:
+    def _make_moments(self) -> Moments:
+        joint = [loss.name for loss in self.losses if loss.joint]
+        return Moments(joint, self.config.loss.momentum, self.config.accumulation == 1, self.collective.sum)
+
+    def _prepare(self, fe: FEBatch | None, au: AUBatch | None, va: VABatch | None, step: int) -> MicroBatch:
         config = self.config
         fe = None if fe is None else fe.to(self.device)
         fe_side = None if fe is None else fe_part(fe)
@@ -243,7 +258,10 @@ class TrainStep:
                 key = noise_key(config.seed, step)
                 weights = self._weighting(fe_side, au_side, key=key, slices=config.accumulation)
             fe_side = replace(fe_side, weights=weights)
-        return MicroBatch(fe_side, au_side)
+        va_side = None
+        if va is not None:
+            va_side = va_part(va.to(self.device), config.mixup_alpha, config.seed, step, self.collective)
+        return MicroBatch(fe_side, au_side, va_side)
 
     def _autocast(self) -> torch.autocast:
         return autocast(self.device, self.config.precision)
@@ -251,20 +269,31 @@ class TrainStep:
     def _global_counts(self, batch: MicroBatch) -> Tensor:
         """L: what the global sum of each loss is divided by."""
         zero = torch.zeros((), device=self.device)
-        fe, au = (part.count if part else zero for part in (batch.fe, batch.au))
-        taught = batch.fe.taught if batch.fe else zero
-        return self.collective.sum(torch.stack([fe, au + taught, fe, au]))
+        counts = (loss.count(batch) for loss in self.losses)
+        return self.collective.sum(torch.stack([zero if count is None else count for count in counts]))
+
+    def _divisor(self, of: str | None, own: str) -> int | None:
+        """Whose running mean a loss is divided by, as a place among the losses; None: nobody's."""
+        return None if of is None else self.means.names.index(own if of == "own" else of)
+
+    def _coefficients(self, progress: float) -> Tensor:
+        """L: the factor of each loss in the total."""
+        weights_L = self._constants(tuple(loss.weight(self.config.loss, progress) for loss in self.losses))
+        own_L = self.means.divisors()
+        return weights_L / torch.stack([own_L.new_ones(()) if at is None else own_L[at] for at in self._divisors])
 
     @torch.no_grad()
     def _start_means(self, slices: list[MicroBatch], counts_L: Tensor, key: int) -> None:
         """Where a loss has no running mean yet, one pass without gradient finds the value it starts at."""
-        sides = (slices[0].fe is not None, slices[0].au is not None)
+        sides = slices[0].sides
         if sides in self._started:
             return
-        sums, produced, _ = zip(*(self._sums(self.model, part, key) for part in slices), strict=True)
+        sums, produced = zip(*(self._sums(self.model, part, key) for part in slices), strict=True)
         losses_L = self.collective.sum(torch.stack(sums).sum(0)) / _safe(counts_L)
+        self._moments.start()
         self.means.start(losses_L, self._seen(counts_L, produced[0]))
-        if all(known or not there for known, there in zip(self.means.known, produced[0], strict=True)):
+        wanted = zip(self.means.known, produced[0], self.losses, strict=True)
+        if all(known or not there or loss.divisor != "own" for known, there, loss in wanted):
             self._started.add(sides)
 
     def _backward(
@@ -272,42 +301,29 @@ class TrainStep:
     ) -> tuple[Tensor, list[bool]]:
         """Gradients of the total into the parameters; the global losses (L) and which of them the model produced."""
         factors_L = coefficients_L * self.collective.world / _safe(counts_L)  # DDP takes the mean over workers
-        evidence_factor = self.config.loss.map_evidence * self.collective.world / _safe(counts_L)[0]
         sums = torch.zeros_like(counts_L)
         for number, part in enumerate(slices, start=1):
             with self._sync(last=number == len(slices)):
-                sums_L, produced, evidence = self._sums(self._forward, part, key)
-                torch.autograd.backward((sums_L * factors_L).sum() + evidence * evidence_factor)
+                sums_L, produced = self._sums(self._forward, part, key)
+                torch.autograd.backward((sums_L * factors_L).sum())
             sums += sums_L.detach()
         return self.collective.sum(sums) / _safe(counts_L), produced
 
-    def _sums(self, model: Callable[..., Any], part: MicroBatch, key: int) -> tuple[Tensor, list[bool], Tensor]:
-        """The four weighted sums over one micro-batch (L), zero where the model does not produce a loss.
-
-        With them which are produced, and the maps' evidence: zero unless it is asked for and both sides are there.
-        """
-        inputs: dict[str, Any] = {**part.inputs(self.preprocessing), **part.asks}
-        if self._evidence(part):
-            inputs["fe_aus"] = True
+    def _sums(self, model: Callable[..., Any], part: MicroBatch, key: int) -> tuple[Tensor, list[bool]]:
+        """The weighted sums over one micro-batch (L), zero where the model produces no such loss, and which it did."""
+        inputs: dict[str, Any] = {**part.inputs(self.preprocessing), **asked(self.losses, part)}
         with self._autocast():
             # as a tensor: a compiled model would otherwise be compiled again for another number
             output = model(**inputs, noise_key=torch.full((), key, device=self.device))
-        sums = part.loss_sums(output)
+        one = Pass(part, output, self.model, self._moments)
+        sums = [loss.total(one) for loss in self.losses]
         zero = torch.zeros((), device=self.device)
-        evidence = zero
-        if part.fe is not None and self._evidence(part):
-            known_B = part.fe.class_mask.any(1)
-            evidence = map_evidence(
-                cast(Any, self.model).mapping, output.fe_au_logits.detach(), part.fe.labels, known_B
-            )
-        stacked = torch.stack([zero if value is None else value for value in sums])
-        return stacked, [v is not None for v in sums], evidence
-
-    def _evidence(self, part: MicroBatch) -> bool:
-        return self.config.loss.map_evidence > 0 and part.fe is not None and part.au is not None
+        return torch.stack([zero if value is None else value for value in sums]), [v is not None for v in sums]
 
     def _seen(self, counts_L: Tensor, produced: list[bool]) -> Tensor:
-        return (counts_L > 0) & self._constants(tuple(produced)).bool()
+        """L: which losses have a value in this step that belongs into their running mean."""
+        own = tuple(there and loss.divisor == "own" for there, loss in zip(produced, self.losses, strict=True))
+        return (counts_L > 0) & self._constants(own).bool()
 
     def _constants(self, values: tuple[float, ...]) -> Tensor:
         """A few numbers on the device."""

@@ -154,7 +154,7 @@ def test_typed_batches_hold_their_task_only_and_own_their_memory(manifests: list
     columns = reader_of(manifests).read(rows.columns())
     for column in columns.values():
         column.flags.writeable = False
-    fe, au = to_batches(columns)
+    fe, au, _ = to_batches(columns)
     assert fe is not None
     assert au is not None
     assert fe.clips.shape == (8, T, SIDE, SIDE, 3)
@@ -171,7 +171,7 @@ def test_one_task_alone_gives_one_batch_and_no_columns_of_the_other(manifests: l
     reader = ClipReader(manifests[:1], Vocabulary(expressions=VOCABULARY.expressions), config)
     columns = reader.read(plan.rows(0, 1).columns())
     assert "au_target" not in columns
-    fe, au = to_batches(columns)
+    fe, au, _ = to_batches(columns)
     assert au is None
     assert fe is not None
     assert fe.labels.tolist() == columns["fe_label"].tolist()

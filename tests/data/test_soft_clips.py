@@ -95,7 +95,7 @@ def test_a_distribution_that_is_none_is_refused(
 
 def test_batches_hold_shares_in_the_model_columns_and_count_what_differs(soft: Manifest) -> None:
     reader = ClipReader([soft], MODEL, ClipConfig(frames=T, preprocessing=Preprocessing(image_size=16)))
-    fe, _ = to_batches(reader.read(evaluation_rows([soft], T).columns()))
+    fe, *_ = to_batches(reader.read(evaluation_rows([soft], T).columns()))
     assert fe is not None
     assert fe.shares is not None
     assert fe.distinct is not None
@@ -112,7 +112,7 @@ def test_hard_corpora_of_full_clips_give_the_batches_they_gave(soft: Manifest) -
     hard = hardened(soft).take([2])
     reader = ClipReader([hard], MODEL, ClipConfig(frames=T, preprocessing=Preprocessing(image_size=16)))
     columns = reader.read(evaluation_rows([hard], T).columns())
-    fe, _ = to_batches(columns)
+    fe, *_ = to_batches(columns)
     assert fe is not None
     assert (fe.shares, fe.distinct) == (None, None)
     assert "fe_shares" not in columns

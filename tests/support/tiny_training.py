@@ -16,16 +16,16 @@ import torch.distributed as dist
 from torch import nn
 
 from ssm import SSM
-from ssm.labels.vocabulary import Vocabulary
+from ssm.labels.vocabulary import AFFECT, Vocabulary
 from ssm.model.config import AUTimeConfig, BackboneConfig, ExpertsConfig, ExpressionTimeConfig, ModelConfig, TextConfig
-from ssm.training.batch import AUBatch, FEBatch
+from ssm.training.batch import AUBatch, FEBatch, VABatch
 from ssm.training.collective import ProcessGroup
 from ssm.training.losses import LossConfig
 from ssm.training.optim import OptimConfig
 from ssm.training.step import StepResult, TrainConfig, TrainStep
 
 AUS, EXPRESSIONS, FRAMES, SIZE = (1, 4, 12, 15), ("happiness", "sadness", "neutral"), 4, 32
-FE_BATCH, AU_BATCH = 6, 4
+FE_BATCH, AU_BATCH, VA_BATCH = 6, 4, 4
 
 FAST = TrainConfig(optim=OptimConfig(visual_encoder=1e-3, experts=1e-3, rest=1e-3))
 """Learning rates at which a model from scratch moves within a few steps."""
@@ -79,6 +79,21 @@ def au_batch(step: int, size: int = AU_BATCH) -> AUBatch:
     return AUBatch(clips.to(torch.uint8), targets, mask, torch.arange(size) + step * size)
 
 
+WITH_AFFECT: dict[str, object] = {"vocabulary": Vocabulary(aus=AUS, expressions=EXPRESSIONS, affect=AFFECT)}
+"""Fields of a model with valence and arousal."""
+
+
+def va_batch(step: int, size: int = VA_BATCH) -> VABatch:
+    """Clips whose blue tells valence; arousal is labelled on even rows only."""
+    generator = torch.Generator().manual_seed(3000 + step)
+    targets = torch.rand(size, FRAMES, 2, generator=generator) * 1.6 - 0.8
+    mask = torch.ones(targets.shape, dtype=torch.bool)
+    mask[1::2, :, 1] = False
+    clips = torch.randint(0, 100, (size, FRAMES, SIZE, SIZE, 3), generator=generator)
+    clips[..., 2] += (60 * (targets[..., 0] + 1)).long()[..., None, None]
+    return VABatch(clips.to(torch.uint8), targets, mask, torch.arange(size) + step * size)
+
+
 def tiny_step(config: TrainConfig = FAST, **changes: object) -> TrainStep:
     """A step over a fresh model on the CPU."""
     return TrainStep(tiny_model(**changes), config, device="cpu")
@@ -91,6 +106,7 @@ def train(
     results = []
     for number in steps:
         fe, au = fe_batch(number), au_batch(number)
+        va = va_batch(number) if run == "affect" else None
         if run == "unread":
             unread(fe, 1)
         if run == "stills":
@@ -98,7 +114,8 @@ def train(
         if cut is not None:
             fe = FEBatch(*(None if value is None else value[cut(FE_BATCH)] for value in vars(fe).values()))
             au = AUBatch(*(value[cut(AU_BATCH)] for value in vars(au).values()))
-        results.append(step(fe, None if run == "one side" else au, number, total))
+            va = va and VABatch(*(value[cut(VA_BATCH)] for value in vars(va).values()))
+        results.append(step(fe, None if run == "one side" else au, number, total, va))
     return results
 
 
@@ -128,8 +145,14 @@ WORKER_RUNS: tuple[tuple[str, dict[str, object], int], ...] = (
     ("one side", {}, 4),
     ("unread", {"sample_weighting": "mal"}, 4),
     ("stills", {"expression_teacher": 0.2, "au_partners": "faces"}, 4),
+    ("affect", {}, 4),
 )
 """What a worker trains one after the other: name, settings, steps."""
+
+
+def model_of(run: str) -> dict[str, object]:
+    """Fields of the model that such a run trains."""
+    return WITH_AFFECT if run == "affect" else {}
 
 
 def _worker(rank: int, world: int, store: str, result: Path) -> None:
@@ -143,7 +166,7 @@ def _worker(rank: int, world: int, store: str, result: Path) -> None:
     runs: dict[str, Any] = {"taken": _takes_what_gathering_would(group)}
     for name, changes, steps in WORKER_RUNS:
         config = fast_with(**changes)
-        step = TrainStep(tiny_model(), config, device="cpu", wrap=wrap, collective=group)
+        step = TrainStep(tiny_model(**model_of(name)), config, device="cpu", wrap=wrap, collective=group)
         found = train(
             step, range(steps), cut=lambda size: slice(rank * size // world, (rank + 1) * size // world), run=name
         )

@@ -32,7 +32,7 @@ from ssm_platform.data.plan import evaluation_rows
 from ssm_platform.records.manifest import Manifest
 from ssm_platform.runs import preflight
 from ssm_platform.runs.config import RunConfig
-from ssm_platform.runs.preparation import load, prepare, total_steps, training_plan
+from ssm_platform.runs.preparation import load, plan_config, prepare, total_steps, training_plan
 from ssm_platform.runs.recipes import tiny
 from ssm_platform.runs.splits import Split
 from ssm_platform.synthetic import PRESETS, write_corpus
@@ -102,7 +102,8 @@ def first_loss(config: RunConfig) -> Any:
     plan = training_plan(config, prepared)
     step = make_step(config, torch.device("cpu"), SingleProcess())
     columns = training_reader(config, prepared.train).read(plan.rows(0, 1).columns())
-    return step(*to_batches(columns), 0, 10).floats()
+    fe, au, va = to_batches(columns)
+    return step(fe, au, 0, 10, va).floats()
 
 
 def evaluated(config: RunConfig) -> Any:
@@ -257,6 +258,7 @@ FIELDS: dict[str, tuple[str, Any, Observe]] = {
     "data.corpora.N.role": (f"{CORPUS}.role", "test", sides),
     "data.fe_batch": ("data.fe_batch", 2, order),
     "data.au_batch": ("data.au_batch", 2, order),
+    "data.va_batch": ("data.va_batch", 2, lambda config: plan_config(config, prepare(config).train).chunk(1)),
     "data.decoder": ("data.decoder", "decord", decoder),
     "data.decode_workers": ("data.decode_workers", 3, budget),
     "data.decode_cpus": ("data.decode_cpus", 2.0, budget),

@@ -118,6 +118,8 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     # what both models have, the other value, what it must change
     "vocabulary.aus": ({}, [1, 4, 12], columns),
     "vocabulary.expressions": ({}, ["happiness", "neutral"], columns),
+    "vocabulary.affect": ({}, ["valence", "arousal"], start),
+    "affect.head": ({"vocabulary.affect": ["valence", "arousal"]}, "labels", start),
     "backbone.name": ({}, "vit_small_patch16_224", asked_of_timm),
     "backbone.pretrained": ({}, True, asked_of_timm),
     "backbone.image_size": ({}, 48, takes_size),
@@ -132,6 +134,13 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "backbone.experts.noise": ({}, 5.0, trained),
     "backbone.experts.shared_activation": (QUICK_GELU, "gelu", computed),
     "backbone.experts.gate_gain": ({}, 1.0, start),
+    "backbone.project": (
+        {"width": 32, "backbone.options": {"embed_dim": 32, "depth": 3, "num_heads": 2}},
+        False,
+        start,
+    ),
+    "reading": ({"text.tower": None, "mapping.enabled": False}, "frames", start),
+    "frame_hidden": ({"text.tower": None, "mapping.enabled": False, "reading": "frames"}, 16, start),
     "width": ({}, 24, start),
     "frames": ({}, FRAMES + 1, takes_frames),
     "text.tower": ({}, None, start),

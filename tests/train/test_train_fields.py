@@ -45,6 +45,14 @@ def _trained(config: TrainConfig) -> tuple[str, str]:
     return _digest(state["model"]), _digest(state["average"])
 
 
+@cache
+def affect_weights(config: TrainConfig) -> str:
+    """Digest of the weights of a model with valence and arousal."""
+    step = tiny.tiny_step(config, **tiny.WITH_AFFECT)
+    tiny.train(step, range(2), run="affect")
+    return _digest(step.state_dict()["model"])
+
+
 def _digest(tensors: dict[str, torch.Tensor]) -> str:
     return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors.values())).hexdigest()
 
@@ -95,6 +103,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "loss.fe_semantic": ({}, 3.0, weights),
     "loss.au_semantic": ({}, 3.0, weights),
     "loss.map_evidence": ({}, 1.0, weights),
+    "loss.affect": ({}, 3.0, affect_weights),
     "loss.ramp": ({}, 1.0, weights),
     "loss.momentum": ({}, 0.2, weights),
     "mixup_alpha": ({}, 0.0, weights),

@@ -42,7 +42,7 @@ def test_validation_clips_without_pixels_are_told_once(
     shutil.rmtree(source) if source.is_dir() else source.unlink()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            fe, _au = validation.read(rows)
+            fe, *_ = validation.read(rows)
     assert fe is not None
     assert not fe.class_mask[0].any()
     told = [entry.getMessage() for entry in caplog.records if "clip without pixels" in entry.getMessage()]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ssm.labels import Vocabulary
+from ssm.labels import AFFECT, Vocabulary
 from ssm_platform.records import Issue, Record, Severity, Task
 
 
@@ -59,6 +59,14 @@ class AUOptions(ReadOptions):
     def vocabulary(self, root: Path) -> Vocabulary:
         """AU columns only."""
         return Vocabulary(aus=self.aus)
+
+
+class AffectOptions(ReadOptions):
+    """Options of corpora of valence and arousal."""
+
+    def vocabulary(self, root: Path) -> Vocabulary:
+        """Valence and arousal only."""
+        return Vocabulary(affect=AFFECT)
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,10 @@ class FrameLabels:
 
     path: Path
     numbers: npt.NDArray[np.int64]
-    values: npt.NDArray[np.int8]
+    values: npt.NDArray[np.int8]  # no column where the sequence has no AU labels
     lines: npt.NDArray[np.int64]
+    affect: npt.NDArray[np.float32] | None = None  # (N, 2); nan: unknown
+    expressions: npt.NDArray[np.object_] | None = None  # (N), by name; None: unknown
 
     @property
     def cause(self) -> Cause:

@@ -23,7 +23,7 @@ from ssm_platform.base import as_items, explain
 from ssm_platform.corpora import readers
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
 from ssm_platform.corpora.tree import saw
-from ssm_platform.records import Manifest, Reading, Record, with_shared_videos
+from ssm_platform.records import Manifest, Reading, Record, Task, tasks_of, with_shared_videos
 
 _SHOWN = 5
 
@@ -84,7 +84,8 @@ def survey(
     report = Report(root)
     labels, sieve = options.vocabulary(root), _Sieve(report, on_record)
     records = sieve.distinct(corpus.read(root, options, report))
-    manifest = with_shared_videos(Manifest.build(root, corpus.name, "au" if labels.aus else "fe", labels, records))
+    task: Task = next(iter(tasks_of(labels)), "fe")
+    manifest = with_shared_videos(Manifest.build(root, corpus.name, task, labels, records))
     sieve.report_subject_leaks()
     return Reading(manifest, report.issues, report.rows)
 
@@ -130,7 +131,8 @@ class _Sieve:
         """Records with a new name; a second one of the same name (two label files of one sequence) is reported."""
         for record in records:
             if record.clip in self._clips:
-                count = record.length if record.au_labels is not None else 1
+                by_frame = record.au_labels is not None or record.va_labels is not None
+                count = record.length if by_frame else 1
                 rule = "a clip is there once; the first is used"
                 self._report.problem(self._report.root / record.source, None, record.clip, rule, count)
                 continue

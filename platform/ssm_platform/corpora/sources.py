@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -106,10 +106,14 @@ def labelled_records(
     _report_absent_frames(labels, frames, report.note if sparse else report.problem)
     _report_unlabelled_frames(labels, frames, report, coded_part)
     _report_jumps(labels, report)
-    runs = np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1)
+    cuts = np.diff(numbers) != 1
+    if labels.expressions is not None:  # a record has one class
+        names = labels.expressions[label_at]
+        cuts |= names[1:] != names[:-1]
+    runs = np.split(np.arange(len(numbers)), np.flatnonzero(cuts) + 1)
     for position, run in enumerate(runs if len(numbers) else []):
         clip = who.clip if len(runs) == 1 else part_name(who.clip, position)
-        yield _record(who, clip, frames, frame_at[run], labels.values[label_at[run]])
+        yield _labelled(_record(who, clip, frames, frame_at[run]), labels, label_at[run])
 
 
 def whole_record(clip: str, frames: Frames, expression: str, report: Report, part: str | None = None) -> Record:
@@ -175,7 +179,16 @@ def _below(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _record(who: Sequence, clip: str, frames: Frames, at: npt.NDArray[np.intp], values: npt.NDArray[np.int8]) -> Record:
+def _labelled(record: Record, labels: FrameLabels, at: npt.NDArray[np.intp]) -> Record:
+    return replace(
+        record,
+        au_labels=labels.values[at] if labels.values.shape[1] else None,
+        va_labels=None if labels.affect is None else labels.affect[at],
+        expression=None if labels.expressions is None else labels.expressions[at[0]],
+    )
+
+
+def _record(who: Sequence, clip: str, frames: Frames, at: npt.NDArray[np.intp]) -> Record:
     files = None if frames.files is None else tuple(frames.files[index] for index in at)
     start = int(at[0]) if files is None else 0
     return Record(
@@ -188,7 +201,6 @@ def _record(who: Sequence, clip: str, frames: Frames, at: npt.NDArray[np.intp], 
         who.part,
         files,
         frames.rate,
-        au_labels=values,
         group=who.group,
     )
 

@@ -1,3 +1,4 @@
+from .clips import Batches as Batches
 from .clips import ClipConfig as ClipConfig
 from .clips import ClipReader as ClipReader
 from .clips import Columns as Columns
@@ -13,6 +14,8 @@ from .order import Verdict as Verdict
 from .order import verify as verify
 from .pace import keep_pace as keep_pace
 from .plan import AU as AU
+from .plan import FE as FE
+from .plan import VA as VA
 from .plan import Plan as Plan
 from .plan import PlanConfig as PlanConfig
 from .plan import Rows as Rows

@@ -13,7 +13,8 @@ Columns of a batch (all dense, none ever null):
     fe_label int64 N      column of the class; fe_classes uint8 N E: the corpus's classes (0 everywhere in AU rows)
     fe_shares float32 N E  only where a corpus has soft labels: the distribution over classes (hard rows: one class)
     distinct int64 N      frames that lead the clip before its last one repeats (T where none does)
-    au_target uint8 N T A; au_mask uint8 N T A: 1 where the target is known (0 everywhere in FE rows)
+    au_target uint8 N T A; au_mask uint8 N T A: 1 where the target is known (0 everywhere in rows of other tasks)
+    va_target float32 N T 2; va_mask uint8 N T 2: likewise, where the vocabulary has affect
     problem str N         empty, or why the pixels are missing
 
 Legend: N rows, T frames, S side in pixels, A action units, E expressions of the vocabulary.
@@ -35,7 +36,7 @@ from ssm.interface import Preprocessing, center
 from ssm.labels import Vocabulary
 from ssm.training import Augmentation, augment
 from ssm_platform.base import UNREAD, may_return, sample_ids, text_key
-from ssm_platform.data.plan import AU, FE
+from ssm_platform.data.plan import AU, FE, VA
 from ssm_platform.data.sampling import Window, segment_indices, window_indices
 from ssm_platform.media import DEFAULT_DECODER, FrameSource, ShardFrames, open_frames
 from ssm_platform.records import UNKNOWN, Manifest
@@ -43,7 +44,7 @@ from ssm_platform.records import UNKNOWN, Manifest
 if TYPE_CHECKING:  # loading torch costs a decode process seconds and hundreds of MB, and it needs none
     from torch import Tensor
 
-    from ssm.training import AUBatch, FEBatch
+    from ssm.training import AUBatch, FEBatch, VABatch
 
 Columns = dict[str, NDArray[Any]]
 ReadFrames = Callable[[], NDArray[np.uint8]]
@@ -72,10 +73,11 @@ class TooManyUnreadable(ValueError):
 
 
 class Batches(NamedTuple):
-    """The two halves of a batch; None where no row is of that task."""
+    """The sides of a batch; None where no row is of that task."""
 
     fe: FEBatch | None
     au: AUBatch | None
+    va: VABatch | None = None
 
 
 class ClipReader:
@@ -123,6 +125,9 @@ class ClipReader:
             out |= {"fe_label": np.zeros(count, np.int64), "fe_classes": np.zeros((count, classes), np.uint8)}
         if aus:
             out |= {name: np.zeros((count, frames, aus), np.uint8) for name in ("au_target", "au_mask")}
+        if affect := len(self._vocabulary.affect):
+            out["va_target"] = np.zeros((count, frames, affect), np.float32)
+            out["va_mask"] = np.zeros((count, frames, affect), np.uint8)
         return out
 
     def _begun(self, out: Columns, place: int, seed: int) -> Reading:
@@ -157,17 +162,31 @@ class ClipReader:
         key = np.array([text_key(f"{manifest.corpus}/{name}")], np.int64)
         out["sample"][place] = sample_ids(key, np.array([start], np.int32))[0]
         out["clip"][place] = self._warp(frames, corpus, seed)[places]
-        columns = self._columns[corpus]
         if task == FE:
             out["distinct"][place] = len(distinct)
-            out["fe_label"][place] = columns[manifest.expression_columns[record]]
-            out["fe_classes"][place, columns] = 1
-            if "fe_shares" in out:
-                out["fe_shares"][place, columns] = self._shares(manifest, record)
+            self._label_clip(out, place, corpus, record)
         else:
-            labels = manifest.au_labels(record, start, int(window.inside.sum()))
-            out["au_target"][place, : len(labels), columns] = (labels > 0).T
-            out["au_mask"][place, : len(labels), columns] = (labels != UNKNOWN).T
+            self._label_frames(out, place, window)
+
+    def _label_clip(self, out: Columns, place: int, corpus: int, record: int) -> None:
+        manifest, columns = self._manifests[corpus], self._columns[corpus]
+        out["fe_label"][place] = columns[manifest.expression_columns[record]]
+        out["fe_classes"][place, columns] = 1
+        if "fe_shares" in out:
+            out["fe_shares"][place, columns] = self._shares(manifest, record)
+
+    def _label_frames(self, out: Columns, place: int, window: Window) -> None:
+        """Targets and mask of a row of a frame-level task."""
+        task, corpus, record, start = (int(out[name][place]) for name in ("task", "corpus", "record", "start"))
+        manifest, columns, inside = self._manifests[corpus], self._columns[corpus], int(window.inside.sum())
+        if task == VA:
+            affect = manifest.va_labels(record, start, inside)
+            out["va_target"][place, : len(affect), columns] = np.nan_to_num(affect).T
+            out["va_mask"][place, : len(affect), columns] = ~np.isnan(affect).T
+            return
+        labels = manifest.au_labels(record, start, inside)
+        out["au_target"][place, : len(labels), columns] = (labels > 0).T
+        out["au_mask"][place, : len(labels), columns] = (labels != UNKNOWN).T
 
     def _shares(self, manifest: Manifest, record: int) -> NDArray[np.float32]:
         """The distribution over the corpus's classes; all on one where the label is hard."""
@@ -178,7 +197,7 @@ class ClipReader:
         return shares
 
     def _window(self, task: int, length: int, start: int, seed: int) -> Window:
-        if task == AU:
+        if task != FE:
             return window_indices(start, length, self._config.frames)
         chosen = segment_indices(length, self._config.frames, None if self._config.augmentation is None else seed)
         return Window(chosen, np.ones(len(chosen), bool))
@@ -232,8 +251,12 @@ class Quarantine:
 
 def to_batches(columns: Columns) -> Batches:
     """The typed batches of these columns, copied: what Ray hands out is read-only."""
-    fe, au = (np.flatnonzero(columns["task"] == task) for task in (FE, AU))
-    return Batches(_fe_batch(columns, fe) if len(fe) else None, _au_batch(columns, au) if len(au) else None)
+    fe, au, va = (np.flatnonzero(columns["task"] == task) for task in (FE, AU, VA))
+    return Batches(
+        _fe_batch(columns, fe) if len(fe) else None,
+        _au_batch(columns, au) if len(au) else None,
+        _va_batch(columns, va) if len(va) else None,
+    )
 
 
 def _fe_batch(columns: Columns, rows: NDArray[np.int64]) -> FEBatch:
@@ -272,9 +295,24 @@ def _au_batch(columns: Columns, rows: NDArray[np.int64]) -> AUBatch:
     )
 
 
+def _va_batch(columns: Columns, rows: NDArray[np.int64]) -> VABatch:
+    from torch import from_numpy
+
+    from ssm.training import VABatch
+
+    return VABatch(
+        clips=from_numpy(columns["clip"][rows]),
+        targets=from_numpy(columns["va_target"][rows]),
+        mask=from_numpy(columns["va_mask"][rows]).bool(),
+        row_ids=from_numpy(columns["row"][rows]),
+    )
+
+
 def _label_columns(manifest: Manifest, vocabulary: Vocabulary) -> NDArray[np.int64]:
     """The vocabulary's columns of a corpus's labels, in the corpus's order."""
     labels = manifest.labels
+    if manifest.task == "va":
+        return np.array(vocabulary.affect_columns(labels.affect), np.int64)
     chosen = (
         vocabulary.au_columns(labels.aus)
         if manifest.task == "au"

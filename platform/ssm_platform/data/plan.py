@@ -1,10 +1,11 @@
 """The order of training: a pure function of (manifests, mixture weights, seed, epoch), as cheap columns of pointers.
 
-One plan serves both tasks. Global batch `step` is `fe_batch` expression rows and `au_batch` AU rows in a repeating unit
-of (fe_batch / g, au_batch / g) rows, g = gcd: cut into `world` equal runs, world | g, every worker's run has the exact
-ratio. An epoch lasts as long as the longer task. Each corpus is an endless chain of passes, a pass being a permutation
-of its clips; a new pass starts where the last one ends, across batches and epochs, so nothing is dropped. Corpora of a
-task share its rows by weight, exactly apportioned per epoch (largest remainder) and spread evenly over it.
+One plan serves all tasks. Global batch `step` is `fe_batch` expression rows, `au_batch` AU rows and `va_batch` rows of
+valence and arousal in a repeating unit of (fe_batch / g, au_batch / g, va_batch / g) rows, g = gcd: cut into `world`
+equal runs, world | g, every worker's run has the exact ratio. An epoch lasts as long as the longest task. Each corpus
+is an endless chain of passes, a pass being a permutation of its clips; a new pass starts where the last one ends,
+across batches and epochs, so nothing is dropped. Corpora of a task share its rows by weight, exactly apportioned per
+epoch (largest remainder) and spread evenly over it.
 Permutations and seeds are sorted or mixed integer hashes, not a library's generator: they outlive its versions.
 Knows no pixels, no Ray and no worker count.
 
@@ -27,11 +28,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ssm_platform.base import mix, text_key
 from ssm_platform.data.sampling import Windows, windows
-from ssm_platform.records import UNKNOWN, Manifest, Task
+from ssm_platform.records import Manifest, Task
 
-FE, AU = 0, 1
+FE, AU, VA = 0, 1, 2
 _PERMUTATIONS = 32  # kept by a process; 4 bytes a clip each
-TASK_CODES: Mapping[Task, int] = {"fe": FE, "au": AU}
+TASK_CODES: Mapping[Task, int] = {"fe": FE, "au": AU, "va": VA}
 
 
 class PlanConfig(BaseModel):
@@ -41,6 +42,7 @@ class PlanConfig(BaseModel):
 
     fe_batch: int = Field(default=12, ge=0, description="expression clips in a global batch; 0: none")
     au_batch: int = Field(default=8, ge=0, description="AU clips in a global batch; 0: none")
+    va_batch: int = Field(default=0, ge=0, description="clips of valence and arousal in a global batch; 0: none")
     frames: int = Field(default=16, ge=1, le=1024, description="frames T of a clip")
     seed: int = Field(default=1, ge=0, lt=2**31, description="seed of every permutation and of every row")
     weights: dict[str, float] | None = Field(
@@ -50,7 +52,7 @@ class PlanConfig(BaseModel):
     @model_validator(mode="after")
     def _sensible(self) -> Self:
         if self.global_batch == 0:
-            raise ValueError("fe_batch and au_batch are both 0: a plan needs at least one task")
+            raise ValueError("fe_batch, au_batch and va_batch are all 0: a plan needs at least one task")
         for corpus, weight in (self.weights or {}).items():
             if not 0 < weight < math.inf:
                 raise ValueError(f"weight of corpus {corpus!r} is {weight}: must be positive")
@@ -59,19 +61,25 @@ class PlanConfig(BaseModel):
     @property
     def global_batch(self) -> int:
         """Rows G of one step."""
-        return self.fe_batch + self.au_batch
+        return sum(self.batches)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Rows of each task in a step, in the order of `TASK_CODES`."""
+        return tuple(self.batch(task) for task in TASK_CODES)
 
     def batch(self, task: Task) -> int:
         """Rows of one task in a step."""
-        return self.fe_batch if task == "fe" else self.au_batch
+        return int(getattr(self, f"{task}_batch"))
 
     def chunk(self, world: int) -> int:
         """Rows of one worker in a step. ValueError where `world` workers cannot each have the exact ratio."""
-        unit = math.gcd(self.fe_batch, self.au_batch)
+        unit = math.gcd(*self.batches)
         if world < 1 or unit % world:
             possible = [count for count in range(1, unit + 1) if unit % count == 0]
+            third = f" and {self.va_batch} VA" if self.va_batch else ""
             raise ValueError(
-                f"{world} workers cannot share a batch of {self.fe_batch} FE and {self.au_batch} AU clips: "
+                f"{world} workers cannot share a batch of {self.fe_batch} FE and {self.au_batch} AU{third} clips: "
                 f"the number must divide {unit} ({', '.join(map(str, possible))})"
             )
         return self.global_batch // world
@@ -85,7 +93,7 @@ class Rows:
     task: NDArray[np.int8]  # FE or AU
     corpus: NDArray[np.int16]  # index of the manifest
     record: NDArray[np.int32]  # index in that manifest
-    start: NDArray[np.int32]  # AU: first frame of the window in its record; FE: 0
+    start: NDArray[np.int32]  # AU, VA: first frame of the window in its record; FE: 0
     seed: NDArray[np.int64]  # >= 0, of everything random about this clip
 
     def __len__(self) -> int:
@@ -112,19 +120,19 @@ class Clips:
     task: Task
     record: NDArray[np.int32]  # N
     start: NDArray[np.int32]  # N
-    unlabelled: int = 0  # AU windows left out because no frame of theirs has a known label
+    unlabelled: int = 0  # AU and VA windows left out because no frame of theirs has a known label
 
     def __len__(self) -> int:
         return len(self.record)
 
     @classmethod
     def of(cls, manifest: Manifest, frames: int) -> Clips:
-        """FE: one clip per record. AU: its windows, without those in which no label is known."""
+        """FE: one clip per record. AU, VA: its windows, without those in which no label is known."""
         cut = _every_clip(manifest, frames)
         if manifest.task == "fe":
             return cls(manifest.corpus, "fe", cut.record, cut.start)
         known = _has_known_label(manifest, cut.record, cut.start, frames)
-        return cls(manifest.corpus, "au", cut.record[known], cut.start[known], int((~known).sum()))
+        return cls(manifest.corpus, manifest.task, cut.record[known], cut.start[known], int((~known).sum()))
 
 
 class Plan:
@@ -146,7 +154,8 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the config and every pointer: equal plans, and no others, have equal fingerprints."""
-        digest = hashlib.sha256(json.dumps(self.config.model_dump(mode="json"), sort_keys=True).encode())
+        settings = self.config.model_dump(mode="json", exclude=None if self.config.va_batch else {"va_batch"})
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())  # without VA as before there was any
         for clips in self.corpora:
             digest.update(json.dumps([clips.corpus, clips.task, len(clips)]).encode())
             digest.update(clips.record.tobytes())
@@ -179,7 +188,7 @@ class Plan:
 
 
 def evaluation_rows(manifests: Sequence[Manifest], frames: int) -> Rows:
-    """Every expression clip once and every AU window once, in the order of the manifests; seeds are 0."""
+    """Every expression clip once and every AU and VA window once, in the order of the manifests; seeds are 0."""
     if not manifests:
         raise ValueError("no manifest: there is nothing to evaluate")
     cuts = [_every_clip(manifest, frames) for manifest in manifests]
@@ -262,9 +271,9 @@ def _permutation(count: int, key: int, number: int) -> NDArray[np.int32]:
 
 def _pattern(config: PlanConfig) -> NDArray[np.int8]:
     """Tasks of the G rows of a global batch: the smallest unit of the exact ratio, repeated."""
-    units = math.gcd(config.fe_batch, config.au_batch)
-    unit = [FE] * (config.fe_batch // units) + [AU] * (config.au_batch // units)
-    return np.tile(np.array(unit, np.int8), units)
+    units = math.gcd(*config.batches)
+    unit = np.repeat(list(TASK_CODES.values()), [batch // units for batch in config.batches])
+    return np.tile(unit.astype(np.int8), units)
 
 
 def _spans(first: int, last: int, steps: int) -> Iterator[tuple[int, int, int]]:
@@ -282,7 +291,7 @@ def _row_seeds(row: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
 
 def _every_clip(manifest: Manifest, frames: int) -> Windows:
-    if manifest.task == "au":
+    if manifest.task != "fe":
         return windows(manifest.lengths, frames)
     return Windows(np.arange(len(manifest), dtype=np.int32), np.zeros(len(manifest), np.int32))
 
@@ -294,13 +303,11 @@ def _size(corpora: Sequence[Clips], task: Task) -> int:
 def _has_known_label(
     manifest: Manifest, record: NDArray[np.int32], start: NDArray[np.int32], frames: int
 ) -> NDArray[np.bool_]:
-    """Whether any label of each window is known, from running counts over the flat label column."""
-    column, width = manifest.column("au_labels"), len(manifest.labels.aus)
-    labels, offsets = column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy()
-    known = labels.reshape(-1, width).max(axis=1, initial=UNKNOWN) > UNKNOWN
-    count = np.concatenate([[0], np.cumsum(known, dtype=np.int32)])
-    begin = offsets[:-1][record] // width + start
-    end = np.minimum(begin + frames, offsets[1:][record] // width)
+    """Whether any label of each window is known, from running counts over the frames of all records."""
+    count = np.concatenate([[0], np.cumsum(manifest.frames_labelled, dtype=np.int32)])
+    ends = np.cumsum(manifest.lengths, dtype=np.int64)
+    begin = (ends - manifest.lengths)[record] + start
+    end = np.minimum(begin + frames, ends[record])
     some: NDArray[np.bool_] = count[end] > count[begin]
     return some
 

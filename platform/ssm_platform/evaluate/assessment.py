@@ -25,7 +25,7 @@ import numpy as np
 
 from ssm import SSM
 from ssm.interface import DecisionRule
-from ssm.metrics import AUTable, ExpressionTable
+from ssm.metrics import AffectTable, AUTable, ExpressionTable
 from ssm_platform.base import Storage, describe_machine, open_storage, override
 from ssm_platform.cluster import joined
 from ssm_platform.data import ClipConfig, keep_pace, segment_indices
@@ -237,9 +237,12 @@ def _publish(
     registry: str | None,
 ) -> str:  # fmt: skip
     """Save the model with what was found out about it, in the run and in the registry (beside the runs by default)."""
-    figures = json.loads(evaluation.model_dump_json(exclude={"provenance", "maps"}))
+    pictures = {"__all__": {"density", "paths"}}
+    left_out: Any = {"provenance": True, "maps": True, "va": pictures, "va_pooled": {"density", "paths"}}
+    figures = json.loads(evaluation.model_dump_json(exclude=left_out))
     provenance = json.loads(evaluation.provenance.model_dump_json())
-    model.facts = model.facts.model_copy(update={"rule": rule, "metrics": figures, "data": provenance})
+    found = {"rule": rule, "metrics": figures, "data": provenance, "smoothing": evaluation.smoothing}
+    model.facts = model.facts.model_copy(update=found)
     model.save_pretrained(path)
     if "://" in storage.uri:
         upload_model(path, storage)
@@ -270,6 +273,8 @@ def _thumbnails(
     """The best and the worst clips of each corpus."""
     rows: dict[str, list[Thumbnail]] = {}
     for corpus, table in test.items():
+        if isinstance(table, AffectTable):
+            continue
         chosen = _ranked_aus(table, rule) if isinstance(table, AUTable) else _ranked_expressions(table)
         names: list[str] = manifests[corpus].column("clip").to_pylist()
         for title, clips in chosen.items():

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.metrics import AUTable, ExpressionTable
+from ssm.labels import AFFECT
+from ssm.metrics import AffectTable, AUTable, ExpressionTable
 from ssm_platform.evaluate.predictions import Table, Tables
 
 
@@ -19,7 +20,25 @@ def undefined(tables: Tables) -> list[str]:
 def _gaps(table: Table) -> Iterator[str]:
     if len(table.subjects) < 2:
         yield f"one subject ({table.subjects[0]}): no intervals"
-    yield from _au_gaps(table) if isinstance(table, AUTable) else _expression_gaps(table)
+    if isinstance(table, AffectTable):
+        yield from _affect_gaps(table)
+    else:
+        yield from _au_gaps(table) if isinstance(table, AUTable) else _expression_gaps(table)
+
+
+def _affect_gaps(table: AffectTable) -> Iterator[str]:
+    for column, name in enumerate(AFFECT):
+        known = ~np.isnan(table.labels[:, column])
+        labels, found = table.labels[known, column], table.predictions[known, column]
+        if not len(labels):
+            yield f"{name} has no label: no figures"
+        elif np.ptp(labels) == 0:
+            yield f"{name} is {labels[0]:.3g} on all of {len(labels)} labelled frames: no CCC and no PCC"
+        else:
+            if np.ptp(found) == 0:
+                yield f"{name} is predicted as {found[0]:.3g} on all frames: its CCC is 0, its PCC is not defined"
+            if (shown := _people(table.subject[known])) < 2 <= len(table.subjects):
+                yield f"{name} is labelled on {shown} subject: no interval of its CCC"
 
 
 def _au_gaps(table: AUTable) -> Iterator[str]:

@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 
 from ssm.interface import DecisionRule
 from ssm.metrics import (
+    AffectTable,
     AUTable,
     confusion_by_subject,
+    correlation_interval,
     hits_by_subject,
     macro_f1,
     mean_area,
+    mean_ccc,
     scores_by_subject,
     share_interval,
+    sums_by_subject,
     unweighted_recall,
 )
 from ssm_platform.evaluate.predictions import Table, Tables
@@ -119,5 +123,7 @@ def _scores(table: Table, rule: DecisionRule, chosen: NDArray[np.bool_]) -> Iter
         hits = hits_by_subject(table, rule.select(table.aus).apply(table.probabilities, table.lengths))
         yield "macro F1", Interval.of(share_interval(hits[chosen], macro_f1))
         yield "mean AUC", Interval.of(share_interval(scores_by_subject(table)[chosen], mean_area))
+    elif isinstance(table, AffectTable):
+        yield "mean CCC", Interval.of(correlation_interval(sums_by_subject(table)[chosen], mean_ccc))
     else:
         yield "UAR", Interval.of(share_interval(confusion_by_subject(table)[chosen], unweighted_recall))

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ssm.metrics import AUTable, ExpressionPredictions, ExpressionTable
+from ssm.labels import AFFECT
+from ssm.metrics import AffectTable, AUTable, ExpressionPredictions, ExpressionTable
 from ssm_platform.evaluate.predictions import Table, Tables, shares
 
 
@@ -30,7 +31,9 @@ def trained_labels(test: Tables, trained: Tables) -> tuple[Tables, list[str]]:
 
 
 def _labels(table: Table) -> list[str]:
-    """What a table's columns are called: "AU12", "happiness"."""
+    """What a table's columns are called: "AU12", "happiness", "valence"."""
+    if isinstance(table, AffectTable):
+        return list(AFFECT)
     return [f"AU{au}" for au in table.aus] if isinstance(table, AUTable) else list(table.expressions)
 
 
@@ -38,7 +41,7 @@ def _of_columns(table: Table, columns: Sequence[int]) -> Table | None:
     """The table with these columns only; None where nothing is left."""
     if len(columns) == len(_labels(table)):
         return table
-    if not columns:
+    if not columns or isinstance(table, AffectTable):
         return None
     return _of_aus(table, columns) if isinstance(table, AUTable) else _of_classes(table, columns)
 

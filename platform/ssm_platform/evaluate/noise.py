@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from ssm.interface import THRESHOLDS
 from ssm.metrics import (
+    AffectTable,
     AUTable,
     confusion_by_subject,
     f1_score,
     macro,
+    mean_ccc,
     ranked_area,
     scores_by_subject,
+    sums_by_subject,
     unweighted_recall,
 )
 from ssm_platform.evaluate.predictions import Tables
@@ -28,12 +31,12 @@ SPLITS = 40
 
 
 def noise_floor(tables: Tables, repeats: int = SPLITS, seed: int = 0) -> NoiseFloor:
-    """How far macro F1, mean AUC and UAR move with the choice of held-out subjects: halves, drawn `repeats` times.
+    """How far the figures move with the choice of held-out subjects: halves, drawn `repeats` times.
 
     In each repeat the subjects are halved; thresholds are fitted on one half and applied to the other, so the figure
     holds what repeated subject-exclusive splits show, without training again. Standard deviations, means over corpora.
     """
-    spreads: dict[str, list[float]] = {"macro_f1": [], "auc": [], "uar": []}
+    spreads: dict[str, list[float]] = {"macro_f1": [], "auc": [], "uar": [], "ccc": []}
     for table in tables.values():
         if len(table.subjects) < 4:
             continue
@@ -42,6 +45,9 @@ def noise_floor(tables: Tables, repeats: int = SPLITS, seed: int = 0) -> NoiseFl
             spreads["macro_f1"].append(_spread([_macro_f1_of_half(table, half) for half in halves]))
             ranked = scores_by_subject(table)
             spreads["auc"].append(_spread([float(macro(ranked_area(ranked[half].sum(0)))) for half in halves]))
+        elif isinstance(table, AffectTable):
+            sums = sums_by_subject(table)
+            spreads["ccc"].append(_spread([float(mean_ccc(sums[half].sum(0))) for half in halves]))
         else:
             counts = confusion_by_subject(table)
             spreads["uar"].append(_spread([float(unweighted_recall(counts[half].sum(0))) for half in halves]))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ssm.interface import notice
 from ssm.labels import ACTION_UNITS
 from ssm_platform.base import figures
+from ssm_platform.evaluate.affect import circumplex_figure, scatter_figure
 from ssm_platform.evaluate.scores import PROTOCOL_NOTES, AUScores, Evaluation, FEScores, Interval, RiskCoverage
 from ssm_platform.faces import blurred
 
@@ -57,6 +58,10 @@ def render(
         training.append(figures.curves(validation, "Validation", "score"))
     per_corpus = {scores.corpus: _au_figures(scores) for scores in evaluation.every_au}
     per_corpus |= {scores.corpus: _fe_figures(scores) for scores in evaluation.every_fe}
+    per_corpus |= {
+        scores.corpus: {"scatter": scatter_figure(scores), "circumplex": circumplex_figure(scores)}
+        for scores in evaluation.every_va
+    }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ssm_platform.evaluate", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.metrics import AUTable, ExpressionTable
+from ssm.metrics import AffectTable, AUTable, ExpressionTable
 from ssm_platform.evaluate.predictions import Table, Tables
 
 POOLED = "pooled"
@@ -26,6 +26,23 @@ def au_tables(tables: Tables) -> dict[str, AUTable]:
 def expression_tables(tables: Tables) -> dict[str, ExpressionTable]:
     """The expression tables among them, by corpus."""
     return {name: table for name, table in tables.items() if isinstance(table, ExpressionTable)}
+
+
+def affect_tables(tables: Tables) -> dict[str, AffectTable]:
+    """The tables of valence and arousal among them, by corpus."""
+    return {name: table for name, table in tables.items() if isinstance(table, AffectTable)}
+
+
+def pooled_affect(tables: Mapping[str, AffectTable]) -> AffectTable:
+    """At least one table."""
+    return AffectTable(
+        predictions=np.concatenate([table.predictions for table in tables.values()]),
+        labels=np.concatenate([table.labels for table in tables.values()]),
+        lengths=tuple(length for table in tables.values() for length in table.lengths),
+        sequences=tuple(f"{name}/{one}" for name, table in tables.items() for one in table.sequences),
+        subjects=tuple(f"{name}/{one}" for name, table in tables.items() for one in table.subjects),
+        subject=_subject(tables.values()),
+    )
 
 
 def pooled_aus(tables: Mapping[str, AUTable]) -> AUTable:

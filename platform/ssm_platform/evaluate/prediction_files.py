@@ -1,6 +1,7 @@
 """Predictions on disk: one Parquet file per corpus and side, readable by anybody and read back exactly.
 
 AU files have a row per frame (`sequence`, `stretch`, `subject`, then `AU01` probability and `AU01_label`, -1 unknown);
+affect files likewise with `valence` and `valence_label` (nan unknown);
 expression files a row per clip (`clip`, `subject`, `label`, then a probability per class, and where people voted their
 shares as `happiness_share`). The metadata names the model that made them, so that files of two models are not read as
 one evaluation.
@@ -9,22 +10,27 @@ one evaluation.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssm.labels import ACTION_UNITS
-from ssm.metrics import AUTable, ExpressionTable
+from ssm.labels import ACTION_UNITS, AFFECT
+from ssm.metrics import AffectTable, AUTable, ExpressionTable
 from ssm_platform.evaluate.predictions import Table
 
-_AUS, _CLASSES, _MODEL = b"aus", b"expressions", b"model"
+_AUS, _CLASSES, _AFFECT, _MODEL = b"aus", b"expressions", b"affect", b"model"
 
 
 def to_parquet(table: Table, model: str = "") -> bytes:
     """The file's bytes; `model` is the digest of the weights that predicted."""
-    content = _au_content(table) if isinstance(table, AUTable) else _fe_content(table)
+    if isinstance(table, AffectTable):
+        content = _va_content(table)
+    else:
+        content = _au_content(table) if isinstance(table, AUTable) else _fe_content(table)
     content = content.replace_schema_metadata({**content.schema.metadata, _MODEL: model.encode()})
     sink = io.BytesIO()
     pq.write_table(content, sink, compression="zstd")
@@ -43,16 +49,55 @@ def from_parquet(data: bytes, model: str | None = None) -> Table:
         return _au_table(content, tuple(int(au) for au in metadata[_AUS].decode().split(",")))
     if _CLASSES in metadata:
         return _fe_table(content, tuple(metadata[_CLASSES].decode().split(",")))
-    raise ValueError(f"not a file of predictions: no {_AUS.decode()!r} or {_CLASSES.decode()!r} in its metadata")
+    if _AFFECT in metadata:
+        return _va_table(content)
+    wanted = " or ".join(repr(name.decode()) for name in (_AUS, _CLASSES, _AFFECT))
+    raise ValueError(f"not a file of predictions: no {wanted} in its metadata")
 
 
-def _au_content(table: AUTable) -> pa.Table:
+def _frame_columns(table: AUTable | AffectTable) -> dict[str, pa.Array]:
+    """Where each frame is from."""
     stretch = np.repeat(np.arange(len(table.lengths)), table.lengths)
-    columns = {
+    return {
         "sequence": pa.array(np.array(table.sequences)[stretch]),
         "stretch": pa.array(stretch.astype(np.int32)),
         "subject": pa.array(np.array(table.subjects)[table.subject]),
     }
+
+
+def _frames_of(content: pa.Table) -> dict[str, Any]:
+    """The inverse, as fields of a table."""
+    stretch = content["stretch"].to_numpy()
+    first = np.flatnonzero(np.diff(stretch, prepend=-1))
+    subjects, subject = np.unique(np.array(content["subject"].to_pylist()), return_inverse=True)
+    sequence = content["sequence"].to_pylist()
+    return {
+        "lengths": tuple(np.diff([*first, len(stretch)]).tolist()),
+        "sequences": tuple(sequence[row] for row in first),
+        "subjects": tuple(map(str, subjects)),
+        "subject": subject.astype(np.intp),
+    }
+
+
+def _stacked(content: pa.Table, names: Iterable[str]) -> npt.NDArray[Any]:
+    return np.stack([content[name].to_numpy() for name in names], axis=1)
+
+
+def _va_content(table: AffectTable) -> pa.Table:
+    columns = _frame_columns(table)
+    for column, name in enumerate(AFFECT):
+        columns[name] = pa.array(table.predictions[:, column])
+        columns[f"{name}_label"] = pa.array(table.labels[:, column])
+    return pa.table(columns).replace_schema_metadata({_AFFECT: ",".join(AFFECT).encode()})
+
+
+def _va_table(content: pa.Table) -> AffectTable:
+    labels = _stacked(content, (f"{name}_label" for name in AFFECT))
+    return AffectTable(predictions=_stacked(content, AFFECT), labels=labels, **_frames_of(content))
+
+
+def _au_content(table: AUTable) -> pa.Table:
+    columns = _frame_columns(table)
     for column, au in enumerate(table.aus):
         columns[ACTION_UNITS[au].code] = pa.array(table.probabilities[:, column])
         columns[f"{ACTION_UNITS[au].code}_label"] = pa.array(table.labels[:, column])
@@ -61,19 +106,8 @@ def _au_content(table: AUTable) -> pa.Table:
 
 def _au_table(content: pa.Table, aus: tuple[int, ...]) -> AUTable:
     codes = [ACTION_UNITS[au].code for au in aus]
-    stretch = content["stretch"].to_numpy()
-    first = np.flatnonzero(np.diff(stretch, prepend=-1))
-    subjects, subject = np.unique(np.array(content["subject"].to_pylist()), return_inverse=True)
-    sequence = content["sequence"].to_pylist()
-    return AUTable(
-        aus=aus,
-        probabilities=np.stack([content[code].to_numpy() for code in codes], axis=1),
-        labels=np.stack([content[f"{code}_label"].to_numpy() for code in codes], axis=1),
-        lengths=tuple(np.diff([*first, len(stretch)]).tolist()),
-        sequences=tuple(sequence[row] for row in first),
-        subjects=tuple(map(str, subjects)),
-        subject=subject.astype(np.intp),
-    )
+    labels = _stacked(content, (f"{code}_label" for code in codes))
+    return AUTable(aus=aus, probabilities=_stacked(content, codes), labels=labels, **_frames_of(content))
 
 
 def _fe_content(table: ExpressionTable) -> pa.Table:

@@ -18,9 +18,18 @@ from numpy.typing import NDArray
 
 from ssm.interface import Preprocessing
 from ssm.labels import Vocabulary
-from ssm.metrics import AUPredictions, AUTable, ExpressionPredictions, ExpressionTable
+from ssm.metrics import (
+    AffectPredictions,
+    AffectTable,
+    AUPredictions,
+    AUTable,
+    ExpressionPredictions,
+    ExpressionTable,
+)
 from ssm_platform.data import (
     AU,
+    FE,
+    VA,
     ClipConfig,
     ClipReader,
     ClipStream,
@@ -34,7 +43,7 @@ from ssm_platform.records import Manifest, sequence_of
 
 LOG = logging.getLogger(__name__)
 
-Table = AUTable | ExpressionTable
+Table = AUTable | ExpressionTable | AffectTable
 Tables = Mapping[str, Table]
 """Predictions of one side by corpus."""
 Floats = NDArray[np.float32]
@@ -76,10 +85,8 @@ def predict(
             for problem in quarantine.check(batch):
                 LOG.warning("clip without pixels: %s", problem)
             for place in np.flatnonzero(batch["problem"] == ""):
-                gatherer = gathered[batch["corpus"][place]]
-                gatherer.add(
-                    int(batch["record"][place]), int(batch["start"][place]), batch["au"][place], batch["fe"][place]
-                )
+                task = gathered[batch["corpus"][place]]
+                task.add(int(batch["record"][place]), int(batch["start"][place]), batch[task.name][place])
             bar.update(len(batch["row"]))
     return Answers([gatherer.table() for gatherer in gathered], tuple(quarantine.problems))
 
@@ -116,27 +123,34 @@ class _Gatherer:
     def __init__(self, manifest: Manifest, vocabulary: Vocabulary) -> None:
         self._manifest = manifest
         labels = manifest.labels
+        self.name = manifest.task
         self._au_columns = vocabulary.au_columns(labels.aus)
         self._fe_columns = vocabulary.expression_columns(labels.expressions)
         self._au, self._fe = AUPredictions(labels.aus), ExpressionPredictions(labels.expressions)
+        self._va = AffectPredictions()
         self._names = manifest.column("clip").to_pylist()
         self._subjects = manifest.column("subject").to_pylist()
 
-    def add(self, record: int, start: int, au_TA: Floats, fe_E: Floats) -> None:
-        """Take in the answer to one row of the plan."""
-        name = self._names[record]
-        if self._manifest.task == "fe":
-            label = int(self._manifest.expression_columns[record])
-            said = self._manifest.distribution(record)
-            self._fe.update(name, self._subjects[record], shares(fe_E[self._fe_columns]), label, said)
+    def add(self, record: int, start: int, answer: Floats) -> None:
+        """Take in the answer to one row of the plan: (E) for a clip, (T A) or (T 2) for frames."""
+        name, manifest = self._names[record], self._manifest
+        if self.name == "fe":
+            label = int(manifest.expression_columns[record])
+            said = manifest.distribution(record)
+            self._fe.update(name, self._subjects[record], shares(answer[self._fe_columns]), label, said)
             return
-        count = min(len(au_TA), int(self._manifest.lengths[record]) - start)
-        labels = self._manifest.au_labels(record, start, count)
-        subject = self._subjects[record] or sequence_of(name)
-        self._au.update(name, subject, np.arange(start, start + count), au_TA[:count, self._au_columns], labels)
+        count = min(len(answer), int(manifest.lengths[record]) - start)
+        frames, subject = np.arange(start, start + count), self._subjects[record] or sequence_of(name)
+        if self.name == "va":
+            self._va.update(name, subject, frames, answer[:count], manifest.va_labels(record, start, count))
+            return
+        labels = manifest.au_labels(record, start, count)
+        self._au.update(name, subject, frames, answer[:count, self._au_columns], labels)
 
     def table(self) -> Table:
-        return self._au.table() if self._manifest.task == "au" else self._fe.table()
+        if self.name == "va":
+            return self._va.table()
+        return self._au.table() if self.name == "au" else self._fe.table()
 
 
 class _Scorer:
@@ -164,15 +178,18 @@ class _Scorer:
         answers: Columns = {name: columns[name] for name in ("row", "corpus", "record", "start", "problem")}
         answers["au"] = np.zeros((count, frames, len(labels.aus)), np.float32)
         answers["fe"] = np.zeros((count, len(labels.expressions)), np.float32)
-        fe, au = to_batches(columns)
-        is_au = columns["task"] == AU
+        answers["va"] = np.zeros((count, frames, len(labels.affect)), np.float32)
+        fe, au, va = to_batches(columns)
         with torch.inference_mode(), autocast(self._device, self._precision):
             if au is not None:
                 logits = self._model(au_clips=normalise(au.clips.to(self._device), self._preprocessing)).au_logits
-                answers["au"][is_au] = logits.float().sigmoid().cpu().numpy()
+                answers["au"][columns["task"] == AU] = logits.float().sigmoid().cpu().numpy()
             if fe is not None:
                 fe = fe.to(self._device)
                 clips = normalise(fe.clips, self._preprocessing)
                 logits = self._model(fe_clips=clips, fe_distinct=fe.distinct).fe_logits
-                answers["fe"][~is_au] = logits.float().softmax(-1).cpu().numpy()
+                answers["fe"][columns["task"] == FE] = logits.float().softmax(-1).cpu().numpy()
+            if va is not None:
+                found = self._model(va_clips=normalise(va.clips.to(self._device), self._preprocessing)).affect
+                answers["va"][columns["task"] == VA] = found.float().cpu().numpy()
         return answers

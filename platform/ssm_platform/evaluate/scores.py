@@ -15,6 +15,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ssm.interface import Smoothing
 from ssm.metrics import Estimate
 
 EvaluationProtocol = Literal["clean", "published", "published_per_au", "lodo"]
@@ -156,6 +157,31 @@ class FEScores(Result):
     soft: SoftScores | None = Field(default=None, description="where the corpus has votes")
 
 
+class AffectPath(Result):
+    """A sequence over time in the plane of (valence, arousal), thinned for a picture."""
+
+    sequence: str
+    labelled: tuple[tuple[float, float], ...]
+    predicted: tuple[tuple[float, float], ...]
+
+
+class VAScores(Result):
+    """Frame-level scores of one corpus with affect, all labelled frames joined. Pairs are (valence, arousal)."""
+
+    corpus: str
+    frames: tuple[int, int] = Field(description="labelled")
+    subjects: int
+    half_window: int = Field(description="of the box that predictions are smoothed by, fitted on validation")
+    ccc: tuple[Interval, ...] = Field(description="concordance")
+    pcc: tuple[Interval, ...]
+    rmse: tuple[Interval, ...]
+    sagr: tuple[Interval, ...] = Field(description="share of frames with the sign of the label")
+    mean_ccc: Interval
+    mean_ccc_frames: Interval = Field(description="without smoothing")
+    density: tuple[tuple[tuple[int, ...], ...], ...] = Field(description="frames by predicted and labelled value")
+    paths: tuple[AffectPath, ...] = ()
+
+
 class GroupScore(Result):
     """A figure on the people of one group alone."""
 
@@ -174,11 +200,12 @@ class NoiseFloor(Result):
     macro_f1: float | None = None
     auc: float | None = None
     uar: float | None = None
+    ccc: float | None = None
 
     @property
     def figures(self) -> dict[str, float]:
         """What is known, by name; empty where every corpus has too few subjects."""
-        named = {"macro F1": self.macro_f1, "mean ROC-AUC": self.auc, "UAR": self.uar}
+        named = {"macro F1": self.macro_f1, "mean ROC-AUC": self.auc, "UAR": self.uar, "mean CCC": self.ccc}
         return {name: value for name, value in named.items() if value is not None}
 
 
@@ -234,6 +261,9 @@ class Evaluation(Result):
     fe_pooled: FEScores | None = Field(
         default=None, description="all expression corpora as one, where there are several"
     )
+    va: tuple[VAScores, ...] = ()
+    va_pooled: VAScores | None = Field(default=None, description="all corpora with affect, where there are several")
+    smoothing: Smoothing | None = Field(default=None, description="what is done to frame scores; None: nothing")
     groups: tuple[GroupScore, ...] = Field(default=(), description="the same figures on groups of people")
     noise: NoiseFloor
     maps: MapReport | None = None
@@ -252,6 +282,11 @@ class Evaluation(Result):
         return _mean([scores.uar.value for scores in self.fe])
 
     @property
+    def mean_ccc(self) -> float | None:
+        """Mean CCC over the corpora with affect where it is defined, None without one."""
+        return _mean([scores.mean_ccc.value for scores in self.va])
+
+    @property
     def every_au(self) -> tuple[AUScores, ...]:
         """Per corpus, then pooled."""
         return (*self.au, *([self.au_pooled] if self.au_pooled else []))
@@ -260,6 +295,11 @@ class Evaluation(Result):
     def every_fe(self) -> tuple[FEScores, ...]:
         """Per corpus, then pooled."""
         return (*self.fe, *([self.fe_pooled] if self.fe_pooled else []))
+
+    @property
+    def every_va(self) -> tuple[VAScores, ...]:
+        """Per corpus, then pooled."""
+        return (*self.va, *([self.va_pooled] if self.va_pooled else []))
 
     def summary(self) -> str:
         """The few lines a terminal shows."""
@@ -275,6 +315,9 @@ class Evaluation(Result):
             if e.soft is not None:
                 votes = f"agrees with {e.soft.agreement:.3f} of the votes (at best {e.soft.ceiling:.3f})"
                 lines.append(f"    {votes}, KL from them {e.soft.divergence:.3f}")
+        for v in self.every_va:
+            lines.append(f"  {v.corpus}: mean CCC {v.mean_ccc} (frame by frame: {v.mean_ccc_frames})")
+            lines.append(f"    valence {v.ccc[0]}, arousal {v.ccc[1]}; {max(v.frames)} frames of {v.subjects} subjects")
         lines += [f"  {g.corpus}, {g.column} {g.group}: {g.measure} {g.score}" for g in self.groups]
         floor = ", ".join(f"{name} +-{sd:.3f}" for name, sd in self.noise.figures.items())
         lines.append(f"  noise floor over {self.noise.repeats} half splits: {floor or 'too few test subjects for one'}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from ssm.interface import DecisionRule
+from ssm.interface import DecisionRule, Smoothing
 from ssm.metrics import (
     AUTable,
     ExpressionTable,
@@ -31,11 +31,20 @@ from ssm.metrics import (
     winner_error,
 )
 from ssm_platform.evaluate import scores
+from ssm_platform.evaluate.affect import affect_scores, fit_half_window
 from ssm_platform.evaluate.gaps import undefined
 from ssm_platform.evaluate.groups import People, group_scores
 from ssm_platform.evaluate.judged import trained_labels
 from ssm_platform.evaluate.noise import noise_floor
-from ssm_platform.evaluate.pooling import POOLED, au_tables, expression_tables, pooled_aus, pooled_expressions
+from ssm_platform.evaluate.pooling import (
+    POOLED,
+    affect_tables,
+    au_tables,
+    expression_tables,
+    pooled_affect,
+    pooled_aus,
+    pooled_expressions,
+)
 from ssm_platform.evaluate.predictions import Tables
 from ssm_platform.evaluate.rules import ON_TEST, protocol_rule
 from ssm_platform.evaluate.scores import (
@@ -72,7 +81,8 @@ def evaluate(
     if not test:
         raise ValueError(f"no test corpus shares a label with a training corpus: {'; '.join(left_out)}")
     rule = protocol_rule(test, validation, protocol, aus)
-    au, fe = au_tables(test), expression_tables(test)
+    au, fe, va = au_tables(test), expression_tables(test), affect_tables(test)
+    half_window = fit_half_window(affect_tables(test if protocol in ON_TEST else validation).values())
     judge = _Judge(
         rule,
         au_temperature(list(au_tables(validation).values())),
@@ -85,6 +95,9 @@ def evaluate(
         fe=tuple(judge.expressions(name, table) for name, table in fe.items()),
         au_pooled=judge.aus(POOLED, pooled_aus(au)) if len(au) > 1 else None,
         fe_pooled=judge.expressions(POOLED, pooled_expressions(fe)) if len(fe) > 1 else None,
+        va=tuple(affect_scores(name, table, half_window) for name, table in va.items()),
+        va_pooled=affect_scores(POOLED, pooled_affect(va), half_window) if len(va) > 1 else None,
+        smoothing=Smoothing(affect=half_window) if va else None,
         groups=tuple(group_scores(test, rule, about.people)) if about.people else (),
         noise=noise_floor(test),
         maps=about.maps,

@@ -151,12 +151,15 @@ def read_manifest(uri: str | Path) -> Manifest:
 
 
 def _stored(record: Record, source: str, start: int, marks: list[FaceMark], crop: str) -> Record:
-    """The record in the shard. AU labels of frames without a face become unknown: nobody can see them there."""
-    labels = record.au_labels
-    if labels is not None:
-        hidden = np.array(marks) == FaceMark.NONE
-        labels = np.where(hidden[:, None], np.int8(UNKNOWN), labels)
-    return replace(record, source=source, kind="shard", start=start, files=None, au_labels=labels, crop=crop)
+    """The record in the shard. Frame labels of frames without a face become unknown: nobody can see them there."""
+    aus, affect = record.au_labels, record.va_labels
+    hidden = (np.array(marks) == FaceMark.NONE)[:, None]
+    if aus is not None:
+        aus = np.where(hidden, np.int8(UNKNOWN), aus)
+    if affect is not None:
+        affect = np.where(hidden, np.float32(np.nan), affect)
+    stored = replace(record, source=source, kind="shard", start=start, files=None, crop=crop)
+    return replace(stored, au_labels=aus, va_labels=affect)
 
 
 def _claim(storage: Storage, manifest: Manifest, settings: IngestSettings) -> None:

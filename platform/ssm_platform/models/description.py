@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.interface import DecisionRule, Preprocessing, notice
+from ssm.interface import DecisionRule, Preprocessing, Smoothing, notice
 from ssm.labels import Vocabulary
 from ssm_platform.base import default_place
 from ssm_platform.models.registry import Registry
@@ -38,6 +38,7 @@ class ModelDescription(BaseModel):
     preprocessing: Preprocessing = Field(description="how a face becomes the model's input")
     precision: str = Field(description="type its products are taken in: float32 or bfloat16")
     rule: DecisionRule = Field(description="when an AU counts as present")
+    smoothing: Smoothing = Field(default=Smoothing(), description="what is done to scores of single frames")
     fitted: bool = Field(description="whether the rule was fitted; if not it is 0.5 without a vote")
 
     def shown(self, expressions: Expressions) -> Self:

@@ -19,7 +19,7 @@ from ssm.interface import Preprocessing
 from ssm_platform.faces import CameraFaces, resolved
 from ssm_platform.models import ModelDescription
 from ssm_platform.read.rows import AnalysisOptions, Chooser, FaceFrame, check_crop, crops_of
-from ssm_platform.read.windows import DECIMALS, Clip, ClipAnswer, ClipAnswers, Face, Row, Window
+from ssm_platform.read.windows import DECIMALS, Clip, ClipAnswer, ClipAnswers, Face, Row, Window, smoothed
 
 
 class CameraStream:
@@ -82,19 +82,26 @@ class CameraClips:
 
     def _window(self, clip: Clip, answer: ClipAnswer) -> Window:
         why = None if answer.why is None else np.round(answer.why, DECIMALS)
-        return Window(clip.face_id, clip.start, clip.count, np.round(answer.expression, DECIMALS), why)
+        affect_why = None if answer.affect_why is None else np.round(answer.affect_why, DECIMALS)
+        return Window(clip.face_id, clip.start, clip.count, np.round(answer.expression, DECIMALS), why, affect_why)
 
     def _row(self, frame: FaceFrame, face: Face, clip: Clip, answer: ClipAnswer) -> Row:
-        probability = answer.au_probability[: clip.count]
+        """Smoothed and voted over the frames so far: a camera has none that come later."""
+        model = self._model
+        probability = smoothed(answer.au_probability[: clip.count], model.smoothing.aus)
+        affect = None
+        if answer.affect is not None and model.vocabulary.affect:
+            affect = np.round(smoothed(answer.affect[: clip.count], model.smoothing.affect)[-1], DECIMALS)
         return Row(
             frame.number,
             frame.timestamp,
             face.face_id,
             face.score,
             face.box,
-            self._model.rule.apply(probability)[-1],
+            model.rule.apply(probability)[-1],
             np.round(probability[-1], DECIMALS),
-            np.round(answer.expression[: len(self._model.vocabulary.expressions)], DECIMALS),
+            np.round(answer.expression[: len(model.vocabulary.expressions)], DECIMALS),
+            affect,
             face.look,
         )
 

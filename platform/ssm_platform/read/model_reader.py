@@ -45,13 +45,14 @@ class ModelReader:
             precision=self._predictor.precision,
             rule=self._predictor.rule,
             fitted=self._predictor.model.facts.rule is not None,
+            smoothing=self._predictor.smoothing,
         )
 
     def read(self, clips: NDArray[np.uint8]) -> ClipAnswers:
         """Clips uint8 (B, T, S, S, 3), as `ssm.interface.preprocessing.center` cuts them. ValueError for others."""
         self.check(clips)
         answers = self._predictor.read(clips)
-        return ClipAnswers(answers.au_probability, answers.expression, answers.why)
+        return ClipAnswers(answers.au_probability, answers.expression, answers.why, answers.affect, answers.affect_why)
 
     def check(self, clips: NDArray[Any]) -> None:
         """ValueError unless the array is a batch of clips for this model."""

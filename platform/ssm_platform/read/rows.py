@@ -94,8 +94,9 @@ def read_opened(
 
 
 def assembler_for(model: ModelDescription) -> Assembler:
-    """The state machine for a model's clips and rule, and for what of it is shown (`ModelDescription.shown`)."""
-    return Assembler(model.frames, model.rule.apply, model.rule.reach, expressions=bool(model.vocabulary.expressions))
+    """The state machine for a model's clips, rule and smoothing, and for what is shown (`ModelDescription.shown`)."""
+    shows = bool(model.vocabulary.expressions)
+    return Assembler(model.frames, model.rule.apply, model.rule.reach, model.smoothing, expressions=shows)
 
 
 def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:

@@ -1,9 +1,9 @@
 """The table of a video: columns named as OpenFace and py-feat name them, written as CSV or Parquet while it is made.
 
 `frame, face_id, timestamp, confidence, success`, the face box, head pose and quality, `AU01_c` (0/1 by the fitted
-rule) and `AU01` (probability) per AU, expressions by name. A frame without a face keeps its row, empty. There is never
-a probability under `AU01_r`: that suffix means an intensity from 0 to 5. Files appear whole or not at all. Knows rows,
-not models.
+rule) and `AU01` (probability) per AU, expressions by name, and where the model has them `valence` and `arousal` in
+[-1, 1]. A frame without a face keeps its row, empty. There is never a probability under `AU01_r`: that suffix means an
+intensity from 0 to 5. Files appear whole or not at all. Knows rows, not models.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _COMMENTS = {
 def columns(vocabulary: Vocabulary) -> list[str]:
     """The column names, in order."""
     present = [f"{code}_c" for code in vocabulary.au_codes]
-    return [*FACE_COLUMNS, *BOX_COLUMNS, *LOOK_COLUMNS, *present, *vocabulary.au_codes, *vocabulary.expressions]
+    labels = [*present, *vocabulary.au_codes, *vocabulary.expressions, *vocabulary.affect]
+    return [*FACE_COLUMNS, *BOX_COLUMNS, *LOOK_COLUMNS, *labels]
 
 
 def cells(row: Row, vocabulary: Vocabulary) -> list[Cell]:
@@ -59,7 +60,8 @@ def cells(row: Row, vocabulary: Vocabulary) -> list[Cell]:
     head += [int(flag) for flag in row.au_present]
     # float32 values rounded to five places print with their float32 noise unless rounded once more as doubles
     head += [round(float(value), 5) for value in row.au_probability]
-    return head + [round(float(value), 5) for value in row.expression]
+    head += [round(float(value), 5) for value in row.expression]
+    return head + [round(float(value), 5) for value in (() if row.affect is None else row.affect)]
 
 
 def _look(look: Look | None) -> list[Cell]:
@@ -208,6 +210,8 @@ def _comment(name: str, vocabulary: Vocabulary) -> dict[str, str] | None:
         return {"comment": "probability"}
     if name.removesuffix("_c") in vocabulary.au_codes:
         return {"comment": "1 where the model's fitted rule finds the action unit present"}
+    if name in vocabulary.affect:
+        return {"comment": "from -1 to 1"}
     return {"comment": _COMMENTS[name]} if name in _COMMENTS else None
 
 

@@ -5,8 +5,10 @@ from .groups import with_shared_videos as with_shared_videos
 from .issues import Issue as Issue
 from .issues import Reading as Reading
 from .issues import Severity as Severity
-from .manifest import UNKNOWN as UNKNOWN
-from .manifest import Kind as Kind
 from .manifest import Manifest as Manifest
-from .manifest import Record as Record
-from .manifest import Task as Task
+from .manifest import corpus_of as corpus_of
+from .record import UNKNOWN as UNKNOWN
+from .record import Kind as Kind
+from .record import Record as Record
+from .record import Task as Task
+from .record import tasks_of as tasks_of

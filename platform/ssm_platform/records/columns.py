@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 
-def flat_list(rows: list[npt.NDArray[np.int8] | None]) -> pa.Array:
-    """Arrays as one large_list<int8> over one buffer, without a Python integer per label."""
+def flat_list(rows: list[npt.NDArray[Any] | None], kind: pa.DataType) -> pa.Array:
+    """Arrays as one large_list of `kind` over one buffer, without a Python number per label."""
     if all(row is None for row in rows):
-        return pa.nulls(len(rows), pa.large_list(pa.int8()))
-    filled = [np.zeros(0, np.int8) if row is None else row for row in rows]
+        return pa.nulls(len(rows), pa.large_list(kind))
+    filled = [np.zeros(0, kind.to_pandas_dtype()) if row is None else row for row in rows]
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in filled])]).astype(np.int64)
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(filled)))
 

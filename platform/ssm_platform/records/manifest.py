@@ -8,7 +8,8 @@ metadata names corpus, task, root and label columns. Knows nothing of owners' la
     manifest.write(path); manifest = Manifest.read(path, root=None)                  # root=... where the data moved
     len(manifest); manifest[7] -> Record; for record in manifest: ...
     manifest.lengths (int32 N), .starts (int64 N), .expression_columns (int16 N, -1 none)
-    manifest.au_labels(7, 16, 16) -> int8 (16, A), a view
+    manifest.au_labels(7, 16, 16) -> int8 (16, A), a view; manifest.va_labels(7, 16, 16) -> float32 (16, 2)
+    manifest.tasks, manifest.of_task("va") -> the same records with the labels of one task alone
     manifest.codes("subject") -> (int32 N with -1 for none, distinct values); manifest.column("part") -> Arrow array
     manifest.take(rows), manifest.filter(mask) -> Manifest; manifest.fingerprint -> hex digest (root left out)
 
@@ -20,12 +21,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,18 +34,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ssm.interface import FaceCrop
-from ssm.labels import Vocabulary
+from ssm.labels import AFFECT, Vocabulary
 from ssm_platform.base import open_storage, part_path
 from ssm_platform.records.columns import flat_list, logical_bytes, view
-
-Task = Literal["au", "fe"]
-Kind = Literal["video", "frames", "shard", "pixels"]
-TASKS: tuple[Task, ...] = ("au", "fe")
-KINDS: tuple[Kind, ...] = ("video", "frames", "shard", "pixels")
-
-UNKNOWN = -1
-"""The AU label of a frame nobody scored: masked out of loss and metrics."""
+from ssm_platform.records.record import LABELS, TASKS, UNKNOWN, Record, Task, check, tasks_of
 
 SCHEMA = pa.schema(
     [
@@ -62,6 +55,7 @@ SCHEMA = pa.schema(
         pa.field("crop", pa.large_string()),
         pa.field("au_labels", pa.large_list(pa.int8())),
         pa.field("distribution", pa.large_list(pa.float32())),
+        pa.field("va_labels", pa.large_list(pa.float32())),
     ]
 )
 """The Parquet columns. Corpus, task, root and label columns are one for all rows: they live in metadata ``ssm``."""
@@ -70,31 +64,12 @@ _SOFT = "distribution"
 """The column that manifests of hard labels, and all that were written before it came, do not have on disk."""
 
 _METADATA = b"ssm"
-_ADDED = ("group", "crop", _SOFT)  # columns that manifests of earlier versions lack
+_ADDED = ("group", "crop", _SOFT, "va_labels")  # columns that manifests of earlier versions lack
+_FLAT: Mapping[str, pa.DataType] = {"au_labels": pa.int8(), _SOFT: pa.float32(), "va_labels": pa.float32()}
+"""Columns of arrays, and what each of their numbers is."""
+_PART = "@"  # stands between a corpus and one of its tasks in a name
 _BUILD_ROWS = 16384
-_SHARES_OFF = 1e-4  # how far shares in float32 may sum from 1
 _GROUP_ROWS, _GROUP_LABELS = 2**17, 2**20
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Record:
-    """One contiguous run of frames and its labels. A gap in frame numbers splits a clip: ``clip#0``, ``clip#1``, ..."""
-
-    clip: str  # unique in the corpus; what reports, plans and hashes call this record
-    source: str  # path below the manifest's root: a video file, a folder of frames, a shard, or a table of pixels
-    kind: Kind
-    start: int  # first frame, counted from 0 in the video or shard; 0 for frame folders; kind "pixels": line, from 0
-    length: int  # number of frames L
-    subject: str | None = None  # None where the owner does not say (most wild corpora)
-    part: str | None = None  # the owner's split: "P1".., "1".. (fold in which the clip is test), "train" / "test"
-    files: tuple[str, ...] | None = None  # kind "frames": the L file names inside ``source``, in order
-    rate: float | None = None  # frames per second, None where unknown
-    expression: str | None = None  # the clip's class, by name
-    au_labels: npt.NDArray[np.int8] | None = None  # (L, A): 1 active, 0 not, -1 unknown; columns are the manifest's AUs
-    aus: tuple[int, ...] = ()  # AU numbers of the columns; filled in by the manifest
-    group: str | None = None  # what no split divides where no subject is known: the video that several records show
-    distribution: npt.NDArray[np.float32] | None = None  # (E,) shares of the manifest's classes; None: all on its class
-    crop: str | None = None  # what its frames are cut out by (`ssm.interface.FaceCrop.text`); None: not recorded
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +100,7 @@ class Manifest:
         stream, seen, batches = iter(records), set[str](), []
         while chunk := list(islice(stream, _BUILD_ROWS)):
             for record in chunk:
-                _check(record, corpus, task, labels)
+                check(record, corpus, task, labels)
                 if record.clip in seen:
                     raise ValueError(
                         f"{corpus}: clip {record.clip!r} is there twice; clip names are unique in a corpus"
@@ -182,19 +157,59 @@ class Manifest:
         """Record ``index`` (0 <= index < N; IndexError otherwise) as a typed view made on demand."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.corpus}: record {index} of {len(self)}")
-        lists = ("au_labels", "files", _SOFT)
+        lists = (*_FLAT, "files")
         values = {name: self.column(name)[index].as_py() for name in SCHEMA.names if name not in lists}
         files = self.column("files")[index].as_py()
         return Record(
             **values,
             files=None if files is None else tuple(files),
-            au_labels=self.au_labels(index) if self.task == "au" else None,
+            au_labels=self.au_labels(index) if "au" in self.tasks else None,
             aus=self.labels.aus,
             distribution=self.distribution(index),
+            va_labels=self.va_labels(index) if "va" in self.tasks else None,
         )
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What its records are labelled for: `task`, and every other task that has label columns."""
+        return tuple(task for task in TASKS if task == self.task or task in tasks_of(self.labels))
+
+    def of_task(self, task: Task) -> Manifest:
+        """The records with a label of `task`, as a manifest of that task alone.
+
+        One of several tasks is then called `corpus@task`, since the parts of a run are known by their names.
+        """
+        if self.tasks == (task,):
+            return self
+        if task not in self.tasks:
+            raise ValueError(f"{self.corpus}: no labels of task {task!r}; it has {', '.join(self.tasks)}")
+        labels = Vocabulary(**{field: getattr(self.labels, field) if task == one else () for one, field in LABELS})
+        table = self.table
+        for other, columns in _COLUMNS.items():
+            for name in columns if other != task else ():
+                at = SCHEMA.get_field_index(name)
+                table = table.set_column(at, SCHEMA.field(at), pa.nulls(len(table), SCHEMA.field(at).type))
+        alone = Manifest(self.root, f"{self.corpus}{_PART}{task}", task, labels, table)
+        return alone.filter(alone.labelled)
+
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """Which records (N) have any label of the manifest's task."""
+        if self.task == "fe":
+            return np.asarray(self.expression_columns >= 0)
+        counts = np.concatenate([[0], np.cumsum(self.frames_labelled)])
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        return np.asarray(counts[ends] > counts[ends - self.lengths])
+
+    @property
+    def frames_labelled(self) -> npt.NDArray[np.bool_]:
+        """Which frames of all records, one after the other, have any label of the manifest's frame-level task (F)."""
+        if self.task == "va":
+            return np.asarray(~np.isnan(self.frame_affect).all(axis=1))
+        return np.asarray(self.frame_labels.max(axis=1, initial=UNKNOWN) > UNKNOWN)
 
     def column(self, name: str) -> pa.Array:
         """One column of `SCHEMA` as a single Arrow array of N values."""
@@ -224,21 +239,36 @@ class Manifest:
 
     def au_labels(self, index: int, first: int = 0, length: int | None = None) -> npt.NDArray[np.int8]:
         """AU labels (length, A) of record ``index`` from its frame ``first``, read-only; ValueError past the end."""
-        frames, width = int(self.lengths[index]), len(self.labels.aus)
+        return self._cut("au_labels", len(self.labels.aus), index, first, length)
+
+    def va_labels(self, index: int, first: int = 0, length: int | None = None) -> npt.NDArray[np.float32]:
+        """Valence and arousal (length, 2) of record ``index``, as `au_labels` gives its AUs; nan: unknown."""
+        return self._cut("va_labels", len(AFFECT), index, first, length)
+
+    def _cut(self, column: str, width: int, index: int, first: int, length: int | None) -> npt.NDArray[Any]:
+        frames = int(self.lengths[index])
         length = frames - first if length is None else length
         if first < 0 or length < 0 or first + length > frames:
             raise ValueError(
                 f"{self.corpus}: record {index} has {frames} frames, asked for {first}..{first + length - 1}"
             )
-        values, offsets = self._flat_labels
+        values, offsets = self._flat[column]
         begin = int(offsets[index]) + first * width
         return values[begin : begin + length * width].reshape(length, width)
 
     @property
     def frame_labels(self) -> npt.NDArray[np.int8]:
         """AU labels of all frames, one record after the other (F, A), read-only."""
-        values, offsets = self._flat_labels
-        return values[int(offsets[0]) : int(offsets[-1])].reshape(-1, len(self.labels.aus))
+        return self._whole("au_labels", len(self.labels.aus))
+
+    @property
+    def frame_affect(self) -> npt.NDArray[np.float32]:
+        """Valence and arousal of all frames, likewise (F, 2)."""
+        return self._whole("va_labels", len(AFFECT))
+
+    def _whole(self, column: str, width: int) -> npt.NDArray[Any]:
+        values, offsets = self._flat[column]
+        return values[int(offsets[0]) : int(offsets[-1])].reshape(-1, width)
 
     @cached_property
     def soft(self) -> bool:
@@ -274,15 +304,16 @@ class Manifest:
         return {name: self.table[name].chunk(0) if len(self) else empty[name] for name in SCHEMA.names}
 
     @cached_property
-    def _flat_labels(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
-        array = self.column("au_labels")
-        return view(array.values), view(array.offsets)
+    def _flat(self) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[np.int64]]]:
+        """Values and offsets of the columns of frame-level labels."""
+        arrays = {name: self.column(name) for name in ("au_labels", "va_labels")}
+        return {name: (view(array.values), view(array.offsets)) for name, array in arrays.items()}
 
     @property
     def _group_rows(self) -> int:
         """Rows of a Parquet row group. A group is decoded whole, at 12 bytes a label: one group of 77 million labels
         took 1.2 GB and 5.9 s to read, groups of a million 0.3 GB and 1.4 s."""
-        labels = int(self.lengths.sum()) * len(self.labels.aus)
+        labels = int(self.lengths.sum()) * (len(self.labels.aus) + len(self.labels.affect))
         return max(1, min(_GROUP_ROWS, _GROUP_LABELS * len(self) // max(1, labels)))
 
     @property
@@ -316,65 +347,28 @@ class Manifest:
         return cls(_absolute(root or about["root"]), about["corpus"], about["task"], labels, table)
 
 
-def _check(record: Record, corpus: str, task: Task, labels: Vocabulary) -> None:
-    """Raise ValueError where ``record`` breaks a rule of the manifest."""
-    rules = (
-        (bool(record.clip), "a clip has a name"),
-        (record.kind in KINDS, f"kind is one of {', '.join(KINDS)}, not {record.kind!r}"),
-        (record.start >= 0, f"start counts from 0, got {record.start}"),
-        (record.length >= 1, f"a record has at least one frame, got {record.length}"),
-        (record.rate is None or record.rate > 0, f"rate is positive or unknown, got {record.rate}"),
-        ((record.files is not None) == (record.kind == "frames"), "kind 'frames', and no other, lists its files"),
-        (record.files is None or len(record.files) == record.length, f"it lists one file per frame ({record.length})"),
-        (task != "fe" or record.expression is not None, "a clip of an expression corpus has an expression"),
-        (
-            record.expression is None or record.expression in labels.expressions,
-            f"expression {record.expression!r} is not in {labels.expressions}",
-        ),
-        ((record.au_labels is not None) == (task == "au"), "AU corpora, and no other, carry AU labels"),
-    )
-    for holds, rule in rules:
-        if not holds:
-            raise ValueError(f"{corpus}: clip {record.clip!r}: {rule}")
-    _check_crop(record, f"{corpus}: clip {record.clip!r}")
-    if record.au_labels is not None:
-        _check_au_labels(record.au_labels, (record.length, len(labels.aus)), f"{corpus}: clip {record.clip!r}")
-    if record.distribution is not None:
-        _check_distribution(record, labels.expressions, f"{corpus}: clip {record.clip!r}")
+_COLUMNS: Mapping[Task, tuple[str, ...]] = {
+    "au": ("au_labels",),
+    "fe": ("expression", _SOFT),
+    "va": ("va_labels",),
+}
+"""Where each task's labels lie in the table."""
 
 
-def _check_crop(record: Record, where: str) -> None:
-    try:
-        FaceCrop.parse(record.crop or "frame")
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _check_au_labels(values: npt.NDArray[np.int8], shape: tuple[int, int], where: str) -> None:
-    if values.dtype != np.int8 or values.shape != shape:
-        raise ValueError(f"{where}: AU labels are int8 {shape}, got {values.dtype} {values.shape}")
-    if values.min(initial=0) < UNKNOWN or values.max(initial=0) > 1:
-        raise ValueError(f"{where}: AU labels are 1, 0 or -1, got {values.min()}..{values.max()}")
-
-
-def _check_distribution(record: Record, classes: tuple[str, ...], where: str) -> None:
-    """A distribution is of the manifest's classes, sums to 1, and its record's class is one of the likeliest."""
-    shares = record.distribution
-    assert shares is not None
-    if record.expression is None or shares.dtype != np.float32 or shares.shape != (len(classes),):
-        raise ValueError(f"{where}: a distribution is float32 ({len(classes)},) beside a class, got {shares.shape}")
-    if not (shares >= 0).all() or abs(float(shares.sum()) - 1) > _SHARES_OFF:
-        raise ValueError(f"{where}: shares are >= 0 and sum to 1, got {shares.tolist()}")
-    if shares[classes.index(record.expression)] < shares.max():
-        raise ValueError(f"{where}: class {record.expression!r} is not the likeliest of {shares.tolist()}")
+def corpus_of(name: str) -> str:
+    """The corpus that a manifest `corpus@task` is a part of; other names are their own."""
+    return name.partition(_PART)[0]
 
 
 def _to_batch(records: list[Record]) -> pa.RecordBatch:
-    plain = [name for name in SCHEMA.names if name not in ("au_labels", _SOFT)]
-    arrays = [pa.array([getattr(record, name) for record in records], SCHEMA.field(name).type) for name in plain]
-    labels = [None if record.au_labels is None else record.au_labels.reshape(-1) for record in records]
-    shares = pa.array([record.distribution for record in records], SCHEMA.field(_SOFT).type)
-    return pa.RecordBatch.from_arrays([*arrays, flat_list(labels), shares], schema=SCHEMA)
+    return pa.RecordBatch.from_arrays([_column(records, name) for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _column(records: list[Record], name: str) -> pa.Array:
+    values = [getattr(record, name) for record in records]
+    if name not in _FLAT or name == _SOFT:
+        return pa.array(values, SCHEMA.field(name).type)
+    return flat_list([None if value is None else value.reshape(-1) for value in values], _FLAT[name])
 
 
 def _absolute(root: str | Path) -> str:

@@ -7,6 +7,7 @@ from .preflight import cpus_needed as cpus_needed
 from .preparation import Prepared as Prepared
 from .preparation import load as load
 from .preparation import prepare as prepare
+from .preparation import prepare_corpora as prepare_corpora
 from .preparation import total_steps as total_steps
 from .preparation import training_plan as training_plan
 from .recipes import MODIFIERS as MODIFIERS

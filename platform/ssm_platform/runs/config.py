@@ -20,6 +20,7 @@ from ssm.model import ModelConfig
 from ssm.training import AU_AUGMENTATION, Augmentation, TrainConfig
 from ssm_platform.base import default_place
 from ssm_platform.media import DEFAULT_DECODER, Decoder
+from ssm_platform.records import Task, corpus_of
 
 Protocol = Literal["clean", "published", "lodo"]
 """What a model's choices rest on; a report always names it (method, section 9)."""
@@ -82,6 +83,7 @@ class DataConfig(_Frozen):
     corpora: tuple[CorpusConfig, ...] = Field(min_length=1, description="the corpora, of either task, in any number")
     fe_batch: int = Field(default=12, ge=0, description="expression clips in a global batch")
     au_batch: int = Field(default=8, ge=0, description="AU clips in a global batch")
+    va_batch: int = Field(default=0, ge=0, description="clips of valence and arousal in a global batch")
     decoder: Decoder = Field(default=DEFAULT_DECODER, description="video decoder")
     decode_workers: int = Field(default=1, ge=1, le=1024, description="decode processes of the training stream")
     decode_cpus: float = Field(default=0.5, gt=0, le=64, description="CPUs that each decode process declares to Ray")
@@ -101,14 +103,19 @@ class DataConfig(_Frozen):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"corpus {name!r} is listed twice; names are unique in a run")
-        if self.fe_batch + self.au_batch == 0:
-            raise ValueError("fe_batch and au_batch are both 0: at least one task is trained")
+        if self.global_batch == 0:
+            raise ValueError("fe_batch, au_batch and va_batch are all 0: at least one task is trained")
         return self
 
     @property
     def global_batch(self) -> int:
         """Clips in one step over all workers."""
-        return self.fe_batch + self.au_batch
+        return sum(self.batches.values())
+
+    @property
+    def batches(self) -> dict[Task, int]:
+        """Clips of each task in one step over all workers."""
+        return {"fe": self.fe_batch, "au": self.au_batch, "va": self.va_batch}
 
 
 class ScaleConfig(_Frozen):
@@ -221,8 +228,8 @@ class RunConfig(_Frozen):
         return self.model_copy(update=changes)
 
     def corpus(self, name: str) -> CorpusConfig:
-        """The corpus called `name`; KeyError where there is none."""
-        return {corpus.name: corpus for corpus in self.data.corpora}[name]
+        """The corpus called `name`, or whose part of one task is called so; KeyError where there is none."""
+        return {corpus.name: corpus for corpus in self.data.corpora}[corpus_of(name)]
 
     def fingerprint(self) -> str:
         """Digest of what decides the numbers; see `mathematics`."""
@@ -261,6 +268,12 @@ _LATER: dict[str, Any] = {
     "train.au_partners": "au",
     "train.expression_teacher": 0.0,
     "train.loss.map_evidence": 0.0,
+    "train.loss.affect": 1.0,
+    "data.va_batch": 0,
+    "model.affect.head": "features",
+    "model.backbone.project": True,
+    "model.reading": "clips",
+    "model.frame_hidden": 128,
     "photograph.resolution": 1.0,
     "photograph.blur": 0.0,
     "photograph.colour": 0.0,

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from ssm_platform.data import Plan, PlanConfig
-from ssm_platform.records import Manifest, Reading
+from ssm_platform.records import Manifest, Reading, Task
 from ssm_platform.runs import readings
-from ssm_platform.runs.config import CorpusConfig, RunConfig, anchored
+from ssm_platform.runs.config import CorpusConfig, Protocol, RunConfig, anchored
 from ssm_platform.runs.splits import Source, Split, split_all
 
 LOG = logging.getLogger(__name__)
@@ -26,7 +26,10 @@ _SYNTHETIC_SEED = 1  # of the corpus, not of the run: runs with other seeds trai
 
 @dataclass(frozen=True)
 class Prepared:
-    """The corpora of a run, split; dictionaries are in the order of the config."""
+    """The corpora of a run, split; dictionaries are in the order of the config.
+
+    A corpus that is labelled for several tasks stands in it as one part for each, `corpus@task`, of the same split.
+    """
 
     splits: Mapping[str, Split]
 
@@ -53,7 +56,23 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Reads and splits every corpus; ValueError of the reader or the split where one cannot be used."""
-    return Prepared(split_all([_source(corpus) for corpus in config.data.corpora], config.protocol, config.seed))
+    used = [task for task, batch in config.data.batches.items() if batch]
+    return prepare_corpora(config.data.corpora, config.protocol, config.seed, used)
+
+
+def prepare_corpora(corpora: Sequence[CorpusConfig], protocol: Protocol, seed: int, used: Sequence[Task]) -> Prepared:
+    """The same of some corpora, for the tasks that are used."""
+    splits = split_all([_source(corpus) for corpus in corpora], protocol, seed)
+    return Prepared({part.test.corpus: part for split in splits.values() for part in _by_task(split, used)})
+
+
+def _by_task(split: Split, used: Sequence[Task]) -> list[Split]:
+    """The split itself; of several tasks, a part for each that the run trains."""
+    tasks = split.test.tasks
+    if len(tasks) == 1:
+        return [split]
+    sides = (split.train, split.validation, split.test)
+    return [Split(*(side.of_task(task) for side in sides)) for task in tasks if task in used]
 
 
 def load(corpus: CorpusConfig) -> Manifest:
@@ -114,6 +133,7 @@ def plan_config(config: RunConfig, manifests: list[Manifest]) -> PlanConfig:
     return PlanConfig(
         fe_batch=data.fe_batch,
         au_batch=data.au_batch,
+        va_batch=data.va_batch,
         frames=config.model.frames,
         seed=config.seed,
         weights=weights,

@@ -50,7 +50,7 @@ class Source:
 _SAME_PEOPLE = (
     frozenset({"bp4d", "list_bp4d"}),
     frozenset({"disfa", "disfaplus", "list_disfa"}),
-    frozenset({"affwild2_au", "affwild2_expr"}),
+    frozenset({"affwild2_au", "affwild2_expr", "affwild2_va", "affwild2_mtl"}),
 )
 """Readers that name the same people, or the same videos of them, alike. (BP4D+ has others under the names of BP4D.)"""
 
@@ -164,7 +164,7 @@ def _drawn(manifest: Manifest, groups: list[str], among: Mask, share: float, sal
     strata: dict[int, set[str]] = {}
     columns = manifest.expression_columns
     for index in np.flatnonzero(among):
-        by_class = manifest.task == "fe" and groups[index].startswith("clip ")
+        by_class = manifest.tasks == ("fe",) and groups[index].startswith("clip ")
         strata.setdefault(int(columns[index]) if by_class else -1, set()).add(groups[index])
     chosen: set[str] = set()
     for members in strata.values():

@@ -99,7 +99,8 @@ def _distributed(config: RunConfig, model: nn.Module) -> nn.Module:
     on three workers or more would round differently. On a GPU restarts are equal to rounding anyway.
     """
     device = next(model.parameters()).device
-    whole = config.data.fe_batch > 0 and config.data.au_batch > 0
+    data = config.data
+    whole = data.fe_batch > 0 and data.au_batch > 0 and (data.va_batch > 0 or not config.model.vocabulary.affect)
     return nn.parallel.DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssm.training import AUBatch, FEBatch, StepResult, TrainStep
+from ssm.training import AUBatch, FEBatch, StepResult, TrainStep, VABatch
 from ssm_platform.data import OrderError, OrderHash, Used
 
 
@@ -27,6 +27,7 @@ class Batch:
     samples: NDArray[np.int64]  # identities of the clips that were decoded for them
     fe: FEBatch | None
     au: AUBatch | None
+    va: VABatch | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Loop:
         stream = self._checked(batches)
         while self.position.done < self.schedule.total:
             batch = next(stream)
-            result = self.step(batch.fe, batch.au, self.position.done, self.schedule.total)
+            result = self.step(batch.fe, batch.au, self.position.done, self.schedule.total, batch.va)
             self.position.done += 1
             self._after_step(result)
         self._settle_order()

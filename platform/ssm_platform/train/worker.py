@@ -126,8 +126,7 @@ def _typed(stream: Iterator[dict[str, Any]]) -> Iterator[Batch]:
     quarantine = Quarantine()
     for columns in stream:
         _warn(quarantine.check(columns))
-        fe, au = to_batches(columns)
-        yield Batch(columns["row"], columns["sample"], fe, au)
+        yield Batch(columns["row"], columns["sample"], *to_batches(columns))
 
 
 def _warn(problems: list[str]) -> None:

@@ -1,15 +1,27 @@
-"""The four losses: masks with gradients of exactly zero, running means, ramp, and the weighing of the total."""
+"""The losses: masks with gradients of exactly zero, running means, ramp, and the weighing of the total."""
 
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import tiny_training as tiny
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
+from torch import nn
 
-from ssm.training.losses import LossConfig, RunningMeans, au_loss, expression_loss, ramp
+from ssm.training.batch import MicroBatch
+from ssm.training.losses import table
+from ssm.training.losses.config import LossConfig, ramp
+from ssm.training.losses.means import RunningMeans
+from ssm.training.losses.plain import au_loss, expression_loss
+from ssm.training.losses.table import LOSSES, Loss, Pass, losses_of
+from ssm.training.step import TrainStep
+
+FOUR = ("fe", "au", "fe_semantic", "au_semantic")
 
 
 def test_expression_loss_is_cross_entropy_among_the_classes_in_use() -> None:
@@ -58,7 +70,7 @@ def test_losses_of_bfloat16_logits_are_float32() -> None:
 
 
 def test_running_means_start_at_the_first_value_seen() -> None:
-    means = RunningMeans(0.95)
+    means = RunningMeans(FOUR, 0.95)
     assert means.known == [False] * 4
     means.update(torch.tensor([2.0, 4.0, 0.0, 0.0]), torch.tensor([True, True, False, False]))
     assert means.known == [True, True, False, False]
@@ -68,14 +80,14 @@ def test_running_means_start_at_the_first_value_seen() -> None:
 
 
 def test_starting_leaves_known_means_alone() -> None:
-    means = RunningMeans(0.5)
+    means = RunningMeans(FOUR, 0.5)
     means.update(torch.full((4,), 3.0), torch.tensor([True, False, False, False]))
     means.start(torch.full((4,), 7.0), torch.tensor([True, True, True, False]))
     torch.testing.assert_close(means.divisors(), torch.tensor([3.0, 7.0, 7.0, 1.0]))
 
 
 def test_a_loss_of_zero_does_not_divide_by_zero() -> None:
-    means = RunningMeans(0.95)
+    means = RunningMeans(FOUR, 0.95)
     means.update(torch.zeros(4), torch.ones(4, dtype=torch.bool))
     assert torch.isfinite(1 / means.divisors()).all()
 
@@ -88,9 +100,64 @@ def test_ramp_rises_from_zero_to_one() -> None:
     assert values[10] == pytest.approx(1, abs=1e-3)
 
 
-def test_coefficients_are_those_of_the_method() -> None:
+def _weights(config: LossConfig, progress: float) -> tuple[float, ...]:
+    return tuple(loss.weight(config, progress) for loss in losses_of(config, nn.Identity()))
+
+
+def test_weights_are_those_of_the_method() -> None:
     a = ramp(0.2)
-    assert LossConfig().coefficients(0.2) == pytest.approx((1 / 3, 2 / 3, a / 3, a / 3))
-    assert LossConfig(fe=0, au_semantic=2).coefficients(0.2) == pytest.approx((0, 2 / 3, a / 3, 2 * a / 3))
+    assert _weights(LossConfig(), 0.2) == pytest.approx((1 / 3, 2 / 3, a / 3, a / 3))
+    assert _weights(LossConfig(fe=0, au_semantic=2), 0.2) == pytest.approx((0, 2 / 3, a / 3, 2 * a / 3))
     with pytest.raises(ValidationError, match="greater than or equal to 0"):
         LossConfig(fe=-1)
+
+
+def test_means_are_kept_by_name_and_those_of_before_are_read() -> None:
+    means = RunningMeans(("au", "va", *FOUR[:1], *FOUR[2:]), 0.9)
+    with pytest.raises(ValueError, match=r"running means of fe, au, fe_semantic, au_semantic do not fit"):
+        means.load_state_dict(torch.arange(4.0))
+    before = RunningMeans(FOUR, 0.9)
+    before.load_state_dict(torch.tensor([1.0, 2.0, 3.0, torch.nan]))
+    means.load_state_dict({**before.state_dict(), "va": torch.tensor(5.0)})
+    torch.testing.assert_close(means.divisors(), torch.tensor([2.0, 5.0, 1.0, 3.0, 1.0]))
+
+
+class _Scored(nn.Module):
+    """The tiny model with two more outputs: losses of tasks that the platform does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = tiny.tiny_model()
+        self.own, self.other = (nn.Parameter(torch.full((3,), value)) for value in (2.0, 3.0))
+
+    def forward(self, **inputs: Any) -> Any:
+        return SimpleNamespace(**vars(self.inner(**inputs)), own=self.own, other=self.other)
+
+
+def _added(name: str, divisor: str | None) -> Loss:
+    def total(one: Pass) -> torch.Tensor | None:
+        return None if one.part.au is None else getattr(one.output, name).sum() * len(one.part.au.clips)
+
+    def count(part: MicroBatch) -> torch.Tensor | None:
+        return None if part.au is None else torch.tensor(2.0 * len(part.au.clips))
+
+    return Loss(name, total, count, lambda _, progress: 1 + progress, divisor=divisor)
+
+
+@pytest.mark.parametrize("divisor", ["own", None, "other"])
+def test_a_row_of_ones_own_has_its_sum_count_weight_and_mean(
+    monkeypatch: pytest.MonkeyPatch, divisor: str | None
+) -> None:
+    """The loss is 3 * own / 2 = 3; its gradient on each of the three is 1/2, by weight and by whose mean it has."""
+    rows = (*LOSSES, _added("own", divisor), _added("other", "own"))
+    monkeypatch.setattr(table, "LOSSES", rows)
+    step = TrainStep(_Scored(), tiny.fast_with(accumulation=2), device="cpu")
+    gradients: list[torch.Tensor] = []
+    step.model.get_parameter("own").register_post_accumulate_grad_hook(lambda p: gradients.append(p.grad.clone()))
+    result = step(tiny.fe_batch(0), tiny.au_batch(0), 4, 10)
+    assert float(result.losses["own"]) == 3.0
+    mean = {"own": 3.0, "other": 4.5}[divisor] if divisor else 1.0
+    torch.testing.assert_close(gradients[-1], torch.full((3,), 1.4 * 0.5 / mean))
+    assert float(step.state_dict()["means"]["other"]) == 4.5
+    assert bool(step.state_dict()["means"]["own"].isnan()) == (divisor != "own")
+    assert "own" not in step(tiny.fe_batch(1), None, 5, 10).losses

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from ssm.labels import ACTION_UNITS
 from ssm_platform.corpora.base import Corpus
 from ssm_platform.corpora.duplicates import same_content
 from ssm_platform.corpora.registry import corpus_named, refusal, settings_of, survey
-from ssm_platform.records import Manifest, Reading, groups_of, sequence_of
+from ssm_platform.records import Manifest, Reading, Task, groups_of, sequence_of
 
 _FAR_POINTS, _FAR_RATIO = 5.0, 1.5  # a prevalence this far from the published one, both ways, is worth a look
 _BINS = 24
@@ -37,7 +37,7 @@ class LabelCount(_Frozen):
 
     label: str = Field(description="AU01 or the name of an expression")
     name: str = Field(description="what it is called in words")
-    active: int = Field(description="frames in which the AU is active, or clips of the expression")
+    active: int = Field(description="frames in which the AU is active or affect positive, or clips of the expression")
     scored: int = Field(description="frames with a known label, or all clips")
     masked: int = Field(description="frames whose label is unknown")
     percent: float = Field(description="active in % of scored")
@@ -81,7 +81,7 @@ class Diagnosis(_Frozen):
     corpus: str
     title: str
     root: str
-    task: Literal["au", "fe"]
+    task: Task = Field(description="the first of the tasks that it is labelled for")
     usable: bool
     reasons: list[str] = Field(description="why the corpus is not usable; empty where it is")
     remarks: list[str] = Field(description="what is worth a look although the corpus is usable")
@@ -118,7 +118,8 @@ def examine(
     reading = survey(corpus, root, settings, on_record)
     reading.issues.extend(same_content(reading.manifest) if content else ())
     manifest, reasons = reading.manifest, refusal(corpus, reading, settings)
-    labels = _au_counts(corpus, manifest) if manifest.task == "au" else _class_counts(corpus, manifest)
+    counted = {"au": _au_counts, "fe": _class_counts, "va": _affect_counts}
+    labels = [label for task in manifest.tasks for label in counted[task](corpus, manifest)]
     return Diagnosis(
         corpus=corpus.name,
         title=corpus.title,
@@ -176,12 +177,30 @@ def _class_counts(corpus: Corpus, manifest: Manifest) -> list[LabelCount]:
             label=name,
             name=name,
             active=int((columns == column).sum()),
-            scored=len(manifest),
-            masked=0,
-            percent=_percent((columns == column).sum(), len(manifest)) or 0.0,
+            scored=int((columns >= 0).sum()),
+            masked=int((columns < 0).sum()),
+            percent=_percent((columns == column).sum(), (columns >= 0).sum()) or 0.0,
             published=_percent(corpus.counts[name], total) if name in corpus.counts else None,
         )
         for column, name in enumerate(manifest.labels.expressions)
+    ]
+
+
+def _affect_counts(corpus: Corpus, manifest: Manifest) -> list[LabelCount]:
+    """Of valence and arousal: the frames on which each is positive."""
+    values = manifest.frame_affect
+    positive, scored = (values > 0).sum(axis=0), (~np.isnan(values)).sum(axis=0)
+    return [
+        LabelCount(
+            label=name,
+            name=f"{name} above 0",
+            active=int(positive[column]),
+            scored=int(scored[column]),
+            masked=len(values) - int(scored[column]),
+            percent=_percent(positive[column], scored[column]) or 0.0,
+            published=None,
+        )
+        for column, name in enumerate(manifest.labels.affect)
     ]
 
 
@@ -209,16 +228,20 @@ def _parts(manifest: Manifest) -> list[PartCount]:
 
 
 def _label_percents(manifest: Manifest) -> list[float | None]:
-    if manifest.task == "au":
-        labels = _frame_labels(manifest)
-        return [_percent((column == 1).sum(), (column >= 0).sum()) for column in labels.T]
+    found: list[float | None] = []
+    if "au" in manifest.tasks:
+        found += [_percent((column == 1).sum(), (column >= 0).sum()) for column in _frame_labels(manifest).T]
     columns = manifest.expression_columns
-    return [_percent((columns == code).sum(), len(columns)) for code in range(len(manifest.labels.expressions))]
+    known = (columns >= 0).sum()
+    found += [_percent((columns == code).sum(), known) for code in range(len(manifest.labels.expressions))]
+    if "va" in manifest.tasks:
+        found += [_percent((column > 0).sum(), (~np.isnan(column)).sum()) for column in manifest.frame_affect.T]
+    return found
 
 
 def _together(manifest: Manifest) -> list[list[float | None]]:
     """Row i, column j: in what share of the frames of AU i AU j is active too."""
-    if manifest.task != "au":
+    if "au" not in manifest.tasks:
         return []
     active = (_frame_labels(manifest) == 1).astype(np.float64)
     both, alone = active.T @ active, active.sum(axis=0)

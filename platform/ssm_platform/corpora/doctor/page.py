@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jinja2
 import matplotlib
@@ -18,9 +18,15 @@ from matplotlib.figure import Figure
 
 from ssm_platform.base.figures import BLUE, GREY, LIGHT, ORANGE, STYLE
 from ssm_platform.corpora.doctor.diagnosis import Diagnosis
+from ssm_platform.records import Task
 
 _LISTED = 400  # bad lines on the page; issues.csv holds all
 _INK = "#1b2733"
+_TITLES: Mapping[Task, str] = {
+    "au": "Frames with each action unit",
+    "fe": "Clips of each expression",
+    "va": "Frames with positive affect",
+}
 
 
 def render(diagnosis: Diagnosis) -> str:
@@ -41,7 +47,7 @@ def _figures(diagnosis: Diagnosis) -> dict[str, str]:
     if not diagnosis.records:
         return {}
     count, wide = len(diagnosis.labels), max(5.0, 0.5 * len(diagnosis.labels) + 1.6)
-    title = "Frames with each action unit" if diagnosis.task == "au" else "Clips of each expression"
+    title = _TITLES[diagnosis.task]
     figures = {title: _picture(wide, 3.0, lambda axes: _balance(axes, diagnosis))}
     if len(diagnosis.parts) > 1:
         tall = 0.34 * len(diagnosis.parts) + 1.3
@@ -76,7 +82,7 @@ def _balance(axes: Axes, diagnosis: Diagnosis) -> None:
     for index, label in enumerate(diagnosis.labels):
         axes.annotate(f"{label.percent:.1f}", (index, label.percent), ha="center", va="bottom", fontsize=7, color=_INK)
     _name(axes, at, diagnosis)
-    axes.set_ylabel("% of scored frames" if diagnosis.task == "au" else "% of clips")
+    axes.set_ylabel("% of clips" if diagnosis.task == "fe" else "% of scored frames")
     axes.grid(axis="y", color=LIGHT)
     axes.set_axisbelow(True)
 

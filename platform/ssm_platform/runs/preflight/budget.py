@@ -93,14 +93,15 @@ def check_cluster(config: RunConfig, size: ClusterSize) -> list[Refusal]:
 def _check_shares(config: RunConfig) -> list[Refusal]:
     low, high = config.scale.bounds
     data = config.data
-    unit = math.gcd(data.fe_batch, data.au_batch)
+    unit = math.gcd(*data.batches.values())
     wrong = [count for count in range(low, high + 1) if unit % count]
     if not wrong:
         return []
     fitting = [count for count in range(1, unit + 1) if unit % count == 0]
     why = (
         f"{', '.join(map(str, wrong))} workers cannot share data.fe_batch={data.fe_batch} and "
-        f"data.au_batch={data.au_batch} evenly; possible counts: {', '.join(map(str, fitting))}"
+        f"data.au_batch={data.au_batch}{f' and data.va_batch={data.va_batch}' if data.va_batch else ''} evenly; "
+        f"possible counts: {', '.join(map(str, fitting))}"
     )
     return [Refusal("scale.workers", why)]
 
@@ -108,11 +109,7 @@ def _check_shares(config: RunConfig) -> list[Refusal]:
 def _check_accumulation(config: RunConfig) -> list[Refusal]:
     """Each worker cuts its share of either batch into that many micro-batches of at least a clip."""
     workers, wanted = config.scale.bounds[1], config.train.accumulation
-    shares = {
-        setting: batch // workers
-        for setting, batch in (("data.fe_batch", config.data.fe_batch), ("data.au_batch", config.data.au_batch))
-        if batch
-    }
+    shares = {f"data.{task}_batch": batch // workers for task, batch in config.data.batches.items() if batch}
     return [
         Refusal(
             "train.accumulation",

@@ -39,10 +39,8 @@ def check_protocol(config: RunConfig) -> list[Refusal]:
 def check_data(config: RunConfig, splits: Mapping[str, Split]) -> list[Refusal]:
     """Empty sides, sides without labels or of one class, labels that the model has not: half a model, or no figures."""
     refusals = [refusal for name, split in splits.items() for refusal in _check_split(config, name, split)]
-    for task, setting, batch in (
-        ("fe", "data.fe_batch", config.data.fe_batch),
-        ("au", "data.au_batch", config.data.au_batch),
-    ):
+    for task, batch in config.data.batches.items():
+        setting = f"data.{task}_batch"
         names = [name for name, split in splits.items() if split.train.task == task and len(split.train)]
         if batch and not names:
             refusals.append(
@@ -83,6 +81,7 @@ def _check_labels(config: RunConfig, where: str, labels: Vocabulary) -> list[Ref
     unknown = [
         *(f"AU{au}" for au in labels.aus if au not in known.aus),
         *(name for name in labels.expressions if name not in known.expressions),
+        *(name for name in labels.affect if name not in known.affect),
     ]
     if not unknown:
         return []
@@ -98,9 +97,20 @@ def label_problem(manifest: Manifest) -> str | None:
         if not len(classes):
             return "has no expression labels"
         return f"has one class only ({manifest.labels.expressions[classes[0]]})" if len(classes) == 1 else None
+    if manifest.task == "va":
+        return _affect_problem(manifest)
     labels = manifest.frame_labels
     known = labels >= 0
     if not known.any():
         return "has no AU labels: every frame is unknown"
     varied = ((labels == 1).any(0) & (labels == 0).any(0)).any()
     return None if varied else "has one class only: no AU is both present and absent"
+
+
+def _affect_problem(manifest: Manifest) -> str | None:
+    values = manifest.frame_affect
+    if np.isnan(values).all():
+        return "has no labels of valence and arousal: every frame is unknown"
+    known = [column[~np.isnan(column)] for column in values.T]
+    varied = any(len(column) and np.ptp(column) > 0 for column in known)
+    return None if varied else "has constant valence and arousal: there is nothing to learn"

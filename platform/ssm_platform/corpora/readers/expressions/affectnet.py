@@ -2,18 +2,22 @@
 
 Read are the release with a label file per image (``annotations/0_exp.npy``) and the one with csv lists
 (``subDirectory_filePath``, ``expression``). Classes 8 and above ("none", "uncertain", "no face") have no expression
-and are counted.
+and are counted. With option `affect` valence and arousal are read too (columns, or ``0_val.npy`` and ``0_aro.npy``); -2
+marks an image without them.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
-from ssm.labels import EXPRESSIONS, Vocabulary
+from ssm.labels import AFFECT, EXPRESSIONS, Vocabulary
+from ssm_platform.corpora.affect import UNLABELLED, AffectCoding
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
 from ssm_platform.corpora.folds import PartLists
 from ssm_platform.corpora.sources import image_record
@@ -25,17 +29,20 @@ CLASSES = dict(enumerate(("neutral", "happiness", "sadness", "surprise", "fear",
 """Label -> expression."""
 
 _NO_EXPRESSION = (8, 9, 10)
+_AFFECT, _AFFECT_FILES = AffectCoding(missing=(-2.0,)), ("val", "aro")
 _SETS = {"train": ("train_set", "training.csv"), "validation": ("val_set", "validation.csv")}
 _CSV_FOLDERS = ("Manually_Annotated_file_lists", "Manually_Annotated/Manually_Annotated_file_lists", ".")
 _IMAGE_FOLDERS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
 
 
 class AffectNetOptions(ReadOptions):
-    """AffectNet has no options of its own."""
+    """AffectNet: whether valence and arousal are read beside the class."""
+
+    affect: bool = Field(default=False, description="read valence and arousal as well")
 
     def vocabulary(self, root: Path) -> Vocabulary:
-        """The seven basic expressions and contempt."""
-        return Vocabulary(expressions=EXPRESSIONS[:8])
+        """The seven basic expressions and contempt, and affect where it is asked for."""
+        return Vocabulary(expressions=EXPRESSIONS[:8], affect=AFFECT if self.affect else ())
 
 
 def read(root: Path, options: AffectNetOptions, report: Report) -> Iterator[Record]:
@@ -44,13 +51,13 @@ def read(root: Path, options: AffectNetOptions, report: Report) -> Iterator[Reco
     for part, (folder, name) in _SETS.items():
         annotated = find_folder(root, folder)
         if annotated is not None:
-            yield from _read_annotations(annotated, part, report)
+            yield from _read_annotations(annotated, part, options, report)
         path = find_file(root, *(f"{place}/{name}" for place in _CSV_FOLDERS))
         if path is not None:
-            yield from _read_csv(root, path, part, lists, report)
+            yield from _read_csv(root, path, part, lists, options, report)
 
 
-def _read_annotations(folder: Path, part: str, report: Report) -> Iterator[Record]:
+def _read_annotations(folder: Path, part: str, options: AffectNetOptions, report: Report) -> Iterator[Record]:
     """``annotations/0_exp.npy`` beside ``images/0.jpg``."""
     for path in find_all(folder, "annotations/*_exp.npy"):
         report.rows += 1
@@ -58,7 +65,9 @@ def _read_annotations(folder: Path, part: str, report: Report) -> Iterator[Recor
         expression = _expression(_label(path), path, None, report)
         if expression is not None:
             image = follow(folder, f"images/{name}.jpg")
-            yield from _record(f"{part}/{name}", image, expression, part, path, None, report)
+            found = _record(f"{part}/{name}", image, expression, part, path, None, report)
+            cells = [_label(path.with_name(f"{name}_{end}.npy")) for end in _AFFECT_FILES] if options.affect else None
+            yield from _with_affect(found, cells, path, None, report)
 
 
 def _label(path: Path) -> str:
@@ -70,7 +79,9 @@ def _label(path: Path) -> str:
     return str(value.item()) if value.size == 1 else f"{value.size} numbers"
 
 
-def _read_csv(root: Path, path: Path, part: str, lists: PartLists, report: Report) -> Iterator[Record]:
+def _read_csv(
+    root: Path, path: Path, part: str, lists: PartLists, options: AffectNetOptions, report: Report
+) -> Iterator[Record]:
     images = find_folder(root, *_IMAGE_FOLDERS) or root
     rows = read_csv(path, report)
     _, header = next(rows, (1, []))
@@ -80,7 +91,23 @@ def _read_csv(root: Path, path: Path, part: str, lists: PartLists, report: Repor
         name = portable(row.get("subdirectory_filepath", ""))
         expression = _expression(row.get("expression", ""), path, line, report)
         if expression is not None and lists.admits(name, part, path, line):
-            yield from _record(name, follow(images, name), expression, part, path, line, report)
+            found = _record(name, follow(images, name), expression, part, path, line, report)
+            affect = [row.get(dimension, "none") for dimension in AFFECT] if options.affect else None
+            yield from _with_affect(found, affect, path, line, report)
+
+
+def _with_affect(
+    records: Iterator[Record], cells: list[str] | None, path: Path, line: int | None, report: Report
+) -> Iterator[Record]:
+    """The records of one image with its valence and arousal, where ``cells`` hold them."""
+    for record in records:
+        if cells is None:
+            yield record
+            continue
+        pair = _AFFECT.pair(cells)
+        if pair is None:
+            report.problem(path, line, ", ".join(cells), _AFFECT.rule)
+        yield replace(record, va_labels=np.array([pair or UNLABELLED], np.float32))
 
 
 def _expression(text: str, path: Path, line: int | None, report: Report) -> str | None:

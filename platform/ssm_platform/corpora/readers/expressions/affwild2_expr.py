@@ -2,7 +2,8 @@
 cut out.
 
 A clip is a run of consecutive frames with one class and a crop each, at least ``min_length`` and at most
-``max_length`` frames long; shorter runs, the class "other" and frames marked -1 are counted and left out.
+``max_length`` frames long; shorter runs and frames marked -1 are counted and left out, and so is the class "other"
+unless it is asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ssm.labels import BASIC_EXPRESSIONS, Vocabulary
+from ssm.labels import BASIC_EXPRESSIONS, OTHER, Vocabulary
 from ssm_platform.corpora.base import Cause, Corpus, ReadOptions, Report
 from ssm_platform.corpora.readers.affwild2 import Crops, label_files, label_lines, video_of
 from ssm_platform.corpora.sources import Frames
@@ -31,32 +32,34 @@ class AffWild2ExprOptions(ReadOptions):
 
     min_length: int = Field(default=16, ge=1, description="leave out runs of one class with fewer frames than this")
     max_length: int = Field(default=96, ge=1, description="cut longer runs into clips of at most this many frames")
+    other: bool = Field(default=False, description="keep class 7, 'other', for a model whose vocabulary has it")
 
     def vocabulary(self, root: Path) -> Vocabulary:
-        """The seven basic expressions; "other" is none of them."""
-        return Vocabulary(expressions=BASIC_EXPRESSIONS)
+        """The seven basic expressions, and "other" by option."""
+        return Vocabulary(expressions=(*BASIC_EXPRESSIONS, OTHER) if self.other else BASIC_EXPRESSIONS)
 
 
 def read(root: Path, options: AffWild2ExprOptions, report: Report) -> Iterator[Record]:
     """Clips of one class; parts "train" and "validation"."""
     crops = Crops(root)
     for part, path in label_files(root, "EXPR*Challenge", "EXPR_Set"):
-        classes = _classes(path, report)
+        classes = _classes(path, options, report)
         frames = crops.frames(path.stem, report, Cause(path, None, max(len(classes), 1)))
         if frames is not None:
             yield from _clips(path, part, classes, frames, options, report)
 
 
-def _classes(path: Path, report: Report) -> dict[int, str]:
+def _classes(path: Path, options: AffWild2ExprOptions, report: Report) -> dict[int, str]:
     """Frame number (from 1) -> expression; frames without one are reported."""
+    known = {**CLASSES, _OTHER: OTHER} if options.other else CLASSES
     classes, left_out = {}, {_OTHER: 0, _INVALID: 0}
     for number, (line, text) in enumerate(label_lines(path, report), 1):
         report.rows += 1
         value = integer(text)
         if not text:
             left_out[_INVALID] += 1
-        elif value in CLASSES:
-            classes[number] = CLASSES[value]
+        elif value in known:
+            classes[number] = known[value]
         elif value in left_out:
             left_out[value] += 1
         else:

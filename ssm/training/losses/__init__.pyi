@@ -1,0 +1,14 @@
+from .concordance import Moments as Moments
+from .concordance import concordance_loss as concordance_loss
+from .concordance import moments as moments
+from .config import LossConfig as LossConfig
+from .config import ramp as ramp
+from .means import RunningMeans as RunningMeans
+from .plain import au_loss as au_loss
+from .plain import expression_loss as expression_loss
+from .plain import expression_losses as expression_losses
+from .table import LOSSES as LOSSES
+from .table import Loss as Loss
+from .table import Pass as Pass
+from .table import asked as asked
+from .table import losses_of as losses_of
