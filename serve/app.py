@@ -12,13 +12,18 @@ from serve.settings import Settings
 
 
 def build(settings: Settings) -> Application:
-    """The application that `settings` describes. ValueError where the model cannot be served."""
+    """The application that `settings` describes. ValueError where model or face detector cannot be served."""
     from serve.deployments import application
+    from ssm_platform.faces import decided, make_detector
     from ssm_platform.models import locate, pinned, registry_uri
     from ssm_platform.read import ModelReader
 
     registry = registry_uri(settings.registry)  # replicas stand in other folders
-    settings = settings.model_copy(update={"model": pinned(settings.model, registry), "registry": registry})
+    detection = decided(settings.detection)  # the same one in every replica, whatever its machine has
+    make_detector(detection)
+    settings = settings.model_copy(
+        update={"model": pinned(settings.model, registry), "registry": registry, "detection": detection}
+    )
     ModelReader(
         locate(settings.model, settings.registry), "cpu"
     )  # a model that does not fit is refused here, not in a replica's log

@@ -34,7 +34,7 @@ def deployed(settings: Settings, cpus: int = 8) -> Iterator[tuple[str, str]]:
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(build(settings), name=APPLICATION, route_prefix="/", logging_config={"log_level": "WARNING"})
-        with proxied(port, **{"limit_conn client 16": "limit_conn client 100"}) as url:
+        with proxied(port) as url:
             yield url, f"http://127.0.0.1:{port}"
     finally:
         serve.shutdown()

@@ -42,7 +42,8 @@ class Forker:
         """Until the replica is gone."""
         while True:
             for key, _ in self._selector.select():
-                key.data()
+                if self._selector.get_map().get(key.fd) is key:  # else an event before it has ended what it is of
+                    key.data()
 
     def _job(self) -> None:
         text, files, *_ = socket.recv_fds(self._control, _MOST_JOB, 2)

@@ -42,7 +42,8 @@ def create_app(
     app = FastAPI(
         title="SSM",
         version="1",
-        description='Facial action units and expressions from video. Errors: `{"error": "...", "request_id": "..."}`.',
+        description="Facial action units and expressions from video; a camera's frames by WebSocket at `/v1/live`. "
+        'Errors: `{"error": "...", "request_id": "..."}`.',
         lifespan=serving_rpc(settings, backend, token),
         docs_url=None,
         redoc_url=None,

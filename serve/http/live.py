@@ -54,7 +54,7 @@ def live(settings: Settings, backend: Backend, metrics: IngressMetrics, guards: 
         with places.one():
             served = await backend.describe()
             socket.scope["state"]["model_version"] = served.description.version
-            analysis = CameraAnalysis(settings, backend, served, asked)
+            analysis = await asyncio.to_thread(CameraAnalysis, settings, backend, served, asked)  # may ask the hub
             await session.run(analysis, served.description.shown(asked.expressions))
 
     return router

@@ -98,7 +98,8 @@ class VideoAnalysis:
         spent = Spent()
         try:
             served = served or await self._describe()
-            async with aclosing(self._sandbox.decode(job_for(self._settings, paths, asked, served), spent)) as decoded:
+            job = await asyncio.to_thread(job_for, self._settings, paths, asked, served)  # may ask the hub, once
+            async with aclosing(self._sandbox.decode(job, spent)) as decoded:
                 with self._metrics.stage("inspect"):
                     info = await anext(decoded)
                 assert isinstance(info, InputInfo)

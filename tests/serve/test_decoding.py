@@ -154,6 +154,26 @@ def test_what_nobody_waits_for_is_killed(run: Run, sandbox: Sandbox, tmp_path: P
     assert wait_for(lambda: children(sandbox) == [])
 
 
+def test_an_end_and_a_farewell_at_once_leave_the_forker_alive(
+    run: Run, sandbox: Sandbox, face_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child ends and its replica leaves while the forker does not look: then it sees both together."""
+    monkeypatch.setattr("serve.decoding.sandbox._END_S", 0.1)
+    run(decoded(sandbox, job(face_video)))
+    assert sandbox._process is not None
+    before = sandbox._process.pid
+
+    async def while_it_looks_away() -> None:
+        async for _ in sandbox.decode(job(face_video)):
+            os.kill(before, signal.SIGSTOP)
+
+    run(while_it_looks_away())
+    os.kill(before, signal.SIGCONT)
+    sandbox.check()
+    assert sandbox._process.pid == before
+    assert sandbox._process.poll() is None
+
+
 def test_a_forker_that_dies_is_told_by_health_and_replaced(run: Run, sandbox: Sandbox, face_video: Path) -> None:
     run(decoded(sandbox, job(face_video)))
     sandbox.check()

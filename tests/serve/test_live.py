@@ -14,13 +14,13 @@ import pytest
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from serving_fixtures import FRAMES, small_settings
-from ssm_platform.faces.crop import crop
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from serve.http.live import UNTAKEN
 from serve.local import local_app
 from ssm.interface.preprocessing import center
+from ssm_platform.faces.squares import crop
 from ssm_platform.faces.tracker import TrackedFace
 from ssm_platform.read.model_reader import ModelReader
 

@@ -28,6 +28,7 @@ from serve.replicas.batching import Batcher
 from serve.replicas.model import Inference
 from serve.replicas.video import Asked, Start, VideoAnalysis
 from serve.settings import Scaling, Settings
+from ssm_platform.faces.settings import FaceSettings
 from ssm_platform.models.registry import Registry
 from ssm_platform.read.windows import ClipAnswers, Row, Window
 
@@ -143,6 +144,10 @@ def test_the_builder_takes_a_folder_or_an_alias_and_refuses_what_cannot_be_serve
     assert model._deployment_config.user_config == {"model": version}, "an alias is pinned to what it means today"
     with pytest.raises(ValueError, match="no such folder"):
         build(Settings(model=str(tmp_path / "nothing")))
+    with pytest.raises(ValueError, match=r"absent\.onnx"):
+        build(
+            Settings(model=str(model_folder), detection=FaceSettings(detector="yunet", model=tmp_path / "absent.onnx"))
+        )
     with pytest.raises(ValueError, match="SSM_TEST_TOKEN"):
         build(Settings(model=str(model_folder), token_variable="SSM_TEST_TOKEN"))
     monkeypatch.setenv("SSM_TEST_TOKEN", "x" * 16 + "\n")
