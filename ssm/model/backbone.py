@@ -35,9 +35,15 @@ class FrameFeatures:
         return self._each(lambda tensor: tensor[index])
 
     def split(self, sizes: list[int]) -> list[FrameFeatures]:
-        """So many each of the first axis, one after the other."""
-        ends = list(accumulate(sizes))
-        return [self.rows(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+        """So many frames each, one after the other; tokens may be of the last frames alone."""
+        skipped, ends = 0 if self.tokens is None else len(self.pooled) - len(self.tokens), list(accumulate(sizes))
+        return [
+            FrameFeatures(
+                self.pooled[end - size : end],
+                None if self.tokens is None or end <= skipped else self.tokens[end - size - skipped : end - skipped],
+            )
+            for size, end in zip(sizes, ends, strict=True)
+        ]
 
     def flat(self) -> FrameFeatures:
         """Clips (B T ...) as frames (F ...)."""
@@ -59,8 +65,8 @@ class Backbone(nn.Module):
         self.routing = Routing()
         self.net = build_timm(config, width)
         _embed_by_product(self.net)
-        if not released and not tokens:  # released: a token's route depends on all others'
-            read_class_token_alone(self.net)
+        # released: a token's route depends on all others'. In a tuple: a module attribute would register it twice
+        self._last = () if released else (read_class_token_alone(self.net),)
         if config.experts is not None:
             self._add_experts(released)
         self.grid = self._find_grid() if tokens else None
@@ -78,20 +84,31 @@ class Backbone(nn.Module):
             mlp = cast(nn.Module, block.mlp)
             block.mlp = ExpertMlp(mlp, mlp_width(mlp), experts, number, self.routing, released=released)
 
-    def forward(self, frames: Tensor, seeds: Tensor | None = None) -> FrameFeatures:
-        """Features of all frames; `seeds` (int64 F) fix the gate noise in training, None draws it."""
+    def forward(self, frames: Tensor, seeds: Tensor | None = None, *, patches_from: int = 0) -> FrameFeatures:
+        """Features of all frames; `seeds` (int64 F) fix the gate noise in training, None draws it.
+
+        Where patches are read, `patches_from` says from which frame on: `tokens` then has so many rows less.
+        """
         self.routing.seeds = seeds
         if self.config.channels_last:
             frames = frames.contiguous(memory_format=torch.channels_last)
-        features = FrameFeatures(self.net(frames)) if self.grid is None else self._tokens(frames)
+        wanted = self.grid is not None and patches_from < len(frames)
+        features = self._tokens(frames, patches_from) if wanted else FrameFeatures(self.net(frames))
         self.routing.seeds = None
         return features
 
-    def _tokens(self, frames: Tensor) -> FrameFeatures:
-        """The net's own head on its pooled row, and on each patch."""
-        net = cast(Any, self.net)
-        maps = net.forward_features(frames)
-        return FrameFeatures(net.forward_head(maps), self._head_of_patches(maps))
+    def _tokens(self, frames: Tensor, start: int) -> FrameFeatures:
+        """The net's own head on its pooled row, and on each patch of the frames from `start` on."""
+        net, maps = cast(Any, self.net), self._maps(frames, start)
+        return FrameFeatures(net.forward_head(maps), self._head_of_patches(maps[start:]))
+
+    def _maps(self, frames: Tensor, start: int) -> Tensor:
+        for last in filter(None, self._last):
+            last.patches_from = start
+        maps = cast(Any, self.net).forward_features(frames)
+        for last in filter(None, self._last):
+            last.patches_from = None
+        return cast(Tensor, maps)
 
     def _head_of_patches(self, maps: Tensor) -> Tensor:
         """Features (F, P, D) of a map's places: of F L d behind the prefix, of F d h w or F h w d everywhere."""
@@ -108,7 +125,8 @@ class Backbone(nn.Module):
         """Rows and columns of patches, as one picture shows them."""
         net, size, training = cast(Any, self.net), self.config.image_size, self.net.training
         try:
-            maps = net.eval().forward_features(torch.zeros(1, 3, size, size))
+            net.eval()
+            maps = self._maps(torch.zeros(1, 3, size, size), 0)
             grid = _grid(net, maps)
             if self._head_of_patches(maps).shape[1] != grid[0] * grid[1]:
                 raise TypeError(f"{tuple(maps.shape)} is no grid of {grid[0]} x {grid[1]}")

@@ -152,7 +152,8 @@ class SSMNetwork(nn.Module):
         self._look("va_clips", va_clips)
         sides = ((fe_clips, fe_row_ids), (au_clips, au_row_ids), (va_clips, va_row_ids))
         seeds = [_seeds(clips, row_ids, noise_key, side) for side, (clips, row_ids) in enumerate(sides)]
-        fe_frames, au_frames, va_frames = self._encode_sides([clips for clips, _ in sides], seeds, fe_distinct)
+        all_clips = [clips for clips, _ in sides]
+        fe_frames, au_frames, va_frames = self._encode_sides(all_clips, seeds, fe_distinct, fe_patches=fe_aus)
         maps = self.maps()
         prototypes = self.prototypes(maps)
         fe = self.read_expression(fe_frames.pooled, prototypes) if fe_frames is not None else (None, None)
@@ -260,32 +261,46 @@ class SSMNetwork(nn.Module):
         return super().load_state_dict(state_dict, strict, assign)
 
     def _encode_sides(
-        self, clips: list[Tensor | None], seeds: list[Tensor | None], fe_distinct: Tensor | None
+        self,
+        clips: list[Tensor | None],
+        seeds: list[Tensor | None],
+        fe_distinct: Tensor | None,
+        *,
+        fe_patches: bool = True,
     ) -> list[FrameFeatures | None]:
-        """Features (B, T ...) of each side; one backbone call for all, because routing is per token."""
+        """Features (B, T ...) of each side; one backbone call for all, because routing is per token.
+
+        Expressions are read off pooled rows: without `fe_patches` the FE side has no others.
+        """
         fe = clips[0]
         if fe is not None and fe_distinct is not None and not self.config.released_behaviour:
             rows_BT, kept = _distinct(fe_distinct, fe.shape[1])
             frames = fe.flatten(0, 1)[kept][:, None]  # as clips of one frame each
             self._look("fe_clips", frames)
             fe_seeds = None if seeds[0] is None else seeds[0][kept]
-            distinct, *others = self._encode_sides([frames, *clips[1:]], [fe_seeds, *seeds[1:]], None)
+            sides = [frames, *clips[1:]], [fe_seeds, *seeds[1:]]
+            distinct, *others = self._encode_sides(*sides, None, fe_patches=fe_patches)
             assert distinct is not None
             return [distinct.flat().rows(rows_BT), *others]
         there = [(one, seed) for one, seed in zip(clips, seeds, strict=True) if one is not None]
         if len(there) == 1 or self.config.released_behaviour:
-            return [self._encode(one, seed) for one, seed in zip(clips, seeds, strict=True)]
+            patches = [fe_patches, *(True for _ in clips[1:])]
+            return [self._encode(*side) for side in zip(clips, seeds, patches, strict=True)]
         known = [seed for _, seed in there if seed is not None]
         features: FrameFeatures = self.backbone(
-            torch.cat([one.flatten(0, 1) for one, _ in there]), torch.cat(known) if len(known) == len(there) else None
+            torch.cat([one.flatten(0, 1) for one, _ in there]),
+            torch.cat(known) if len(known) == len(there) else None,
+            patches_from=0 if fe is None or fe_patches else fe.shape[0] * fe.shape[1],
         )
         parts = iter(features.split([one.shape[0] * one.shape[1] for one, _ in there]))
         return [None if one is None else next(parts).shaped(*one.shape[:2]) for one in clips]
 
-    def _encode(self, clips: Tensor | None, seeds: Tensor | None) -> FrameFeatures | None:
+    def _encode(self, clips: Tensor | None, seeds: Tensor | None, patches: bool) -> FrameFeatures | None:
         if clips is None:
             return None
-        return cast(FrameFeatures, self.backbone(clips.flatten(0, 1), seeds)).shaped(*clips.shape[:2])
+        frames = clips.flatten(0, 1)
+        features: FrameFeatures = self.backbone(frames, seeds, patches_from=0 if patches else len(frames))
+        return features.shaped(*clips.shape[:2])
 
     def _check(self, name: str, clips: Tensor | None, most_frames: int | None) -> None:
         """ValueError for a wrong shape or type."""

@@ -47,6 +47,7 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_a_saved_model_answers_without_its_tower_as_the_live_one(saved: tuple[SSM, Path]) -> None:
     model, folder = saved
     loaded, clips = SSM.from_pretrained(folder), tiny.clips(3)
+    assert ("built after" in (folder / "README.md").read_text()) == (model.config.au_reader.kind != "linear")
     assert loaded.text is None or not loaded.text._tower
     with torch.no_grad():
         live, found = model.eval()(clips, clips), loaded(clips, clips)

@@ -6,6 +6,7 @@ import pytest
 import tiny_model as tiny
 import torch
 
+from ssm.model import noise
 from ssm.model.backbone import Backbone
 from ssm.model.config import BackboneConfig
 
@@ -24,6 +25,23 @@ def test_patches_come_from_the_pass_that_gives_the_pooled_row(config: BackboneCo
     assert torch.equal(features.pooled, backbone.net(frames))
     down, across = backbone.grid
     assert features.tokens.shape == (3, down * across, 16)
+
+
+@pytest.mark.parametrize("start", [0, 3, 8])
+def test_patches_of_some_frames_are_as_those_of_all_noise_included(start: int) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(tiny.VIT, 16, tokens=True).train()
+    frames = tiny.clips(2).flatten(0, 1)
+    seeds = noise.frame_seeds(torch.tensor([3, 4]), tiny.FRAMES, key=5, side=0)
+    whole, some = backbone(frames, seeds), backbone(frames, seeds, patches_from=start)
+    assert torch.equal(whole.pooled, some.pooled)
+    if start == len(frames):
+        assert some.tokens is None
+    else:
+        torch.testing.assert_close(some.tokens, whole.tokens[start:], atol=1e-6, rtol=1e-6)
+    one, other = some.split([3, 5])
+    assert (one.tokens is None) == (start >= 3)
+    assert other.tokens is None or len(other.tokens) == 5
 
 
 def test_patches_lie_row_by_row() -> None:
