@@ -192,8 +192,8 @@ def mal(config: RunConfig) -> RunConfig:
 def affect() -> RunConfig:
     """Valence and arousal as a third task on two CPU cores: the quickstart beside an Aff-Wild2-like corpus, drawn.
 
-    Smaller sides than the quickstart's, so that a step costs as much; affect is read from features
-    (`--model.affect.head=labels` reads it from the AU and expression logits, and says why).
+    A step has half as many clips again as the quickstart's. Affect is read from features; `affect+affect_labels` reads
+    it from the AU and expression logits, and says why.
     """
     return with_affect(quickstart()).model_copy(update={"name": "affect"})
 
