@@ -20,6 +20,7 @@ from ssm_platform.base.machine import describe_machine
 from ssm_platform.synthetic import CORPORA, LabSpec, SyntheticSpec, WildSpec, corpus_jobs, run_job
 from ssm_platform.synthetic.behaviour import prototypes
 from ssm_platform.synthetic.dynamics import clip_course
+from ssm_platform.synthetic.lab import LAB_CORPORA
 from ssm_platform.synthetic.performance import person, stream, wild_performance
 
 
@@ -63,7 +64,7 @@ def corpus_rate(name: str, folder: Path) -> float:
     started = time.process_time()
     for job in work.jobs:
         run_job(job)
-    frames = 400 if name in ("bp4d", "disfa") else 500
+    frames = 400 if name in LAB_CORPORA else 500
     return frames / (time.process_time() - started)
 
 

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ssm_platform.base import open_storage, override, split_assignments
+from ssm_platform.base import front_door, open_storage, override, split_assignments
 from ssm_platform.corpora import count_prior, read_corpus
 from ssm_platform.runs import recipe
 
@@ -44,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

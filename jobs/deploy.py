@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from serve.settings import Settings
-from ssm_platform.base import format_fields, override, split_assignments
+from ssm_platform.base import format_fields, front_door, override, split_assignments
 
 APPLICATION = "ssm"
 
@@ -133,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

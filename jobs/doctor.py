@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ssm_platform.base import format_fields, split_assignments
+from ssm_platform.base import format_fields, front_door, split_assignments
 from ssm_platform.corpora import Corpus, corpora, corpus_named
 from ssm_platform.corpora.doctor import describe, examine, write
 
@@ -65,4 +65,4 @@ def _about(corpus: Corpus) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

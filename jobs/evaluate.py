@@ -1,5 +1,5 @@
 """Evaluate a finished run, write its report and publish its model: `python jobs/evaluate.py RUN [--protocol NAME]
-[--people FILE.csv [--groups COLUMN ...]] [--risk SHARE] [--field=value ...]`.
+[--people FILE.csv [--groups COLUMN ...]] [--risk SHARE] [--blur] [--field=value ...]`.
 
 RUN is the folder (or s3:// prefix) that `jobs/train.py` wrote, for example runs/quickstart. Training ends with this by
 itself; run it again for the published protocol (which publishes no model), for another registry, or on another machine:
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from ssm_platform.base import split_assignments
+from ssm_platform.base import front_door, split_assignments
 from ssm_platform.evaluate import EvaluationProtocol, assess, read_people
 
 
@@ -33,13 +33,21 @@ def main() -> None:
     )
     parser.add_argument("--people", type=Path, help="CSV: a column subject, perhaps corpus, and one per attribute")
     parser.add_argument("--groups", nargs="+", default=[], help="columns of --people to judge by (default: all)")
+    parser.add_argument("--blur", action="store_true", help="make the faces in the report unrecognisable")
     arguments, fields = parser.parse_known_args()
     if arguments.groups and not arguments.people:
         parser.error("--groups names columns of the file that --people gives: give both")
     try:
         people = read_people(arguments.people, arguments.groups) if arguments.people else None
+        changes = split_assignments(fields)
         outcome = assess(
-            arguments.run, arguments.protocol, arguments.registry, split_assignments(fields), people, arguments.risk
+            arguments.run,
+            arguments.protocol,
+            arguments.registry,
+            changes,
+            people,
+            risk=arguments.risk,
+            blur=arguments.blur,
         )
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -50,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from ssm.saved import import_released
+from ssm_platform.base import front_door
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,4 +48,4 @@ def _descriptions(checkpoint: Path) -> dict[str, list[str]] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    front_door(main)

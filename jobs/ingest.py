@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ssm_platform.base import format_fields, override, split_assignments
+from ssm_platform.base import format_fields, front_door, override, split_assignments
 from ssm_platform.corpora import read_corpus
 from ssm_platform.ingest import IngestSettings, IngestSummary, on_ray, run
 from ssm_platform.records import Manifest
@@ -67,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

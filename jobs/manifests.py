@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from ssm_platform.base import explain
+from ssm_platform.base import explain, front_door
 from ssm_platform.cluster import ClusterSettings, write_all
 
 PROXY = Path(__file__).resolve().parents[1] / "deploy" / "nginx.conf"
@@ -39,4 +39,4 @@ def read_settings(path: Path) -> ClusterSettings:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from ssm_platform.base import front_door
+
 JOBS = Path(__file__).resolve().parent
 
 
@@ -47,4 +49,4 @@ def _step(title: str, script: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

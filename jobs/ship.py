@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ssm_platform.base import front_door
 from ssm_platform.models import ship
 
 
@@ -22,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

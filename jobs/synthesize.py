@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from ssm_platform.base import explain
+from ssm_platform.base import explain, front_door
 from ssm_platform.synthetic import CORPORA, PRESETS, SyntheticSpec, write_corpus
 from ssm_platform.synthetic.sample import write_sample
 from ssm_platform.synthetic.sheets import au_sheet, people_sheet, write_sheet
@@ -64,7 +64,7 @@ def _write(options: argparse.Namespace) -> None:
     if options.root is None:
         raise ValueError("name the folder to write to: synthesize.py CORPUS ROOT")
     spec = SyntheticSpec.model_validate_json(options.spec.read_text()) if options.spec else PRESETS[options.preset]
-    with tqdm(unit="job", desc=options.corpus) as bar:
+    with tqdm(disable=None, unit="job", desc=options.corpus) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
@@ -75,4 +75,4 @@ def _write(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

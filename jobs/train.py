@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ssm_platform.base import OverrideError, format_fields, override, split_assignments
+from ssm_platform.base import OverrideError, format_fields, front_door, override, split_assignments
 from ssm_platform.runs import MODIFIERS, RECIPES, RunConfig, recipe
 
 
@@ -61,4 +61,4 @@ def run(config: RunConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ssm_platform.base import OverrideError, explain, override, split_assignments
+from ssm_platform.base import OverrideError, explain, front_door, override, split_assignments
 from ssm_platform.runs import MODIFIERS, RECIPES, recipe
 from ssm_platform.search import Space, SpaceError, Sweep, SweepConfig, conclude, parse_space, read_space
 from ssm_platform.train import TrainingFailed
@@ -80,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ssm_platform.base import open_storage
+from ssm_platform.base import front_door, open_storage
 from ssm_platform.data import OrderError, Verdict, verify
 from ssm_platform.evaluate import run_config
 from ssm_platform.runs import prepare, training_plan
@@ -48,4 +48,4 @@ def proof(run: str) -> Verdict:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)

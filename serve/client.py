@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 if TYPE_CHECKING:
+    from ssm_platform.models import Expressions
     from ssm_platform.read import Faces
 
+Files = str | Path | Sequence[str | Path]
 _TRANSIENT = (429, 500, 502, 503)
 _PAUSE_S = 1.0
 
@@ -48,18 +50,20 @@ class Client:
         facts: dict[str, Any] = self._ask("GET", "/v1/model").json()
         return facts
 
-    def predict(self, files: str | Path | Sequence[str | Path], faces: Faces = "all") -> dict[str, Any]:
-        """The whole answer to a video, or to pictures."""
-        document: dict[str, Any] = self._send(files, faces, "application/json", stream=False).json()
+    def predict(self, files: Files, faces: Faces = "all", expressions: Expressions | None = None) -> dict[str, Any]:
+        """The whole answer to a video, or to pictures. `expressions` off: action units only; None: as is served."""
+        document: dict[str, Any] = self._send(files, faces, expressions, "application/json", stream=False).json()
         return document
 
-    def csv(self, files: str | Path | Sequence[str | Path], faces: Faces = "all") -> str:
+    def csv(self, files: Files, faces: Faces = "all", expressions: Expressions | None = None) -> str:
         """The same as a table."""
-        return str(self._send(files, faces, "text/csv", stream=False).text)
+        return str(self._send(files, faces, expressions, "text/csv", stream=False).text)
 
-    def stream(self, files: str | Path | Sequence[str | Path], faces: Faces = "all") -> Iterator[dict[str, Any]]:
+    def stream(
+        self, files: Files, faces: Faces = "all", expressions: Expressions | None = None
+    ) -> Iterator[dict[str, Any]]:
         """`start`, then `row` and `window` events as they are ready. ServiceError where the answer breaks off."""
-        with self._send(files, faces, "application/x-ndjson", stream=True) as answer:
+        with self._send(files, faces, expressions, "application/x-ndjson", stream=True) as answer:
             for line in answer.iter_lines():
                 event = json.loads(line)
                 if event["type"] == "error":
@@ -69,11 +73,10 @@ class Client:
                 yield event
         raise ServiceError(answer.status_code, "the answer ended early")
 
-    def _send(self, files: str | Path | Sequence[str | Path], faces: Faces, accept: str, stream: bool) -> Any:
+    def _send(self, files: Files, faces: Faces, expressions: Expressions | None, accept: str, stream: bool) -> Any:
         paths = [files] if isinstance(files, str | Path) else list(files)
-        return self._ask(
-            "POST", "/v1/predict", paths, params={"faces": faces}, headers={"Accept": accept}, stream=stream
-        )
+        query = {"faces": faces, "expressions": expressions}  # what is None is not sent
+        return self._ask("POST", "/v1/predict", paths, params=query, headers={"Accept": accept}, stream=stream)
 
     def _ask(self, method: str, path: str, files: Sequence[str | Path] = (), **options: Any) -> Any:
         """The answer, after as many tries as patience allows."""

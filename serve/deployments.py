@@ -12,29 +12,40 @@ from ray.serve.handle import DeploymentHandle
 from serve.errors import Refusal
 from serve.http import create_app
 from serve.intake import Spool
-from serve.observe import IngressMetrics, cluster_metrics, start_traces
-from serve.replicas import HandleBackend, Inference, ModelCalls, Said, Served, Upload, VideoAnalysis, at_hand
+from serve.observe import IngressMetrics, Trace, cluster_metrics, span, start_traces
+from serve.replicas import Asked, HandleBackend, Inference, ModelCalls, Said, Served, Upload, VideoAnalysis, at_hand
 from serve.settings import Settings
-from ssm_platform.read import Faces
 
 _DRAIN_LOOP_S = 0.5
 _HEALTH = {"health_check_period_s": 5, "health_check_timeout_s": 60}
+
+
+class Model(Inference):
+    """The model deployment."""
+
+    def __init__(self, settings: Settings) -> None:
+        start_traces(settings.traces)
+        super().__init__(settings)
 
 
 class Video:
     """The video deployment."""
 
     def __init__(self, settings: Settings, inference: DeploymentHandle[Any]) -> None:
+        start_traces(settings.traces)
         model = ModelCalls(inference, settings.limits.request_s)  # an upload that is here already is worth a wait
         self._analysis = VideoAnalysis(settings, model.read, model.describe)
         self._spool = Spool(settings.scratch, settings.limits.spool_bytes)
 
-    async def analyse(self, upload: Upload, faces: Faces, served: Served | None) -> AsyncIterator[Said]:
-        """Start, then rows and windows, or a refusal."""
+    async def analyse(
+        self, upload: Upload, asked: Asked, served: Served | None, trace: Trace | None = None
+    ) -> AsyncIterator[Said]:
+        """Start, then rows and windows, or a refusal. `trace`: the caller's span, where there is one."""
         try:
-            async with at_hand(upload, self._spool) as paths:
-                async for said in self._analysis.analyse(paths, faces, served):
-                    yield said
+            with span("video", trace):
+                async with at_hand(upload, self._spool) as paths:
+                    async for said in self._analysis.analyse(paths, asked, served):
+                        yield said
         except Refusal as refusal:  # no room for it on this machine
             yield refusal
 
@@ -77,7 +88,7 @@ def application(settings: Settings, token: str | None) -> serve.Application:
         **_HEALTH,
     }
     model: dict[str, Any] = {"user_config": {"model": settings.model}}
-    inference = serve.deployment(name="model", **model, **settings.inference.options(), **drain)(Inference)
+    inference = serve.deployment(name="model", **model, **settings.inference.options(), **drain)(Model)
     video = serve.deployment(name="video", **settings.video.options(), **drain)(Video)
     ingress = serve.deployment(name="ingress", **settings.ingress.options(), **drain)(serve.ingress()(Ingress))
     answering = inference.bind(settings)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket, WebSocketState
 
 REASONS = {
     400: "malformed",
@@ -18,6 +20,7 @@ REASONS = {
     413: "too_large",
     415: "content_type",
     422: "unreadable",
+    429: "too_fast",
     500: "fault",
     503: "busy",
     504: "time_limit",
@@ -49,12 +52,34 @@ def problem(scope_state: dict[str, object], status: int, message: str, headers: 
     return JSONResponse({"error": message, "request_id": scope_state.get("request_id", "")}, status, headers)
 
 
-async def answer_refusal(request: Request, error: Exception) -> Response:
-    """The exception handler for `Refusal`."""
+async def answer_refusal(request: HTTPConnection, error: Exception) -> Response:
+    """The exception handler for `Refusal`, of requests and of WebSockets."""
     assert isinstance(error, Refusal)
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="ssm"'
-    return problem(request.scope.setdefault("state", {}), error.status, error.message, headers)
+    state = request.scope.setdefault("state", {})
+    response = problem(state, error.status, error.message, headers)
+    if isinstance(request, WebSocket):
+        state["status"] = str(error.status)
+        await _refuse_socket(request, error, response)
+    return response
+
+
+_CLOSED_AS = {413: 1009, 422: 1007, 500: 1011, 503: 1013, 507: 1013}
+"""Close codes of RFC 6455 and its registry for our statuses; what is not here is 1008, a policy."""
+
+
+async def _refuse_socket(socket: WebSocket, refusal: Refusal, response: JSONResponse) -> None:
+    """Before a WebSocket is accepted an HTTP answer; afterwards a last message with the same words."""
+    if socket.application_state is WebSocketState.CONNECTING:
+        if "websocket.http.response" in socket.scope.get("extensions", {}):
+            await socket.send_denial_response(response)
+        else:
+            await socket.close()
+        return
+    facts = {"type": "error", "status": refusal.status, "retry_after": refusal.retry_after}
+    await socket.send_json({**facts, **json.loads(bytes(response.body))})
+    await socket.close(_CLOSED_AS.get(refusal.status, 1008))

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from serve.http import create_app
 from serve.intake import Spool
 from serve.observe import IngressMetrics
-from serve.replicas import Inference, Reading, Said, Served, VideoAnalysis
+from serve.replicas import Asked, Inference, Reading, Said, Served, VideoAnalysis
 from serve.settings import Settings
-from ssm_platform.read import Faces
 
 
 class LocalBackend:
@@ -43,9 +42,9 @@ class LocalBackend:
         """The model's answers to clips (n, T, S, S, 3)."""
         return await self._inference.read(clips, served or await self.describe())
 
-    def analyse(self, paths: list[Path], faces: Faces) -> AsyncIterator[Said]:
+    def analyse(self, paths: list[Path], asked: Asked) -> AsyncIterator[Said]:
         """Start, then rows and windows of one upload."""
-        return self._analysis.analyse(paths, faces)
+        return self._analysis.analyse(paths, asked)
 
 
 def local_app(settings: Settings, token: str | None = None) -> FastAPI:

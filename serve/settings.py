@@ -9,7 +9,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ssm_platform.faces import FaceSettings
 from ssm_platform.media import Decoder
+from ssm_platform.models import Expressions
 from ssm_platform.read import Faces
 
 MIB = 2**20
@@ -60,6 +62,15 @@ class Limits(BaseModel):
     idle_s: float = Field(default=20, gt=0, description="longest pause of a client that is sending")
     upload_rate: float = Field(
         default=16 * 1024, ge=0, description="bytes a second that a client must send on average, after idle_s"
+    )
+
+    live: int = Field(default=4, ge=0, description="most cameras at once before one ingress replica; 0: none")
+    live_s: float = Field(default=3600, ge=1, description="longest session of a camera; also its CPU seconds")
+    live_frame_bytes: int = Field(default=2 * MIB, ge=1, description="largest encoded frame of a camera")
+    live_rate: float = Field(
+        default=120,
+        gt=0,
+        description="frames a second that a camera may send; answered are those there is time for",
     )
 
     @model_validator(mode="after")
@@ -125,7 +136,11 @@ class Settings(BaseModel):
     batch: int = Field(default=8, ge=1, le=1024, description="most clips in one forward pass")
     in_flight: int = Field(default=8, ge=1, le=256, description="clips of one video sent to the model ahead of answers")
     faces: Faces = Field(default="all", description="faces answered when a request does not say")
+    expressions: Expressions = Field(
+        default="on", description="off: action units only, whatever a request asks; no answer names an expression"
+    )
     decoder: Decoder = Field(default="av", description="video decoder")
+    detection: FaceSettings = Field(default=FaceSettings(), description="how faces are found and followed")
     token_variable: str | None = Field(
         default=None, description="environment variable holding the bearer token clients must send; None: no token"
     )

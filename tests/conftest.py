@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["s3_fixtures", "serving_fixtures", "tree_fixtures"]
+pytest_plugins = ["page_fixtures", "s3_fixtures", "serving_fixtures", "tree_fixtures"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared" / "data"

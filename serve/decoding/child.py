@@ -1,7 +1,7 @@
-"""The process of one upload: take limits on, decode, find faces, say so, and end. Runs after a fork, never returns.
+"""The process of one upload or camera: take limits on, decode, find faces, say so, and end. Runs after a fork.
 
 Whatever goes wrong becomes a refusal or an end: an error that has no words here ends the process, and the replica
-says that the file could not be decoded.
+says that the file could not be decoded. A frame of a camera is refused alone.
 """
 
 from __future__ import annotations
@@ -9,44 +9,53 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import cv2
 from av.error import FFmpegError
 
 from serve.decoding import messages
-from serve.decoding.messages import Job
-from ssm_platform.media import InputInfo, TooLarge, open_input
-from ssm_platform.read import FaceFrame, face_stream
+from serve.decoding.messages import CameraJob, Job, Work
+from serve.decoding.thumbnails import Thumbnails, watched
+from ssm_platform.media import InputInfo, TooLarge, decode_frame, open_input
+from ssm_platform.read import CameraStream, FaceFrame, face_stream
 
 _FRAMES = 16  # in one message
 _FILES = 64
 MIB = 2**20
 
 
-def work(job: Job, out: socket.socket) -> None:
-    """Decode the job's files and write messages to `out`."""
+def work(job: Job | CameraJob, channel: socket.socket) -> None:
+    """Decode what the job names, or what comes through `channel`, and write messages to it."""
     limit(job)
+    cv2.setNumThreads(job.threads)
+    if isinstance(job, CameraJob):
+        _follow(job, channel)
+        return
     try:
-        _answer(job, out)
-    except TooLarge as error:
-        out.sendall(messages.refused(413, _public(error, job)))
-    except MemoryError:  # FFmpeg's is one as well
-        out.sendall(messages.refused(413, _too_much_memory(job)))
-    except (ValueError, FFmpegError, OSError) as error:
-        if isinstance(error.__cause__, MemoryError):
-            out.sendall(messages.refused(413, _too_much_memory(job)))
-        else:
-            out.sendall(messages.refused(422, _public(error, job)))
-    except cv2.error as error:
+        _answer(job, channel)
+    except REFUSED as error:
+        channel.sendall(messages.refused(*_refusal(error, job, job.paths)))
+
+
+REFUSED = (MemoryError, ValueError, FFmpegError, OSError, cv2.error)
+"""What decoding raises for files that cannot be used; FFmpeg's own MemoryError is one as well."""
+
+
+def _refusal(error: Exception, job: Work, paths: Sequence[str] = ()) -> tuple[int, str]:
+    """Status and words: 413 for too much, else 422; 'file' where a message has a path of ours."""
+    memory = f"decoding it takes more than the {job.memory_mib} MiB of memory that are given to it"
+    if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+        return 413, memory
+    if isinstance(error, cv2.error):
         short = error.code == cv2.Error.StsNoMem
-        words = _too_much_memory(job) if short else f"OpenCV cannot use it ({error.err or error.code})"
-        out.sendall(messages.refused(413 if short else 422, words))
+        return (413, memory) if short else (422, f"OpenCV cannot use it ({error.err or error.code})")
+    return (413 if isinstance(error, TooLarge) else 422), _public(error, paths)
 
 
-def limit(job: Job) -> None:
+def limit(job: Work) -> None:
     """From here on this process may use so much CPU and memory, and write no file."""
     seconds = max(1, round(job.cpu_s))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
@@ -65,17 +74,18 @@ def _data_bytes() -> int:
 
 def _answer(job: Job, out: socket.socket) -> None:
     """Facts, then faces; the facts wait for the first frames, of pictures for all, so that a refusal comes first."""
-    cv2.setNumThreads(job.threads)
     paths = [Path(path) for path in job.paths]
     source = open_input(paths, job.options.decoder, job.options.limits)
     info = source.facts
     if info.frames > job.frames:
         raise TooLarge(f"{info.frames} frames, at most {job.frames} are accepted")
-    chunks = _chunks(face_stream(source, job.preprocessing, job.options), info)
+    thumbnails = Thumbnails(job.thumbnails, info.frames)
+    chunks = _chunks(face_stream(watched(source, thumbnails), job.preprocessing, job.options), info)
     first = next(chunks, [])
     out.sendall(messages.opened(info))
-    out.sendall(messages.faces(first))
-    for chunk in chunks:
+    for chunk in chain([first], chunks):
+        for small in thumbnails.taken():
+            out.sendall(messages.thumbnail(small))
         out.sendall(messages.faces(chunk))
     out.sendall(messages.ended())
 
@@ -86,13 +96,24 @@ def _chunks(frames: Iterator[FaceFrame], info: InputInfo) -> Iterator[list[FaceF
         yield chunk
 
 
-def _too_much_memory(job: Job) -> str:
-    return f"decoding it takes more than the {job.memory_mib} MiB of memory that are given to it"
+def _follow(job: CameraJob, channel: socket.socket) -> None:
+    """A camera's frames, one answer each, until nobody sends any more."""
+    look = CameraStream(job.preprocessing, job.options)
+    with channel.makefile("rb") as stream:
+        while (frame := messages.next_frame(stream)) is not None:
+            number, timestamp, data = frame
+            try:
+                image = decode_frame(data, job.options.limits)
+                found = look(number, timestamp, image)
+            except REFUSED as error:
+                channel.sendall(messages.refused(*_refusal(error, job)))
+            else:
+                channel.sendall(messages.looked(found, image.shape[1], image.shape[0]))
 
 
-def _public(error: Exception, job: Job) -> str:
+def _public(error: Exception, paths: Sequence[str]) -> str:
     """The message without our paths: 'file' for one upload, 'file 2' for one of several."""
     message = str(error)
-    for number, path in enumerate(job.paths, 1):
-        message = message.replace(path, "file" if len(job.paths) == 1 else f"file {number}")
+    for number, path in enumerate(paths, 1):
+        message = message.replace(path, "file" if len(paths) == 1 else f"file {number}")
     return message

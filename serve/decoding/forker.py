@@ -1,4 +1,4 @@
-"""The process that forks one child for each upload: `python -m serve.decoding.forker FD`, started by `Sandbox`.
+"""The process that forks a child for each upload or camera: `python -m serve.decoding.forker FD`, started by `Sandbox`.
 
 It has imported what decoding needs and holds nothing else: no threads, no model, no token, no environment. A job
 comes over the control socket with two descriptors: where the child writes, and where its end is told. When the replica
@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from serve.decoding import child
-from serve.decoding.messages import Job
+from serve.decoding.messages import ANY_JOB
 from ssm_platform.faces import FaceSettings
 from ssm_platform.faces.tracker import track
 
@@ -67,7 +67,7 @@ class Forker:
         try:
             os.closerange(3, out)
             os.closerange(out + 1, out + _FILES)
-            child.work(Job.model_validate_json(text), socket.socket(fileno=out))
+            child.work(ANY_JOB.validate_json(text), socket.socket(fileno=out))
             code = 0
         except BrokenPipeError:  # nobody listens any more
             code = 0
@@ -107,7 +107,7 @@ def warm() -> None:
         image: Any = np.zeros((64, 64, 3), np.uint8)
 
     cv2.setNumThreads(1)  # a pool of threads would not live on in a child, which would wait for it for ever
-    list(track([Frame()], FaceSettings()))
+    list(track([Frame()], FaceSettings(detector="haar")))  # jobs come with theirs: nothing is fetched here
     gc.collect()
     gc.freeze()
 

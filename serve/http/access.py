@@ -1,23 +1,30 @@
 """Who is let in, before anything is read: the token, the Host header, origins, query parameters, HEAD and OPTIONS.
 
 Without a token a page elsewhere could reach the service through a name that it points at this machine (DNS
-rebinding), so a Host must then be an address, localhost, or one of `settings.hosts`.
+rebinding), so a Host must then be an address, localhost, or one of `settings.hosts`. Browsers let any page open a
+WebSocket anywhere, so there the Origin must be ours or one of `settings.origins`; and they send no header of ours with
+it, so there the token may come as a subprotocol, `ssm.bearer.` and its base64url.
 """
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI
+from starlette.requests import HTTPConnection
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import Refusal
 
-Check = Callable[[Request], Awaitable[None]]
+Check = Callable[[HTTPConnection], Awaitable[None]]
+_TOKEN_PROTOCOL = "ssm.bearer."
 
 
 class Guards(Protocol):
@@ -27,21 +34,53 @@ class Guards(Protocol):
         """The dependencies of a route."""
 
 
-def guards_of(token: str | None, hosts: Iterable[str]) -> Guards:
-    """Host, token and query parameters, in this order."""
-    first = [Depends(named_host(token, hosts)), Depends(bearer(token))]
+def guards_of(token: str | None, hosts: Iterable[str], origins: Iterable[str]) -> Guards:
+    """Host, origin, token and query parameters, in this order."""
+    first = [Depends(named_host(token, hosts)), Depends(own_origin(origins)), Depends(bearer(token))]
     return lambda *query: [*first, Depends(known_query(*query))]
 
 
 def bearer(token: str | None) -> Check:
     """A dependency: 401 unless the request carries the token."""
 
-    async def check(request: Request) -> None:
+    async def check(request: HTTPConnection) -> None:
         if token is None:
             return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+        if not hmac.compare_digest(_given_token(request), token.encode()):
             raise Refusal(401, "a bearer token is needed: send Authorization: Bearer ...")
+
+    return check
+
+
+def _given_token(request: HTTPConnection) -> bytes:
+    """What the client says, empty where it says nothing."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip().encode()
+    for protocol in offered_protocols(request):
+        if protocol.startswith(_TOKEN_PROTOCOL):
+            text = protocol.removeprefix(_TOKEN_PROTOCOL)
+            with suppress(ValueError):
+                return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    return b""
+
+
+def offered_protocols(request: HTTPConnection) -> list[str]:
+    """The subprotocols that a WebSocket's client offers; none for a request."""
+    offers = request.headers.get("sec-websocket-protocol", "") if request.scope["type"] == "websocket" else ""
+    return [offer.strip() for offer in offers.split(",") if offer.strip()]
+
+
+def own_origin(origins: Iterable[str]) -> Check:
+    """A dependency: 403 for a WebSocket that another site's page opens. Of requests the browser sees to it (CORS)."""
+    known = set(origins)
+
+    async def check(request: HTTPConnection) -> None:
+        origin = request.headers.get("origin")
+        if request.scope["type"] != "websocket" or origin is None or origin in known:
+            return
+        if urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+            raise Refusal(403, f"the page {origin[:100]!r} may not ask this service; the setting `origins` names some")
 
     return check
 
@@ -50,7 +89,7 @@ def named_host(token: str | None, hosts: Iterable[str]) -> Check:
     """A dependency: 403 for a Host that is not ours, where no token tells clients apart."""
     known = {"localhost", *(host.lower() for host in hosts)}
 
-    async def check(request: Request) -> None:
+    async def check(request: HTTPConnection) -> None:
         host = _host(request.headers.get("host", ""))
         if token is None and host not in known and not _is_address(host):
             raise Refusal(403, f"the Host {host[:100]!r} is not served here; the setting `hosts` names those that are")
@@ -62,7 +101,7 @@ def known_query(*names: str) -> Check:
     """A dependency: 400 for a query parameter that nobody reads, or that is given twice."""
     words = f"known: {', '.join(names)}" if names else "none is known here"
 
-    async def check(request: Request) -> None:
+    async def check(request: HTTPConnection) -> None:
         given = [name for name, _ in request.query_params.multi_items()]
         for name in given:
             if name not in names:

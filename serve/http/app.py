@@ -8,13 +8,14 @@ run it in their own process. Errors are `{"error": "...", "request_id": "..."}` 
 from __future__ import annotations
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from serve.errors import Refusal, answer_refusal, problem
 from serve.http import schemas
 from serve.http.access import Methods, guards_of
+from serve.http.live import live
 from serve.http.observed import Observed
 from serve.http.operation import Exporter, health, page
 from serve.http.operation import metrics as metrics_routes
@@ -50,6 +51,7 @@ def create_app(
     app.add_exception_handler(Refusal, answer_refusal)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(WebSocketRequestValidationError, _validation_error)
     app.add_middleware(Methods, routes=app)
     if settings.origins:
         app.add_middleware(
@@ -60,10 +62,11 @@ def create_app(
             expose_headers=list(_READABLE),
         )
     app.add_middleware(Observed, metrics=metrics)
-    guards = guards_of(token, settings.hosts)
+    guards = guards_of(token, settings.hosts, settings.origins)
     app.include_router(page())
     app.include_router(health(backend))
     app.include_router(uploads(settings, backend, metrics, spool, guards))
+    app.include_router(live(settings, backend, metrics, guards))
     app.include_router(tensors(settings, backend, guards))
     if exporter is not None:
         app.include_router(metrics_routes(exporter), dependencies=guards())
@@ -76,6 +79,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+    assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)
     first = error.errors()[0]
-    return problem(request.scope["state"], 422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", {})
+    return await answer_refusal(request, Refusal(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))

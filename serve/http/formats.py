@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from serve.errors import Refusal
-from serve.replicas import Start
+from serve.replicas import Answered, Result, Start
 from ssm.labels import ACTION_UNITS
 from ssm_platform.models import ModelDescription
-from ssm_platform.read import Row, Window, cells, columns, csv_lines
+from ssm_platform.read import Row, Window, columns, csv_lines, record
 
 JSON, CSV, LINES = "application/json", "text/csv", "application/x-ndjson"
 KINDS = (JSON, CSV, LINES)
@@ -45,16 +46,32 @@ def model_facts(name: str, model: ModelDescription) -> dict[str, Any]:
         "image_size": model.preprocessing.image_size,
         "aus": [{"code": unit.code, "number": unit.number, "name": unit.name} for unit in units],
         "expressions": list(model.vocabulary.expressions),
+        "affect": list(model.vocabulary.affect),
         "preprocessing": model.preprocessing.fingerprint(),
         "precision": model.precision,
         "rule": {ACTION_UNITS[au].code: rule.model_dump() for au, rule in model.rule.rules.items()},
         "rule_fitted": model.fitted,
+        "notice": model.notice,
     }
 
 
-def start_facts(name: str, start: Start) -> dict[str, Any]:
+def live_facts(name: str, model: ModelDescription, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The head of a camera's answers: model, columns, the session's id."""
+    return {"model": model_facts(name, model), "columns": columns(model.vocabulary), "request_id": state["request_id"]}
+
+
+def frame_facts(answer: Answered, dropped: int, model: ModelDescription) -> dict[str, Any]:
+    """A camera's frame: rows as everywhere, the window that ends with it, and how many frames were dropped so far."""
+    facts = {"frame": answer.frame.number, "timestamp": answer.frame.timestamp, "dropped": dropped}
+    if answer.refusal is not None:
+        return {**facts, "status": answer.refusal.status, "error": answer.refusal.message}
+    rows = [record(result, model.vocabulary) for result in answer.results if isinstance(result, Row)]
+    windows = [window_facts(result, model) for result in answer.results if isinstance(result, Window)]
+    return {**facts, "width": answer.width, "height": answer.height, "rows": rows, "windows": windows}
+
+
+def start_facts(name: str, start: Start, model: ModelDescription) -> dict[str, Any]:
     """The head of an answer: model, input, columns."""
-    model = start.served.description
     return {
         "model": model_facts(name, model),
         "video": start.info.model_dump(mode="json"),
@@ -72,7 +89,17 @@ def window_facts(window: Window, model: ModelDescription) -> dict[str, Any]:
         "frames": window.frames,
         "expression": dict(zip(names, _plain(window.expression), strict=True)),
         "why": dict(zip(names, reasons, strict=False)),
+        **_affect_why(window, model),
     }
+
+
+def _affect_why(window: Window, model: ModelDescription) -> dict[str, Any]:
+    """What each AU adds to valence and arousal before they are brought into [-1, 1]; nothing without a label head."""
+    if window.affect_why is None:
+        return {}
+    codes = model.vocabulary.au_codes
+    terms = (dict(zip(codes, _plain(row), strict=True)) for row in window.affect_why)
+    return {"affect_why": dict(zip(model.vocabulary.affect, terms, strict=True))}
 
 
 def line(kind: str, facts: dict[str, Any]) -> str:
@@ -80,18 +107,20 @@ def line(kind: str, facts: dict[str, Any]) -> str:
     return json.dumps({"type": kind, **facts}, separators=(",", ":")) + "\n"
 
 
-def lines(results: Iterable[Row | Window], model: ModelDescription) -> str:
+def lines(results: Iterable[Result], model: ModelDescription) -> str:
     """Results as lines of JSON."""
-    names = columns(model.vocabulary)
-    return "".join(
-        line("row", dict(zip(names, cells(result, model.vocabulary), strict=True)))
-        if isinstance(result, Row)
-        else line("window", window_facts(result, model))
-        for result in results
-    )
+    return "".join(_line_of(result, model) for result in results)
 
 
-def csv(results: Iterable[Row | Window], model: ModelDescription) -> str:
+def _line_of(result: Result, model: ModelDescription) -> str:
+    if isinstance(result, Row):
+        return line("row", record(result, model.vocabulary))
+    if isinstance(result, Window):
+        return line("window", window_facts(result, model))
+    return line("picture", {"frame": result.frame, "jpeg": b64encode(result.jpeg).decode()})
+
+
+def csv(results: Iterable[Result], model: ModelDescription) -> str:
     """Results as CSV lines; windows have no place in a table."""
     return csv_lines((result for result in results if isinstance(result, Row)), model.vocabulary)
 
@@ -102,24 +131,23 @@ class Document:
 
     name: str
     start: Start
+    model: ModelDescription
     rows: int = 0
     _rows: list[str] = field(default_factory=list)
     _windows: list[str] = field(default_factory=list)
 
-    def add(self, results: Sequence[Row | Window]) -> None:
+    def add(self, results: Sequence[Result]) -> None:
         """The next results."""
-        model = self.start.served.description
-        names = columns(model.vocabulary)
         for result in results:
             if isinstance(result, Row):
-                self._rows.append(_dumped(dict(zip(names, cells(result, model.vocabulary), strict=True))))
+                self._rows.append(_dumped(record(result, self.model.vocabulary)))
                 self.rows += 1
-            else:
-                self._windows.append(_dumped(window_facts(result, model)))
+            elif isinstance(result, Window):
+                self._windows.append(_dumped(window_facts(result, self.model)))
 
     def content(self) -> bytes:
         """The whole document."""
-        head = _dumped(start_facts(self.name, self.start))[:-1]
+        head = _dumped(start_facts(self.name, self.start, self.model))[:-1]
         return f'{head},"rows":[{",".join(self._rows)}],"windows":[{",".join(self._windows)}]}}'.encode()
 
 

@@ -1,4 +1,4 @@
-"""Every request has an id, is counted and timed to the end of its answer, and leaves one line in the log.
+"""Every request and WebSocket has an id, is counted and timed to the end of its answer, and leaves one line in the log.
 
 An answer that broke off, or ended with an error line, is counted as `broken`, not by the status that went ahead. An
 error that nobody foresaw is 500 in the one shape that errors have.
@@ -16,7 +16,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import REASONS, problem
-from serve.observe import IngressMetrics, span
+from serve.observe import IngressMetrics, span, told_by
 
 _log = logging.getLogger("ray.serve.ssm")
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -30,43 +30,60 @@ class Observed:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
         state["request_id"] = _request_id(scope)
-        answer = _Answer(send, state["request_id"])
-        with self._metrics.open(), span("request", scope, state["request_id"]):
-            try:
-                await self._app(scope, receive, answer.send)
-            except Exception as error:
-                _log.exception("request %s failed", state["request_id"])
-                if answer.status:
-                    raise  # half of an answer is out: the connection breaks, so that nobody takes it for the whole
-                await problem(state, 500, "an error on our side", {})(scope, receive, answer.send)
-                state["refused"] = f"{type(error).__name__}: {error}"
-            finally:
-                self._tell(scope, answer)
+        observed = self._request if scope["type"] == "http" else self._socket
+        with self._metrics.open(), span("request", told_by(scope), state["request_id"]):
+            await observed(scope, receive, send)
 
-    def _tell(self, scope: Scope, answer: _Answer) -> None:
-        state, seconds = scope["state"], time.perf_counter() - answer.started
-        route = getattr(scope.get("route"), "path", "other")
-        broken = not answer.complete or bool(state.get("broken"))
-        status = "broken" if broken else str(answer.status)
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["state"]
+        answer = _Answer(send, state["request_id"])
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception as error:
+            _log.exception("request %s failed", state["request_id"])
+            if answer.status:
+                raise  # half of an answer is out: the connection breaks, so that nobody takes it for the whole
+            await problem(state, 500, "an error on our side", {})(scope, receive, answer.send)
+            state["refused"] = f"{type(error).__name__}: {error}"
+        finally:
+            broken = not answer.complete or bool(state.get("broken"))
+            self._tell(scope, "broken" if broken else str(answer.status), answer.started, answer.size)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`closed` is how a session ends that nothing was wrong with."""
+        state, started = scope["state"], time.perf_counter()
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            _log.exception("session %s failed", state["request_id"])
+            state["status"], state["refused"] = "500", f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self._tell(scope, state.get("status", "closed"), started, None)
+
+    def _tell(self, scope: Scope, status: str, started: float, size: int | None) -> None:
+        state, seconds = scope["state"], time.perf_counter() - started
+        route, method = getattr(scope.get("route"), "path", "other"), scope.get("method", "WEBSOCKET")
         self._metrics.answered(route, status, seconds)
-        refused = broken or answer.status >= 400
+        refused = status == "broken" or (status.isdigit() and int(status) >= 400)
         if refused:
-            reason = "broken_off" if broken else REASONS.get(answer.status, str(answer.status))
+            reason = "broken_off" if status == "broken" else REASONS.get(int(status), status)
             self._metrics.refused(reason)
-        if refused or (scope["method"] == "POST" and not scope["path"].startswith(_QUIET)):
+        if refused or (method in ("POST", "WEBSOCKET") and not scope["path"].startswith(_QUIET)):
             facts: dict[str, Any] = {
                 "event": "refusal" if refused else "answer",
                 "request_id": state["request_id"],
-                "method": scope["method"],
+                "method": method,
                 "route": route,
                 "status": status,
                 "seconds": round(seconds, 3),
-                "bytes": answer.size,
+                "bytes": size,
+                "frames": state.get("frames"),
                 "model_version": state.get("model_version"),
                 "error": state.get("refused") or state.get("broken"),
             }

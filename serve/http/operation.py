@@ -11,18 +11,17 @@ from serve.http import schemas
 from serve.replicas import Backend
 
 Exporter = Callable[[], Awaitable[bytes]]
+SCRIPTS = ("page", "stream", "recording", "view", "now", "notes", "tables", "live", "charts")
 PAGE = {
     "": ("index.html", "text/html; charset=utf-8"),
     "docs": ("docs.html", "text/html; charset=utf-8"),
     "docs.js": ("docs.js", "text/javascript"),
     "page.css": ("page.css", "text/css"),
-    "page.js": ("page.js", "text/javascript"),
-    "stream.js": ("stream.js", "text/javascript"),
-    "charts.js": ("charts.js", "text/javascript"),
+    **{f"{name}.js": (f"{name}.js", "text/javascript") for name in SCRIPTS},
 }
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
-    "media-src blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "media-src blob: mediastream:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
 
@@ -57,6 +56,7 @@ def _static(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
+        "Permissions-Policy": "camera=(self), microphone=()",
     }
 
     async def answer() -> Response:

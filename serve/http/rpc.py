@@ -127,7 +127,7 @@ class Rpc:
 
     async def model_metadata(self, request: Any) -> Any:
         """Tensors of the model. Their labels are in `/v2/models/{name}`: gRPC's metadata have no place for them."""
-        facts = model_metadata(self._settings.name, await self._model(request.name, request.version))
+        facts = model_metadata(self._settings, await self._model(request.name, request.version))
         for tensor in (*facts["inputs"], *facts["outputs"]):
             del tensor["parameters"]
         return MESSAGES["ModelMetadataResponse"](**facts)
@@ -144,7 +144,7 @@ class Rpc:
                     reading = await self._backend.read(clips)
             except TimeoutError:
                 raise Refusal(504, "the time limit of a request was reached") from None
-        arrays = outputs_of(reading)
+        arrays = outputs_of(self._settings, reading)
         wanted = [output.name for output in request.outputs] or list(arrays)
         unknown = [name for name in wanted if name not in arrays]
         if unknown:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from serve.http.formats import CSV, JSON, LINES
 from serve.protocol import InferenceRequest
+from ssm_platform.media import InputInfo
 
 
 class Problem(BaseModel):
@@ -34,17 +35,19 @@ class Model(BaseModel):
     image_size: int = Field(description="side of a crop in pixels")
     aus: list[Named] = Field(description="action units, in column order")
     expressions: list[str] = Field(description="expressions, in column order")
+    affect: list[str] = Field(default=[], description="valence and arousal, where the model reads them")
     preprocessing: str = Field(description="fingerprint of how faces are prepared")
     precision: str = Field(description="type its products are taken in: float32 or bfloat16")
     rule: dict[str, Any] = Field(description="per action unit: threshold, half window, votes")
     rule_fitted: bool = Field(description="false: 0.5 without a vote")
+    notice: str = Field(description="what the numbers are and are not, and what the law asks of who deploys this")
 
 
 class Answer(BaseModel):
     """A video or pictures, read."""
 
     model: Model
-    video: dict[str, Any] = Field(description="kind, frames, rate, width, height, rotation, decoder")
+    video: InputInfo = Field(description="what was handed in")
     columns: list[str] = Field(description="names of the columns of a row")
     rows: list[dict[str, float | int | None]] = Field(description="one per face and frame, or per frame without a face")
     windows: list[dict[str, Any]] = Field(description="expression over a few frames, and what each AU adds to it")

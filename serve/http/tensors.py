@@ -49,12 +49,13 @@ class Admission:
 def tensors(settings: Settings, backend: Backend, guards: Guards) -> APIRouter:
     """`/v2` but its health."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], dependencies=guards())
-    _add_metadata(router, settings.name, backend)
+    _add_metadata(router, settings, backend)
     _add_inference(router, settings, backend)
     return router
 
 
-def _add_metadata(router: APIRouter, name: str, backend: Backend) -> None:
+def _add_metadata(router: APIRouter, settings: Settings, backend: Backend) -> None:
+    name = settings.name
     here = f"/models/{name}"
     versioned = here + "/versions/{version}"
 
@@ -72,12 +73,12 @@ def _add_metadata(router: APIRouter, name: str, backend: Backend) -> None:
     @router.get(here, response_model=schemas.ModelMetadata, responses=schemas.problems(503))
     async def metadata() -> dict[str, Any]:
         """Model metadata: tensors and their labels."""
-        return model_metadata(name, (await backend.describe()).description)
+        return model_metadata(settings, (await backend.describe()).description)
 
     @router.get(versioned, response_model=schemas.ModelMetadata, responses=schemas.problems(404, 503))
     async def version_metadata(version: str) -> dict[str, Any]:
         """Metadata of the version that is served."""
-        return model_metadata(name, await current(backend, version))
+        return model_metadata(settings, await current(backend, version))
 
     @router.get(here + "/ready", response_model=schemas.ModelReady, responses=schemas.problems(503))
     async def ready() -> dict[str, Any]:
@@ -133,21 +134,26 @@ async def current(backend: Backend, version: str) -> ModelDescription:
     return model
 
 
-def model_metadata(name: str, model: ModelDescription) -> dict[str, Any]:
-    """Tensors of a model, and their labels."""
+def model_metadata(settings: Settings, model: ModelDescription) -> dict[str, Any]:
+    """Tensors of a model, and their labels; of what is not switched off."""
+    model = model.shown(settings.expressions)
     size, labels = model.preprocessing.image_size, model.vocabulary
     aus, expressions = len(labels.aus), len(labels.expressions)
     units, names = list(labels.au_codes), list(labels.expressions)
+    outputs = [_tensor("au_probability", "FP32", [-1, model.frames, aus], aus=units)]
+    if names:
+        outputs += [
+            _tensor("expression_probability", "FP32", [-1, expressions], expressions=names),
+            _tensor("why", "FP32", [-1, expressions, aus], expressions=names, aus=units),
+        ]
+    if labels.affect:
+        outputs.append(_tensor("affect", "FP32", [-1, model.frames, 2], affect=list(labels.affect)))
     return {
-        "name": name,
+        "name": settings.name,
         "versions": [model.version],
         "platform": "pytorch_ssm",
         "inputs": [_tensor("clips", "UINT8", [-1, model.frames, size, size, 3])],
-        "outputs": [
-            _tensor("au_probability", "FP32", [-1, model.frames, aus], aus=units),
-            _tensor("expression_probability", "FP32", [-1, expressions], expressions=names),
-            _tensor("why", "FP32", [-1, expressions, aus], expressions=names, aus=units),
-        ],
+        "outputs": outputs,
     }
 
 
@@ -160,23 +166,21 @@ async def _infer(settings: Settings, backend: Backend, request: Request, body: b
         raise Refusal(413, f"{len(clips)} clips in one request, at most {settings.limits.clips} are accepted")
     reading = await backend.read(clips)
     request.scope["state"]["model_version"] = reading.version
-    return await asyncio.to_thread(_answered, settings.name, decoded.request, reading)
+    return await asyncio.to_thread(_answered, settings, decoded.request, reading)
 
 
-def outputs_of(reading: Reading) -> dict[str, NDArray[Any]]:
-    """A reading by the names of the protocol's outputs."""
+def outputs_of(settings: Settings, reading: Reading) -> dict[str, NDArray[Any]]:
+    """A reading by the names of the protocol's outputs; of what is not switched off."""
     answers = reading.answers
-    outputs = {
-        "au_probability": answers.au_probability,
-        "expression_probability": answers.expression,
-    }
-    if answers.why is not None:
-        outputs["why"] = answers.why
+    outputs = {"au_probability": answers.au_probability}
+    if settings.expressions == "on":
+        named = {"expression_probability": answers.expression, "why": answers.why, "affect": answers.affect}
+        outputs |= {name: values for name, values in named.items() if values is not None}
     return outputs
 
 
-def _answered(name: str, asked: InferenceRequest, reading: Reading) -> Response:
-    content, json_length = encode(asked, outputs_of(reading), name, reading.version)
+def _answered(settings: Settings, asked: InferenceRequest, reading: Reading) -> Response:
+    content, json_length = encode(asked, outputs_of(settings, reading), settings.name, reading.version)
     if json_length is None:
         return Response(content, media_type=formats.JSON)
     headers = {"Inference-Header-Content-Length": str(json_length)}

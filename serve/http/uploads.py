@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -15,11 +15,16 @@ from serve.errors import Refusal
 from serve.http import formats, schemas
 from serve.http.access import Guards
 from serve.http.deadline import until
+from serve.http.shown import shown_to
 from serve.intake import Places, Spool, declared_bytes, read_files, upload_limit
 from serve.observe import IngressMetrics, span
-from serve.replicas import Backend, Said, Start
+from serve.replicas import Asked, Backend, Result, Said, Start
 from serve.settings import Settings
-from ssm_platform.read import Faces, Row, Window, csv_header
+from ssm_platform.models import Expressions
+from ssm_platform.read import Faces, Row, csv_header
+
+THUMBNAILS = 120
+"""Pictures of frames in an answer that has them, at most: some 2 MB."""
 
 
 def upload_places(settings: Settings) -> Places:
@@ -36,20 +41,30 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
     @router.get("/model", response_model=schemas.Model, responses=schemas.problems(503), dependencies=guards())
     async def model() -> dict[str, Any]:
         """The model that is served: its labels and its rule."""
-        return formats.model_facts(settings.name, (await backend.describe()).description)
+        model = (await backend.describe()).description
+        return formats.model_facts(settings.name, model.shown(settings.expressions))
 
     @router.post(
         "/predict",
         responses={200: schemas.ANSWER, **schemas.problems(406, 408, 413, 415, 422, 503, 504, 507)},
         openapi_extra=schemas.UPLOAD,
-        dependencies=guards("faces"),
+        dependencies=guards("faces", "expressions", "pictures"),
     )
     async def predict(
         request: Request,
         faces: Annotated[Faces, Query(description="all faces, or the main person")] = settings.faces,
+        expressions: Annotated[
+            Expressions | None, Query(description="off: action units only; absent: as the service is set")
+        ] = None,
+        pictures: Annotated[
+            Literal["on", "off"], Query(description="on: lines of JSON hold small pictures of some frames as well")
+        ] = "off",
     ) -> Response:
         """Read a video, or pictures: AUs and expressions per face and frame, as JSON, lines of JSON or CSV."""
-        kind = formats.negotiate(request.headers.get("accept"))
+        kind, shown = formats.negotiate(request.headers.get("accept")), shown_to(settings, expressions)
+        if pictures == "on" and kind != formats.LINES:
+            raise Refusal(406, f"pictures=on is answered as {formats.LINES} only")
+        asked = Asked(faces, shown, THUMBNAILS if pictures == "on" else 0)
         size = declared_bytes(request, upload_limit(settings.limits))
         deadline = asyncio.get_running_loop().time() + settings.limits.request_s
         async with AsyncExitStack() as stack:
@@ -58,8 +73,8 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
             with metrics.stage("upload"), span("upload"):
                 async with until(deadline):
                     files = await read_files(request, folder, settings.limits)
-            said = backend.analyse([file.path for file in files], faces)
-            answer = _Answer(settings, said, kind, deadline, request.scope["state"])
+            said = backend.analyse([file.path for file in files], asked)
+            answer = _Answer(settings, said, kind, shown, deadline, request.scope["state"])
             stack.push_async_callback(answer.close)
             await answer.begin()
             if kind == formats.JSON:
@@ -73,21 +88,28 @@ class _Answer:
     """The answer to one upload, from what the backend says. Results become text beside the event loop."""
 
     def __init__(
-        self, settings: Settings, said: AsyncIterator[Said], kind: str, deadline: float, state: dict[str, Any]
+        self,
+        settings: Settings,
+        said: AsyncIterator[Said],
+        kind: str,
+        shown: Expressions,
+        deadline: float,
+        state: dict[str, Any],
     ) -> None:
-        self._settings, self._said, self._kind, self._deadline, self._state = settings, said, kind, deadline, state
+        self._settings, self._said, self._kind, self._shown = settings, said, kind, shown
+        self._deadline, self._state = deadline, state
 
     async def begin(self) -> None:
         """Wait for the start, so that a refusal still becomes a status."""
         start = await self._next()
         assert isinstance(start, Start)
-        self._start, self._model = start, start.served.description
+        self._start, self._model = start, start.served.description.shown(self._shown)
         self._state["model_version"] = self._model.version
         self._check(start.info.frames)
 
     async def document(self) -> bytes:
         """Everything, as one JSON document."""
-        document = formats.Document(self._settings.name, self._start)
+        document = formats.Document(self._settings.name, self._start, self._model)
         while (more := await self._next()) is not None:
             assert isinstance(more, list)
             await asyncio.to_thread(document.add, more)
@@ -97,7 +119,7 @@ class _Answer:
     async def body(self) -> AsyncIterator[str]:
         """The answer as it comes. A late error is the last line; CSV has no place for one, so its stream breaks."""
         if self._kind == formats.LINES:
-            yield formats.line("start", formats.start_facts(self._settings.name, self._start))
+            yield formats.line("start", formats.start_facts(self._settings.name, self._start, self._model))
         else:
             yield csv_header(self._model.vocabulary)
         encode_results = formats.lines if self._kind == formats.LINES else formats.csv
@@ -127,7 +149,7 @@ class _Answer:
             hint = f"ask for {formats.LINES} or {formats.CSV}"
             raise Refusal(413, f"{rows} rows are too many for one JSON document (at most {most}); {hint}")
 
-    async def _next(self) -> Start | list[Row | Window] | None:
+    async def _next(self) -> Start | list[Result] | None:
         async with until(self._deadline):
             said = await anext(self._said, None)
         if isinstance(said, Refusal):

@@ -1,3 +1,5 @@
+from .newest import Frame as Frame
+from .newest import Newest as Newest
 from .places import Budget as Budget
 from .places import Places as Places
 from .spool import Spool as Spool

@@ -2,5 +2,8 @@ from .exporter import cluster_metrics as cluster_metrics
 from .metrics import IngressMetrics as IngressMetrics
 from .metrics import ModelMetrics as ModelMetrics
 from .metrics import VideoMetrics as VideoMetrics
+from .traces import Trace as Trace
+from .traces import carried as carried
 from .traces import span as span
 from .traces import start_traces as start_traces
+from .traces import told_by as told_by

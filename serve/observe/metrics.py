@@ -23,8 +23,18 @@ class IngressMetrics:
         self._refusals = Counter("ssm_refusals", "requests that were refused, by reason", ("reason",))
         self._seconds = Histogram("ssm_request_seconds", "time from request to end of answer", _SECONDS, ("route",))
         self._open = Gauge("ssm_open_requests", "requests that are being answered")
+        self._live = Counter("ssm_live_frames", "frames of cameras, by what became of them", ("outcome",))
         self._now = 0
         self._stage = _stages()
+
+    def live_frame(self, good: bool, seconds: float) -> None:
+        """Count a camera's frame, and the time from its coming to its answer."""
+        self._live.inc(tags={"outcome": "answered" if good else "refused"})
+        self._stage.observe(max(seconds, 1e-9), tags={"stage": "live"})
+
+    def live_dropped(self, frames: int) -> None:
+        """Count a camera's frames whose place a newer one took."""
+        self._live.inc(frames, tags={"outcome": "dropped"}) if frames else None
 
     def answered(self, route: str, status: str, seconds: float) -> None:
         """Count one request; `status` is that of the answer, or `broken` where it did not come whole."""

@@ -1,6 +1,7 @@
 """OpenTelemetry spans of requests and their stages, where the setting `traces` names a collector; else nothing.
 
-Spans continue what a caller began (`traceparent`). The exporter is an extra: `pip install 'ssm-platform[tracing]'`.
+Spans continue what a caller began (`traceparent`), from the ingress through the replicas: a call between them carries
+`carried()`. The exporter is an extra: `pip install 'ssm-platform[tracing]'`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+Trace = Mapping[str, str]
+"""Where a span is to be hung, as text that travels (W3C `traceparent`); empty: nowhere."""
 
 _SCOPE = "ssm.serve"
 
@@ -31,14 +35,25 @@ def start_traces(collector: str | None) -> None:
 
 
 @contextmanager
-def span(name: str, scope: Mapping[str, Any] | None = None, request_id: str | None = None) -> Iterator[None]:
-    """A span around the block; the root of a request continues its caller's trace."""
+def span(name: str, trace_of: Trace | None = None, request_id: str | None = None) -> Iterator[None]:
+    """A span around the block: below the one that `trace_of` names, else below the one that is open here."""
     from opentelemetry import propagate, trace
 
-    context = None
-    if scope is not None:
-        carrier = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-        context = propagate.extract(carrier)
+    context = None if trace_of is None else propagate.extract(trace_of)
     attributes = {} if request_id is None else {"ssm.request_id": request_id}
     with trace.get_tracer(_SCOPE).start_as_current_span(name, context=context, attributes=attributes):
         yield
+
+
+def told_by(scope: Mapping[str, Any]) -> Trace:
+    """What the caller of a request began."""
+    return {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+
+
+def carried() -> Trace:
+    """The span that is open here, for a call to another process."""
+    from opentelemetry import propagate
+
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier

@@ -1,212 +1,235 @@
-// The page: from a dropped file to the player and its panels. Talks through stream.js, draws through charts.js.
-import { analyse, Cancelled, NeedsToken } from "./stream.js";
-import { bars, boxes, clock, timeline } from "./charts.js";
+// The page: files into a queue, one at a time to the service, each with a view of its own; the camera beside them.
+import { Live, openCamera } from "./live.js";
+import { Recording } from "./recording.js";
+import { analyse, Cancelled, model, Refused } from "./stream.js";
+import { closeView, download, View } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const show = (id, visible) => { $(id).hidden = !visible; };
+const MOST_TRIES = 20; // of an upload that finds the service busy
 
-let controller = null; // of the upload under way
-let view = null; // what is shown: {recording, files, faces, face, times, frame, explained, timelines, url}
+const entries = []; // {title, files, state, view, controller}: what was handed in, in order
+let working = null; // the entry that is sent or read
+let shown = null; // the entry whose view is open
+let live = null; // the camera
 
-// -- choosing and sending ----------------------------------------------------------------------------------------
+const token = () => $("token").value.trim();
+const options = () => { const chosen = new FormData($("form")); return { faces: chosen.get("faces"), expressions: chosen.get("expressions") ?? "off" }; };
 
-$("file").addEventListener("change", () => { if ($("file").files.length) send([...$("file").files]); });
-$("form").addEventListener("submit", (event) => { event.preventDefault(); if ($("file").files.length) send([...$("file").files]); });
+// -- handing in --------------------------------------------------------------------------------------------------------
+
+$("file").addEventListener("change", () => { take([...$("file").files]); $("file").value = ""; });
+$("form").addEventListener("submit", (event) => { event.preventDefault(); remember(); });
 for (const name of ["dragenter", "dragover"]) addEventListener(name, (event) => { event.preventDefault(); $("drop").classList.add("over"); });
 for (const name of ["dragleave", "drop"]) addEventListener(name, (event) => { event.preventDefault(); $("drop").classList.remove("over"); });
-addEventListener("drop", (event) => { const files = [...event.dataTransfer.files]; if (files.length && !$("start").hidden) send(files); });
-$("cancel").addEventListener("click", () => controller?.abort());
-$("token").value = sessionStorage.getItem("ssm-token") ?? "";
+addEventListener("drop", (event) => take([...event.dataTransfer.files]));
 
-async function send(files) {
-  controller?.abort();
-  controller = new AbortController();
-  const token = $("token").value.trim();
-  sessionStorage.setItem("ssm-token", token);
-  show("error", false);
+/** Pictures go together; every other file is a video of its own. */
+function take(files) {
+  const pictures = files.filter((file) => file.type.startsWith("image/"));
+  if (pictures.length) add(pictures.length > 1 ? `${pictures.length} pictures` : pictures[0].name, pictures);
+  for (const file of files) if (!pictures.includes(file)) add(file.name, [file]);
+  work();
+}
+
+function add(title, files) {
+  const entry = { title, files, state: "waiting", said: "waits", view: null, button: null };
+  entries.push(entry);
+  const line = $("list").appendChild(document.createElement("li"));
+  entry.button = Object.assign(line.appendChild(document.createElement("button")), { type: "button", className: "plain" });
+  entry.button.addEventListener("click", () => open(entry));
+  say(entry, entry.said);
+  show("list", true);
+  $("drop").classList.add("less");
+  return entry;
+}
+
+function say(entry, words) {
+  entry.said = words;
+  entry.button.textContent = `${entry.title}: ${words}`;
+  entry.button.disabled = !entry.view;
+  entry.button.setAttribute("aria-pressed", entry === shown);
+}
+
+/** The next entry that waits, until none does. */
+async function work() {
+  if (working) return;
+  working = entries.find((entry) => entry.state === "waiting") ?? null;
+  if (!working) return show("progress", false);
+  fail(null);
   show("progress", true);
-  progress({ sent: 0, frames: 0, total: 0 });
-  try {
-    const faces = new FormData($("form")).get("faces");
-    const recording = await analyse(files, { faces, token, signal: controller.signal, seen: progress });
-    open(recording, files);
-  } catch (error) {
-    if (error instanceof NeedsToken) show("token-box", true);
-    if (!(error instanceof Cancelled)) fail(error.message);
-  } finally {
-    show("progress", false);
-    $("file").value = "";
+  await send(working);
+  working = null;
+  work();
+}
+
+/** Send until it is answered, refused for good, or given up; the files are kept whatever happens. */
+async function send(entry) {
+  const playable = await canShow(entry.files);
+  for (let tries = 1; ; tries++) {
+    entry.controller = new AbortController();
+    const recording = new Recording(), signal = entry.controller.signal;
+    const seen = (state) => { progress(state); look(entry, recording, playable, state); };
+    try {
+      await analyse(entry.files, recording, { options: { ...options(), pictures: playable ? "off" : "on" }, token: token(), signal, seen });
+      entry.state = "done";
+      entry.view.update(true);
+      say(entry, "read");
+      $("stage").textContent = `${entry.title} is read.`;
+      return;
+    } catch (error) {
+      if (error instanceof Refused && error.status === 503 && tries < MOST_TRIES && await pause(error.retryAfter ?? 2, signal)) continue;
+      entry.state = "failed";
+      if (entry.view) { entry.view.recording.ended = true; entry.view.update(true); }
+      const cancelled = error instanceof Cancelled || signal.aborted;
+      say(entry, cancelled ? "cancelled" : `failed: ${error.message}`);
+      if (!cancelled) fail(error.message, entry, error.status === 401);
+      return;
+    }
   }
 }
 
-function progress({ sent, frames, total }) {
-  const sending = sent < 1 && !frames;
-  $("stage").textContent = sending ? `Sending ${Math.round(sent * 100)} %`
-    : frames ? `Analysing: frame ${frames}${total ? ` of ${total}` : ""}` : "Reading the file";
-  if (sending || total) $("bar").value = sending ? sent : frames / total;
+/** Show what is there of an answer, from its first line on. */
+function look(entry, recording, playable, { read, frames }) {
+  if (!recording.start) return;
+  if (entry.view?.recording !== recording) {
+    const was = shown === entry;
+    entry.view = new View(recording, entry.title, entry.files, playable);
+    if (was || !shown) open(entry);
+  }
+  say(entry, frames ? `${read} of ${frames}` : `${read} frames`);
+  entry.view.update();
+}
+
+/** Whether this browser can show the files itself. */
+async function canShow(files) {
+  if (files[0].type.startsWith("image/")) {
+    const tried = await Promise.allSettled(files.map((file) => createImageBitmap(file)));
+    for (const { value } of tried) value?.close();
+    return tried.every(({ status }) => status === "fulfilled");
+  }
+  const probe = document.createElement("video"), url = URL.createObjectURL(files[0]);
+  const answer = new Promise((done) => {
+    probe.onloadedmetadata = () => done(probe.videoWidth > 0);
+    probe.onerror = () => done(false);
+    setTimeout(() => done(false), 4000);
+  });
+  Object.assign(probe, { preload: "metadata", src: url });
+  return answer.finally(() => { probe.removeAttribute("src"); URL.revokeObjectURL(url); });
+}
+
+/** Wait, and say so; false where it was cancelled. */
+async function pause(seconds, signal) {
+  for (let left = seconds; left > 0 && !signal.aborted; left--) {
+    $("stage").textContent = `The service is busy; trying again in ${left} s`;
+    $("bar").removeAttribute("value");
+    await new Promise((done) => setTimeout(done, 1000));
+  }
+  return !signal.aborted;
+}
+
+function progress({ sent, read, frames }) {
+  const sending = sent < 1 && !frames, waiting = entries.filter((entry) => entry.state === "waiting").length - 1;
+  const words = sending ? `Sending ${Math.round(sent * 100)} %` : frames ? "Reading" : "Waiting for the first frames";
+  $("stage").textContent = `${words}${waiting > 0 ? `; ${waiting} more wait${waiting === 1 ? "s" : ""}` : ""}`; // no numbers: it is spoken
+  if (sending || frames) $("bar").value = sending ? sent : read / frames;
   else $("bar").removeAttribute("value");
 }
 
-function fail(message) {
-  $("error").textContent = message;
-  show("error", true);
+$("cancel").addEventListener("click", () => working?.controller?.abort());
+
+/** What went wrong, and the way on: the same files again, after the token where one is needed. */
+function fail(message, entry = null, needsToken = false) {
+  $("error-words").textContent = message ?? "";
+  show("error", message !== null);
+  show("retry", Boolean(entry));
+  $("retry").onclick = () => { remember(); entry.state = "waiting"; say(entry, "waits"); work(); };
+  if (needsToken) askForToken();
 }
 
-// -- showing a result ----------------------------------------------------------------------------------------------
+// -- token and model -----------------------------------------------------------------------------------------------------
 
-function open(recording, files) {
-  const faces = recording.faces();
-  const pictures = recording.start.video.kind === "pictures";
-  view = { recording, files, faces, face: null, times: recording.times(), frame: 0, explained: null, timelines: [], pictures, url: null };
-  $("title").textContent = files.length > 1 ? `${files.length} pictures` : files[0].name;
-  $("facts").textContent = facts(recording, faces.length);
-  $("scrub").max = Math.max(0, recording.frames - 1);
-  show("start", false);
+$("token").value = sessionStorage.getItem("ssm-token") ?? "";
+
+function askForToken() { show("token-box", true); $("token").focus(); }
+
+function remember() {
+  sessionStorage.setItem("ssm-token", token());
+  greet();
+}
+
+/** Say which model answers and what the numbers are; ask for the token where one is needed. */
+function greet() {
+  model(token()).then(({ name, version, expressions, notice }) => {
+    $("model").textContent = `model ${name}, ${version.slice(0, 10)}`;
+    $("notice").textContent = notice;
+    if (!expressions.length) { // switched off by who runs the service
+      $("off").checked = true;
+      for (const choice of document.querySelectorAll("[name=expressions]")) choice.disabled = true;
+    }
+    if (!$("error").hidden && $("retry").hidden) fail(null);
+  }).catch((error) => { if (error.status === 401) show("token-box", true); });
+}
+
+// -- showing ---------------------------------------------------------------------------------------------------------------
+
+function open(entry) {
+  live?.stop();
+  shown = entry;
   show("result", true);
-  show("unplayable", false);
-  show("video", !pictures);
-  show("picture", pictures);
-  if (!pictures) { view.url = URL.createObjectURL(files[0]); $("video").src = view.url; }
-  faceButtons();
-  choose(faces[0] ?? null);
-  $("title").tabIndex = -1;
-  $("title").focus();
+  for (const id of ["player", "later", "downloads"]) show(id, true);
+  show("camera", false);
+  entry.view.open();
+  for (const other of entries) say(other, other.said);
 }
 
-function facts({ start, rows, frames }, faces) {
-  const video = start.video;
-  const found = rows.filter((row) => row.success).length;
-  const size = video.kind === "pictures" ? "" : `, ${video.width} × ${video.height}, ${Math.round(video.rate * 10) / 10} frames/s`;
-  const people = faces === 0 ? "no face found" : faces === 1 ? "1 face" : `${faces} faces`;
-  const unit = video.kind === "pictures" ? "picture" : "frame";
-  return `${frames} ${unit}${frames === 1 ? "" : "s"}${size}; ${people}${faces ? `, ${found} measurements` : ""}`;
-}
+for (const kind of ["csv", "json"]) $(kind).addEventListener("click", () => download(kind));
 
-function faceButtons() {
-  $("tabs").replaceChildren(...(view.faces.length > 1 ? view.faces.map((face) => {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: `Face ${face.id}` });
-    button.addEventListener("click", () => choose(face));
-    return button;
-  }) : []));
-}
+// -- camera ----------------------------------------------------------------------------------------------------------------
 
-function choose(face) {
-  view.face = face;
-  view.explained = null;
-  [...$("tabs").children].forEach((button, i) => button.setAttribute("aria-pressed", view.faces[i] === face));
-  const { aus, expressions } = view.recording;
-  const series = (name) => Float32Array.from({ length: view.times.length }, (_, i) => face?.rows[i]?.[name] ?? NaN);
-  const flags = (name) => Uint8Array.from({ length: view.times.length }, (_, i) => face?.rows[i]?.[name] ?? 0);
-  const expressionRows = expressions.map((name) => ({ label: name, detail: "", values: series(name), present: null }));
-  const auRows = aus.map(({ code, name }) => ({ label: code, detail: name, values: series(code), present: flags(`${code}_c`) }));
-  view.timelines = [
-    timeline($("expression-rows"), expressionRows, view.times.length, "Expression over time", seek, told),
-    timeline($("au-rows"), auRows, view.times.length, "Action units over time", seek, told),
-  ];
-  goTo(view.frame);
-}
-
-/** Show the numbers of one frame; the player follows only where `seek` was asked for. */
-function goTo(frame) {
-  if (!view) return;
-  view.frame = frame;
-  const row = view.face?.rows[frame];
-  $("scrub").value = frame;
-  $("clock").textContent = told(frame);
-  for (const each of view.timelines) each.draw(frame);
-  if (view.pictures) showPicture(frame);
-  drawBoxes();
-  drawExpressions(row);
-  drawWhy(view.face?.windows.find((window) => frame >= window.start && frame < window.start + window.frames));
-}
-
-const told = (frame) => (view.pictures ? `${frame + 1} of ${view.times.length}` : clock(view.times[frame] ?? 0));
-
-function drawExpressions(row) {
-  const names = view.recording.expressions;
-  const top = row ? names.reduce((best, name) => (row[name] > row[best] ? name : best), names[0]) : null;
-  view.shown = view.explained ?? top ?? names[0];
-  const items = names.map((name) => ({ label: name, detail: "", value: row ? `${(row[name] * 100).toFixed(0)} %` : "–", share: row?.[name] ?? 0 }));
-  bars($("expressions"), items, {
-    tag: "button",
-    attributes: (i) => ({ role: "radio", "aria-checked": names[i] === view.shown }),
-    onpick: (i) => { view.explained = view.explained === names[i] ? null : names[i]; goTo(view.frame); },
-  });
-}
-
-function drawWhy(window) {
-  $("why-name").textContent = view.shown ?? "";
-  const parts = window ? Object.entries(window.why[view.shown] ?? {}) : [];
-  const titles = new Map(view.recording.aus.map(({ code, name }) => [code, name]));
-  const most = Math.max(1e-9, ...parts.map(([, value]) => Math.abs(value)));
-  const items = parts.sort((a, b) => b[1] - a[1]).slice(0, 8)
-    .map(([code, value]) => ({ label: code, detail: titles.get(code) ?? "", value: value.toFixed(3), share: Math.abs(value) / most }));
-  bars($("why"), items.length ? items : [{ label: "no face here", detail: "", value: "", share: 0 }]);
-}
-
-function drawBoxes() {
-  const rows = view.faces.map((face) => face.rows[view.frame]).filter(Boolean);
-  const { width, height } = view.pictures ? { width: $("picture").naturalWidth, height: $("picture").naturalHeight } : view.recording.start.video;
-  boxes($("overlay"), rows, width, height, view.face?.id);
-}
-
-function showPicture(frame) {
-  if (view.shownPicture === frame) return;
-  view.shownPicture = frame;
-  if (view.url) URL.revokeObjectURL(view.url);
-  view.url = URL.createObjectURL(view.files[frame]);
-  $("picture").onload = drawBoxes;
-  $("picture").src = view.url;
-  $("picture").alt = view.files[frame].name;
-}
-
-// -- player and slider -----------------------------------------------------------------------------------------------
-
-function seek(frame) {
-  const video = $("video");
-  if (!view.pictures && video.readyState > 0) { video.pause(); video.currentTime = view.times[frame] + 0.001; }
-  goTo(frame);
-}
-
-/** The last frame shown at `seconds`. */
-function frameAt(seconds) {
-  let low = 0, high = view.times.length - 1;
-  while (low < high) { const middle = (low + high + 1) >> 1; if (view.times[middle] <= seconds + 0.002) low = middle; else high = middle - 1; }
-  return low;
-}
-
-$("scrub").addEventListener("input", () => seek(Number($("scrub").value)));
-$("video").addEventListener("error", () => { if (view && !view.pictures && $("video").src) show("unplayable", true); });
-$("video").addEventListener("loadeddata", () => drawBoxes());
-addEventListener("resize", () => { if (view) drawBoxes(); });
-(function follow() {
-  const video = $("video");
-  if (view && !view.pictures && !video.paused) { const frame = frameAt(video.currentTime); if (frame !== view.frame) goTo(frame); }
-  requestAnimationFrame(follow);
-})();
-
-// -- downloads and leaving ---------------------------------------------------------------------------------------------
-
-function download(text, type, ending) {
-  const url = URL.createObjectURL(new Blob([text], { type }));
-  const stem = view.files.length > 1 ? "pictures" : view.files[0].name;
-  Object.assign(document.createElement("a"), { href: url, download: `${stem}.${ending}` }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
-}
-
-$("csv").addEventListener("click", () => download(view.recording.csv(), "text/csv", "csv"));
-$("json").addEventListener("click", () => download(view.recording.json(), "application/json", "json"));
-$("again").addEventListener("click", () => {
-  if (view.url) URL.revokeObjectURL(view.url);
-  $("video").removeAttribute("src");
-  $("video").load();
-  view = null;
-  show("result", false);
-  show("start", true);
-  $("file").focus();
+$("use-camera").addEventListener("click", async () => {
+  fail(null);
+  let stream = null;
+  try { stream = await openCamera(); } catch (error) { return fail(error.message); }
+  closeView();
+  shown = null;
+  for (const other of entries) say(other, other.said);
+  $("title").textContent = "Camera";
+  $("facts").textContent = "";
+  for (const id of ["player", "later", "downloads", "picture", "unplayable"]) show(id, false);
+  for (const id of ["result", "camera", "screen", "video", "thumbnail", "blur-box"]) show(id, true);
+  $("told").textContent = "";
+  $("record").textContent = "Record";
+  const started = (start) => { $("notice").textContent = start.model.notice; $("record").disabled = false; };
+  live = new Live(stream, { options: options(), token: token(), started, ended });
 });
 
-fetch("v1/model", { headers: $("token").value ? { Authorization: `Bearer ${$("token").value}` } : {} })
-  .then((answer) => (answer.ok ? answer.json() : Promise.reject(answer.status)))
-  .then(({ name, version }) => { $("model").textContent = `model ${name}, ${version.slice(0, 10)}`; })
-  .catch((status) => show("token-box", status === 401));
+$("record").addEventListener("click", () => {
+  if (live.recording) return live.stop();
+  live.record();
+  $("record").textContent = "Stop and look";
+});
+$("stop").addEventListener("click", () => live?.stop());
+
+/** The session is over: what was recorded becomes an entry, with its downloads. */
+async function ended(problem) {
+  const { recording, start } = live;
+  live = null;
+  $("record").disabled = true;
+  $("rate").textContent = "";
+  show("camera", false);
+  if (problem) {
+    const status = start ? 0 : await model(token()).then(() => 0, (error) => error.status); // why, a browser does not say
+    fail(status === 401 ? "A token is needed." : problem, null, status === 401);
+  }
+  if (recording?.read) {
+    const entry = add(`camera ${new Date().toLocaleTimeString()}`, []);
+    Object.assign(entry, { state: "done", view: new View(recording, entry.title, [], true) });
+    say(entry, "recorded");
+    open(entry);
+  } else if (!shown) show("result", false);
+}
+
+$("tell").addEventListener("click", () => { if (live) $("told").textContent = live.words(); });
+
+greet();

@@ -1,11 +1,15 @@
 from .backend import Backend as Backend
 from .backend import HandleBackend as HandleBackend
 from .backend import ModelCalls as ModelCalls
+from .camera import Answered as Answered
+from .camera import CameraAnalysis as CameraAnalysis
 from .model import Inference as Inference
 from .model import Reading as Reading
 from .model import Served as Served
 from .transfer import Upload as Upload
 from .transfer import at_hand as at_hand
+from .video import Asked as Asked
+from .video import Result as Result
 from .video import Said as Said
 from .video import Start as Start
 from .video import VideoAnalysis as VideoAnalysis

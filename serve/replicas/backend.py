@@ -8,9 +8,10 @@ replica left Ray waits for one without end, so nothing here is awaited without a
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayTaskError
@@ -18,12 +19,11 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from serve.errors import Refusal, busy
+from serve.observe import carried
 from serve.replicas.model import Reading, Served
 from serve.replicas.transfer import Upload
-from serve.replicas.video import Said, Start
-from ssm_platform.read import Faces, Row, Window
+from serve.replicas.video import Asked, Result, Said, Start
 
-Result = TypeVar("Result")
 _TRIES = 3
 _PAUSE_S = 0.2
 
@@ -37,7 +37,7 @@ class Backend(Protocol):
     async def read(self, clips: NDArray[Any], served: Served | None = None) -> Reading:
         """The answers of `served`, or of the current model, to clips (n, T, S, S, 3); 400 where they do not fit it."""
 
-    def analyse(self, paths: list[Path], faces: Faces) -> AsyncIterator[Said]:
+    def analyse(self, paths: list[Path], asked: Asked) -> AsyncIterator[Said]:
         """Start, then rows and windows of one upload."""
 
 
@@ -61,7 +61,7 @@ class ModelCalls:
 
         The caller bounds the wait: how long a pass takes depends on the clips.
         """
-        reading: Reading = await _again(lambda: self._inference.read.remote(clips, served), self._patience)
+        reading: Reading = await _again(lambda: self._inference.read.remote(clips, served, carried()), self._patience)
         return reading
 
 
@@ -72,12 +72,12 @@ class HandleBackend(ModelCalls):
         super().__init__(inference, patience_s)
         self._video = video.options(stream=True)
 
-    async def analyse(self, paths: list[Path], faces: Faces) -> AsyncIterator[Said]:
+    async def analyse(self, paths: list[Path], asked: Asked) -> AsyncIterator[Said]:
         """Start, then rows and windows; a dead video replica is replaced by another one in the same place."""
         told = _Told()
         for last in (False,) * (_TRIES - 1) + (True,):
             try:
-                async for said in self._once(paths, faces, told):
+                async for said in self._once(paths, asked, told):
                     yield said
             except RayActorError:
                 if last:
@@ -86,10 +86,10 @@ class HandleBackend(ModelCalls):
             else:
                 return
 
-    async def _once(self, paths: list[Path], faces: Faces, told: _Told) -> AsyncIterator[Said]:
+    async def _once(self, paths: list[Path], asked: Asked, told: _Told) -> AsyncIterator[Said]:
         upload = Upload.here(paths)
         try:
-            stream: Any = self._video.analyse.remote(upload, faces, told.served)
+            stream: Any = self._video.analyse.remote(upload, asked, told.served, carried())
             try:
                 async for said in stream:
                     if (fresh := told.fresh(said)) is not None:
@@ -105,17 +105,17 @@ class _Told:
 
     def __init__(self) -> None:
         self.served: Served | None = None
-        self._told: dict[type, int] = {Row: 0, Window: 0}
-        self._seen: dict[type, int] = {Row: 0, Window: 0}
+        self._told: Counter[type] = Counter()
+        self._seen: Counter[type] = Counter()
 
     def fresh(self, said: Said) -> Said | None:
         """`said` without what was said before a replica died; the order of each kind is fixed, their mixture is not."""
         if isinstance(said, Refusal):
             return said
         if isinstance(said, Start):
-            known, self.served, self._seen = self.served, said.served, {Row: 0, Window: 0}
+            known, self.served, self._seen = self.served, said.served, Counter()
             return None if known else said
-        kept: list[Row | Window] = []
+        kept: list[Result] = []
         for result in said:
             kind = type(result)
             self._seen[kind] += 1

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.errors import Refusal
-from serve.observe import ModelMetrics
+from serve.observe import ModelMetrics, Trace, span
 from serve.replicas.batching import Batcher
 from serve.settings import Settings
 from ssm_platform.models import ModelDescription, locate
@@ -73,8 +73,12 @@ class Inference:
         """The current model."""
         return self._current()
 
-    async def read(self, clips: NDArray[Any], served: Served | None = None) -> Reading:
+    async def read(self, clips: NDArray[Any], served: Served | None = None, trace: Trace | None = None) -> Reading:
         """Answers to clips (n, T, S, S, 3) by the current model, or by the one a caller started with."""
+        with span("model", trace):
+            return await self._answer(clips, served)
+
+    async def _answer(self, clips: NDArray[Any], served: Served | None) -> Reading:
         served = served or self._current()
         version = served.description.version
         if version not in self._readers:

@@ -17,17 +17,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.decoding import Job, Spent, shared_sandbox
+from serve.decoding import Decoded, Job, Spent, Thumbnail, shared_sandbox
 from serve.errors import Refusal
 from serve.observe import VideoMetrics
 from serve.replicas.model import Reading, Served
 from serve.settings import Settings
+from ssm_platform.faces import resolved
 from ssm_platform.media import InputInfo, InputLimits
+from ssm_platform.models import Expressions
 from ssm_platform.read import (
     AnalysisOptions,
     Assembler,
     Clip,
-    FaceFrame,
     Faces,
     Row,
     Window,
@@ -39,6 +40,15 @@ Read = Callable[[NDArray[np.uint8], Served], Awaitable[Reading]]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a request says of how its upload is answered."""
+
+    faces: Faces = "all"
+    expressions: Expressions = "on"
+    thumbnails: int = 0
+
+
+@dataclass(frozen=True)
 class Start:
     """The first thing said of an upload: what it is, and which model reads it."""
 
@@ -46,17 +56,21 @@ class Start:
     served: Served
 
 
-Said = Start | Refusal | list[Row | Window]
-"""What comes out of an analysis: a start, then rows; or a refusal, which ends it."""
+Result = Row | Window | Thumbnail
+
+Said = Start | Refusal | list[Result]
+"""What comes out of an analysis: a start, then results; or a refusal, which ends it."""
 
 
-def job_for(settings: Settings, paths: list[Path], faces: Faces, served: Served) -> Job:
+def job_for(settings: Settings, paths: list[Path], asked: Asked, served: Served) -> Job:
     """How the service decodes an upload, and what that may cost."""
     limits = settings.limits
     options = AnalysisOptions(
-        faces=faces,
+        faces=asked.faces,
+        expressions=asked.expressions,
         most_faces=limits.faces,
         decoder=settings.decoder,
+        detection=resolved(settings.detection),
         limits=InputLimits(pixels=limits.frame_pixels, seconds=limits.video_s, pictures=limits.images),
     )
     return Job(
@@ -64,6 +78,7 @@ def job_for(settings: Settings, paths: list[Path], faces: Faces, served: Served)
         options=options,
         preprocessing=served.description.preprocessing,
         frames=limits.frames,
+        thumbnails=asked.thumbnails,
         cpu_s=limits.decode_s,
         memory_mib=limits.decode_mib,
         threads=max(1, int(settings.video.cpus)),
@@ -78,17 +93,17 @@ class VideoAnalysis:
         self._metrics = VideoMetrics()
         self._sandbox = shared_sandbox()
 
-    async def analyse(self, paths: list[Path], faces: Faces, served: Served | None = None) -> AsyncIterator[Said]:
+    async def analyse(self, paths: list[Path], asked: Asked, served: Served | None = None) -> AsyncIterator[Said]:
         """Start, then rows and windows as they are ready. `served` continues with the model of an earlier try."""
         spent = Spent()
         try:
             served = served or await self._describe()
-            async with aclosing(self._sandbox.decode(job_for(self._settings, paths, faces, served), spent)) as decoded:
+            async with aclosing(self._sandbox.decode(job_for(self._settings, paths, asked, served), spent)) as decoded:
                 with self._metrics.stage("inspect"):
                     info = await anext(decoded)
                 assert isinstance(info, InputInfo)
                 yield Start(info, served)
-                async for results in self._results(decoded, served):
+                async for results in self._results(decoded, served, asked):
                     yield results
         except Refusal as refusal:
             yield refusal
@@ -100,26 +115,29 @@ class VideoAnalysis:
         await asyncio.to_thread(self._sandbox.check)
 
     async def _results(
-        self, decoded: AsyncIterator[InputInfo | list[FaceFrame]], served: Served
-    ) -> AsyncIterator[list[Row | Window]]:
-        assembler = assembler_for(served.description)
-        asked: deque[tuple[Clip, asyncio.Task[Reading]]] = deque()
+        self, decoded: AsyncIterator[Decoded], served: Served, asked: Asked
+    ) -> AsyncIterator[list[Result]]:
+        assembler = assembler_for(served.description.shown(asked.expressions))
+        waiting: deque[tuple[Clip, asyncio.Task[Reading]]] = deque()
         try:
             async for chunk in decoded:
+                if isinstance(chunk, Thumbnail):
+                    yield [chunk]
+                    continue
                 assert isinstance(chunk, list)
                 self._metrics.frames(len(chunk), sum(bool(frame.faces) for frame in chunk))
                 for frame in chunk:
                     for clip in feed(assembler, frame):
-                        await self._ask(assembler, asked, clip, served)
-                await _collect(assembler, asked, most=self._settings.in_flight)
+                        await self._ask(assembler, waiting, clip, served)
+                await _collect(assembler, waiting, most=self._settings.in_flight)
                 if results := list(assembler.results()):
-                    yield results
+                    yield [*results]
             for clip in assembler.finish():
-                await self._ask(assembler, asked, clip, served)
-            await _collect(assembler, asked, most=0)
+                await self._ask(assembler, waiting, clip, served)
+            await _collect(assembler, waiting, most=0)
             yield list(assembler.results())
         finally:
-            for _, task in asked:
+            for _, task in waiting:
                 task.cancel()
 
     async def _ask(

@@ -9,8 +9,8 @@ Letters: N frames, W windows, B windows in one pass, T frames of a window, S sid
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssm.inference.explain import Explainer
-from ssm.interface import DecisionRule, Frames, Preprocessing, center, normalise, segment_centres
+from ssm.interface import DecisionRule, Frames, Preprocessing, Smoothing, box, center, normalise, segment_centres
 from ssm.labels import Vocabulary
-from ssm.model import Evidence, FrameFeatures, Precision, autocast, resolve
+from ssm.model import Evidence, FrameFeatures, LabelAffect, Precision, autocast, resolve
 from ssm.saved import SSM
 
 Floats = NDArray[np.float32]
@@ -35,6 +35,8 @@ class Answers:
     au_probability: Floats  # B T A
     expression: Floats  # B E, probabilities
     why: Floats | None  # B E A: what each AU adds to each semantic logit; None without mapped prototypes
+    affect: Floats | None = None  # B T 2: valence and arousal; None where the model has none
+    affect_why: Floats | None = None  # B 2 A: what each AU adds before tanh, mean over the frames; None: no label head
     au_uncertainty: Floats | None = None  # B T A in (0, 1], the vacuity of Beta evidence; None of other readers
 
 
@@ -47,6 +49,8 @@ class WindowAnswer:
     au_present: NDArray[np.bool_]  # n A
     expression: Floats  # E
     why: Floats | None  # E A
+    affect: Floats | None = None  # n 2, smoothed
+    affect_why: Floats | None = None  # 2 A
     au_uncertainty: Floats | None = None  # n A
 
 
@@ -62,7 +66,22 @@ class Prediction:
     window_starts: NDArray[np.int64]  # W
     window_expression: Floats  # W E
     window_why: Floats | None  # W E A
+    affect: Floats | None = None  # N 2, smoothed as the model's facts say
+    window_affect_why: Floats | None = None  # W 2 A
     au_uncertainty: Floats | None = None  # N A
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What one pass over B windows gives."""
+
+    aus: Tensor  # B T A, probabilities
+    expression: Tensor  # B E, probabilities
+    why: Tensor | None  # B E A
+    features: Tensor  # B T D
+    affect: Tensor | None  # B T 2
+    affect_why: Tensor | None  # B 2 A
+    uncertainty: Tensor | None  # B T A
 
 
 class Predictor:
@@ -92,6 +111,7 @@ class Predictor:
         self.preprocessing, self.batch, self.device = preprocessing, batch, torch.device(device)
         self.precision = resolve(precision, self.device)
         self.rule = DecisionRule.default(aus) if rule is None else rule.select(aus)
+        self.smoothing = model.facts.smoothing or Smoothing()
         self.model = model.fold().to(self.device)
         self._explainer = Explainer.of(self.model)
         self._compiled = torch.compile(self.model.encode_frames, dynamic=False) if compiled else None
@@ -129,7 +149,10 @@ class Predictor:
     def read(self, clips: NDArray[np.uint8]) -> Answers:
         """Windows uint8 (B, T, S, S, 3), as `center` cut them, in one pass."""
         found = self._read(clips)
-        return Answers(_array(found.aus), _array(found.expression), _optional(found.why), _optional(found.uncertainty))
+        return Answers(
+            _array(found.aus), _array(found.expression), _optional(found.why), _optional(found.affect),
+            _optional(found.affect_why), _optional(found.uncertainty),
+        )  # fmt: skip
 
     @torch.inference_mode()
     def where(self, clips: NDArray[np.uint8]) -> Floats:
@@ -164,7 +187,9 @@ class Predictor:
             window_starts=np.array([window.start for window in windows], np.int64),
             window_expression=np.stack([window.expression for window in windows]),
             window_why=None if why is None else np.stack([w.why for w in windows if w.why is not None]),
-            au_uncertainty=_joined([window.au_uncertainty for window in windows]),
+            affect=_joined([window.affect for window in windows], np.concatenate),
+            window_affect_why=_joined([window.affect_why for window in windows], np.stack),
+            au_uncertainty=_joined([window.au_uncertainty for window in windows], np.concatenate),
         )
 
     def stream(self, chunks: Iterable[Frames]) -> Iterator[WindowAnswer]:
@@ -184,19 +209,15 @@ class Predictor:
         self, chunks: Iterable[Frames], kept: list[Tensor], wanted: NDArray[np.int64]
     ) -> Iterator[WindowAnswer]:
         """Final windows; the features (D) of the frames numbered `wanted`, ascending, are put into `kept`."""
-        vote = _Vote(self.rule)
+        vote = _Vote(self.rule, self.smoothing)
         start = 0
         for clips, sizes in self._batches(chunks):
             found = self._read(clips)
             real = sum(sizes)
             for frame in wanted[(wanted >= start) & (wanted < start + real)]:
                 kept.append(found.features.flatten(0, 1)[int(frame) - start])
-            probabilities, expressions = _array(found.aus), _array(found.expression)
-            reasons, doubts = _optional(found.why), _optional(found.uncertainty)
             for place, size in enumerate(sizes):
-                reason = None if reasons is None else reasons[place]
-                doubt = None if doubts is None else doubts[place, :size]
-                vote.add(_Held(start, probabilities[place, :size], expressions[place], reason, doubt))
+                vote.add(_window(found, place, start, size))
                 start += size
             yield from vote.final()
         yield from vote.final(ended=True)
@@ -218,13 +239,27 @@ class Predictor:
             sizes = [self.frames] * (windows - 1) + [self.frames - missing]
             yield padded.reshape(windows, self.frames, size, size, 3), sizes
 
-    def _read(self, clips: NDArray[np.uint8]) -> _Found:
+    def _read(self, clips: NDArray[np.uint8]) -> _Pass:
+        """One pass; ValueError for windows of another shape."""
         with autocast(self.device, self.precision):
             features = self._features(normalise(self._pixels(clips), self.preprocessing), clips)
             aus = self.model.read_aus(features, self.model.prototypes())
             expression, why = self._expression(features.pooled)
+            affect, affect_why = self._affect(features)
+        warmth = self.model.facts.au_temperature
+        logits = aus.logits if warmth is None else aus.logits / warmth
         doubt = None if aus.evidence is None else Evidence.of(aus.evidence).vacuity
-        return _Found(aus.logits.sigmoid(), doubt, expression, why, features.pooled)
+        return _Pass(logits.sigmoid(), expression, why, features.pooled, affect, affect_why, doubt)
+
+    def _affect(self, features: FrameFeatures) -> tuple[Tensor | None, Tensor | None]:
+        """Valence and arousal (B T 2), and what each AU adds to them (B 2 A); None for what the model lacks."""
+        head, prototypes = self.model.affect_head, self.model.prototypes()
+        if head is None:
+            return None, None
+        affect = self.model.read_affect(features, prototypes)
+        if not isinstance(head, LabelAffect):
+            return affect, None
+        return affect, head.terms(*self.model.affect_inputs(features, prototypes)).by_au.mean(1)
 
     def _pixels(self, clips: NDArray[np.uint8]) -> Tensor:
         """The windows on the device. ValueError for anything else."""
@@ -250,7 +285,8 @@ class Predictor:
         prototypes = self.model.prototypes()
         logits, _ = self.model.fe_head(clip_BD, None if prototypes is None else prototypes.expressions)
         why = None if self._explainer is None else self._explainer(clip_BD).by_au
-        return logits.softmax(-1), why
+        warmth = self.model.facts.expression_temperature
+        return (logits if warmth is None else logits / warmth).softmax(-1), why
 
 
 def _distinct(clips: NDArray[np.uint8], device: torch.device) -> Tensor | None:
@@ -264,73 +300,70 @@ def _distinct(clips: NDArray[np.uint8], device: torch.device) -> Tensor | None:
     return torch.tensor(counts, device=device)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What a pass over B windows finds, on the device."""
-
-    aus: Tensor  # B T A, probabilities
-    uncertainty: Tensor | None  # B T A
-    expression: Tensor  # B E, probabilities
-    why: Tensor | None  # B E A
-    features: Tensor  # B T D
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A window that waits for its presence."""
-
-    start: int
-    au_probability: Floats
-    expression: Floats
-    why: Floats | None
-    au_uncertainty: Floats | None
-
-
 class _Vote:
-    """Holds windows back until the rule has seen every frame that their presence depends on."""
+    """Holds windows back until rule and box have seen every frame that their answers depend on."""
 
-    def __init__(self, rule: DecisionRule) -> None:
-        self._rule = rule
-        self._before: Floats | None = None  # frames already answered that later votes look at
-        self._held: list[_Held] = []
+    def __init__(self, rule: DecisionRule, smoothing: Smoothing) -> None:
+        self._rule, self._smoothing = rule, smoothing
+        self._reach = max(rule.reach + smoothing.aus, smoothing.affect)
+        self._before: WindowAnswer | None = None  # frames already answered that later ones look at
+        self._held: list[WindowAnswer] = []
 
-    def add(self, window: _Held) -> None:
-        """The next window."""
+    def add(self, window: WindowAnswer) -> None:
+        """The next window, as the model read it."""
         self._held.append(window)
 
     def final(self, ended: bool = False) -> Iterator[WindowAnswer]:
-        """Windows whose presence cannot change any more; all of them once the sequence has ended."""
+        """Windows whose answers cannot change any more; all of them once the sequence has ended."""
         ahead = 0
         ready = len(self._held)
-        while not ended and ready > 0 and ahead < self._rule.reach:
+        while not ended and ready > 0 and ahead < self._reach:
             ready -= 1
             ahead += len(self._held[ready].au_probability)
-        if ready == 0 or (not ended and ahead < self._rule.reach):
+        if ready == 0 or (not ended and ahead < self._reach):
             return
-        known = [window.au_probability for window in self._held]
-        if self._before is not None:
-            known.insert(0, self._before)
-        together = np.concatenate(known)
-        present = self._rule.apply(together)
-        offset = 0 if self._before is None else len(self._before)
+        known = [*([self._before] if self._before else []), *self._held]
+        together = np.concatenate([window.au_probability for window in known])
+        affect = _joined([window.affect for window in known], np.concatenate)
+        aus = box(together, self._smoothing.aus).astype(np.float32) if self._smoothing.aus else together
+        present = self._rule.apply(aus)
+        smooth = None if affect is None else box(affect, self._smoothing.affect).astype(np.float32)
+        offset = 0 if self._before is None else len(self._before.au_probability)
         for window in self._held[:ready]:
-            size = len(window.au_probability)
-            yield WindowAnswer(
-                window.start, window.au_probability, present[offset : offset + size], window.expression, window.why,
-                window.au_uncertainty,
-            )  # fmt: skip
-            offset += size
+            part = slice(offset, offset + len(window.au_probability))
+            affect_here = None if smooth is None else smooth[part]
+            yield replace(window, au_probability=aus[part], au_present=present[part], affect=affect_here)
+            offset = part.stop
+        context = slice(max(0, offset - self._reach), offset)
+        self._before = replace(
+            self._held[0], au_probability=together[context], affect=None if affect is None else affect[context]
+        )
         self._held = self._held[ready:]
-        self._before = together[max(0, offset - self._rule.reach) : offset]
+
+
+def _window(found: _Pass, place: int, start: int, size: int) -> WindowAnswer:
+    """One window as it was read: nothing voted or smoothed yet, and frames that fill it up left out."""
+    probabilities = _array(found.aus[place, :size])
+    return WindowAnswer(
+        start=start,
+        au_probability=probabilities,
+        au_present=np.zeros(probabilities.shape, np.bool_),
+        expression=_array(found.expression[place]),
+        why=None if found.why is None else _array(found.why[place]),
+        affect=None if found.affect is None else _array(found.affect[place, :size]),
+        affect_why=None if found.affect_why is None else _array(found.affect_why[place]),
+        au_uncertainty=None if found.uncertainty is None else _array(found.uncertainty[place, :size]),
+    )
+
+
+def _joined(arrays: Sequence[Floats | None], how: Callable[[list[Floats]], Floats]) -> Floats | None:
+    """Arrays of all windows as one; None where the model gives none."""
+    there = [array for array in arrays if array is not None]
+    return how(there) if there else None
 
 
 def _optional(tensor: Tensor | None) -> Floats | None:
     return None if tensor is None else _array(tensor)
-
-
-def _joined(parts: list[Floats | None]) -> Floats | None:
-    known = [part for part in parts if part is not None]
-    return np.concatenate(known) if known else None
 
 
 def _array(tensor: Tensor) -> Floats:

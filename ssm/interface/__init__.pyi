@@ -1,4 +1,10 @@
 from .abstention import Abstention as Abstention
+from .crops import MARGIN as MARGIN
+from .crops import Alignment as Alignment
+from .crops import DetectorFamily as DetectorFamily
+from .crops import FaceCrop as FaceCrop
+from .crops import crop_note as crop_note
+from .crops import served_crop as served_crop
 from .preprocessing import AREA_FROM as AREA_FROM
 from .preprocessing import CLIP_MEAN as CLIP_MEAN
 from .preprocessing import CLIP_STD as CLIP_STD
@@ -21,3 +27,6 @@ from .smoothing import fill as fill
 from .smoothing import gate as gate
 from .smoothing import gaussian as gaussian
 from .smoothing import reached as reached
+from .words import LAW as LAW
+from .words import MOVEMENT as MOVEMENT
+from .words import notice as notice

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ssm.interface.crops import FaceCrop
+
 if TYPE_CHECKING:  # decode processes crop and warp without loading torch: seconds and hundreds of MB each
     import torch
     from torch import Tensor
@@ -53,6 +55,7 @@ class Preprocessing(BaseModel):
     )
     mean: tuple[float, float, float] = Field(default=CLIP_MEAN, description="RGB mean taken off, in units of [0, 1]")
     std: tuple[Positive, Positive, Positive] = Field(default=CLIP_STD, description="RGB deviation divided by")
+    crop: FaceCrop | None = Field(default=None, description="the face crops its frames are; null: not recorded")
 
     @model_validator(mode="after")
     def _room_to_cut(self) -> Self:
@@ -64,6 +67,8 @@ class Preprocessing(BaseModel):
         """SHA-256 (hex) of the canonical JSON of all fields and the code version: equal means equal pixels."""
         content = {"code_version": CODE_VERSION, **self.model_dump(mode="json")}
         content["resize"] = self.resize or self.image_size
+        if self.crop is None:  # models of before it was recorded keep their fingerprint
+            del content["crop"]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

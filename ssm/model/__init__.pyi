@@ -13,6 +13,8 @@ from .config import MappingConfig as MappingConfig
 from .config import ModelConfig as ModelConfig
 from .config import TextConfig as TextConfig
 from .experts import ExpertMlp as ExpertMlp
+from .heads import ClipOfFrames as ClipOfFrames
+from .heads import FrameHead as FrameHead
 from .mapping import PriorMapping as PriorMapping
 from .mapping import prior_matrix as prior_matrix
 from .network import SSMNetwork as SSMNetwork

@@ -178,10 +178,13 @@ def build_timm(config: BackboneConfig, width: int) -> nn.Module:
     if default is not None and default.fixed_input_size:
         options.setdefault("img_size", config.image_size)
     try:
-        net = timm.create_model(config.name, pretrained=config.pretrained, num_classes=width, **options)
+        classes = width if config.project else 0
+        net = timm.create_model(config.name, pretrained=config.pretrained, num_classes=classes, **options)
     except (TypeError, RuntimeError, OSError) as error:
         raise ValueError(
             f"timm could not build backbone {config.name!r} (pretrained={config.pretrained}, options={options}): "
             f"{error}. Without a network, set pretrained=False or put the weights into the hub's cache."
         ) from error
+    if not config.project and net.num_features != width:
+        raise ValueError(f"backbone {config.name!r} gives {net.num_features} features, width is {width}: set it so")
     return net

@@ -69,6 +69,7 @@ class BackboneConfig(_Frozen):
         default_factory=dict, description="arguments of the timm model itself (depth, ...), none of timm.create_model's"
     )
     experts: ExpertsConfig | None = Field(default_factory=ExpertsConfig, description="None: the plain backbone")
+    project: bool = Field(default=True, description="False: the model's own pooled features, whose width `width` is")
     channels_last: bool = Field(
         default=False, description="pixels with colours innermost: faster for convolutional networks, rounds otherwise"
     )
@@ -214,6 +215,10 @@ class ModelConfig(_Frozen):
     mapping: MappingConfig = Field(default_factory=MappingConfig, description="dynamic prior mapping (DPM)")
     expression_time: ExpressionTimeConfig = Field(default_factory=ExpressionTimeConfig, description="FE over time")
     au_time: AUTimeConfig = Field(default_factory=AUTimeConfig, description="AUs over time")
+    reading: Literal["clips", "frames"] = Field(
+        default="clips", description='"frames": small heads frame by frame on pooled features, nothing over time'
+    )
+    frame_hidden: int = Field(default=128, ge=1, description='width inside the heads of reading="frames"')
     au_reader: AUReaderConfig = Field(default_factory=AUReaderConfig, description="how AUs are read")
     affect: AffectConfig = Field(default_factory=AffectConfig, description="valence and arousal, if in the vocabulary")
     semantic_weight: float = Field(default=0.1, ge=0, description="weight w of the semantic logits")
@@ -229,6 +234,8 @@ class ModelConfig(_Frozen):
             raise ValueError(f"the vocabulary needs at least one AU and one expression; it is {self.vocabulary}")
         if self.width % self.au_time.heads:
             raise ValueError(f"width is {self.width}; au_time.heads, {self.au_time.heads}, must divide it")
+        if self.reading == "frames" and (self.text.tower is not None or self.mapping.enabled):
+            raise ValueError('reading="frames" has no text side: set text.tower to None and mapping.enabled to False')
         if self.mapping.matrix is not None:
             check_prior_shape(self.mapping.matrix, self.vocabulary)
         return self

@@ -17,7 +17,7 @@ from ssm.model import noise
 from ssm.model.affect import FeatureAffect, LabelAffect
 from ssm.model.backbone import Backbone, FrameFeatures
 from ssm.model.config import ModelConfig
-from ssm.model.heads import SemanticHead
+from ssm.model.heads import ClipOfFrames, SemanticHead
 from ssm.model.mapping import Maps, PriorMapping
 from ssm.model.readers import AUInputs, AUReading, AUTeaching, Texts, reader_class
 from ssm.model.temporal import AUSmoothing, ExpressionTime, LocalFrameAttention
@@ -89,14 +89,29 @@ class SSMNetwork(nn.Module):
         self.text = _prototypes(config, text_shape)
         mapped = self.text is not None and config.mapping.enabled
         self.mapping = PriorMapping(config.mapping, labels) if mapped else None
-        self.expression_time = ExpressionTime(config.width, config.frames, config.expression_time)
-        self.au_time = LocalFrameAttention(config.width, config.au_time)
-        smooths = reader.smooths
-        self.smoothing = AUSmoothing(len(labels.aus), config.au_time, released=released) if smooths else None
-        self.fe_head = SemanticHead(config.width, len(labels.expressions), config.semantic_weight, config.temperature)
+        if config.reading == "frames":
+            self._read_frames(config)
+        else:
+            self._read_clips(config, reader.smooths)
         self.au_head = reader.of(config, self.backbone.grid)
         self.folded = Folded()
         self.affect_head = _affect_head(config)
+
+    def _read_clips(self, config: ModelConfig, smooths: bool) -> None:
+        """The method's parts over time, and its expression head."""
+        labels, width = config.vocabulary, config.width
+        self.expression_time: nn.Module = ExpressionTime(width, config.frames, config.expression_time)
+        self.au_time: nn.Module = LocalFrameAttention(width, config.au_time)
+        smoothing = (
+            AUSmoothing(len(labels.aus), config.au_time, released=config.released_behaviour) if smooths else None
+        )
+        self.smoothing: nn.Module | None = smoothing
+        self.fe_head: Any = SemanticHead(width, len(labels.expressions), config.semantic_weight, config.temperature)
+
+    def _read_frames(self, config: ModelConfig) -> None:
+        """Frame by frame, and nothing over time."""
+        self.expression_time, self.au_time, self.smoothing = nn.Identity(), nn.Identity(), None
+        self.fe_head = ClipOfFrames(config.width, config.frame_hidden, len(config.vocabulary.expressions))
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -19,6 +19,10 @@ class ModelFacts(BaseModel):
 
     preprocessing: Preprocessing | None = Field(default=None, description="how a frame becomes the model's input")
     rule: DecisionRule | None = Field(default=None, description="when an AU counts as present; None: not fitted")
+    au_temperature: float | None = Field(default=None, gt=0, description="divides the AUs' logits; None: 1")
+    expression_temperature: float | None = Field(
+        default=None, gt=0, description="divides the expressions' logits; None: 1"
+    )
     smoothing: Smoothing | None = Field(default=None, description="what is done to frame scores; None: nothing")
     abstention: Abstention | None = Field(default=None, description="when an AU is not answered; None: always is")
     precision: Precision | Literal["auto"] = Field(

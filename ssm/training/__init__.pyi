@@ -12,6 +12,8 @@ from .collective import ProcessGroup as ProcessGroup
 from .collective import SingleProcess as SingleProcess
 from .collective import send as send
 from .losses import LossConfig as LossConfig
+from .losses import concordance_loss as concordance_loss
+from .losses import moments as moments
 from .optim import OptimConfig as OptimConfig
 from .photograph import Photograph as Photograph
 from .shares import PADDING as PADDING

@@ -165,8 +165,10 @@ class MicroBatch:
 
     def split(self, slices: int) -> list[MicroBatch]:
         """`slices` micro-batches of nearly equal size."""
-        parts = (part.split(slices) if part else () for part in (self.fe, self.au, self.va))
-        return [MicroBatch(*sides) for sides in zip_longest(*parts)]
+        fe = self.fe.split(slices) if self.fe else ()
+        au = self.au.split(slices) if self.au else ()
+        va = self.va.split(slices) if self.va else ()
+        return [MicroBatch(*sides) for sides in zip_longest(fe, au, va)]
 
 
 def fe_part(batch: FEBatch, weights: Tensor | None = None) -> FEPart:

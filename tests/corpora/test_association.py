@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pages import documented
 
 from ssm.labels.vocabulary import BASIC_EXPRESSIONS, Vocabulary
 from ssm.model.config import MappingConfig, ModelConfig
@@ -20,7 +21,7 @@ from ssm_platform.runs.recipes import recipe
 
 Tree = Any  # the fixture's class, in conftest.py
 AUS = (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26)
-COUNT = Path(__file__).resolve().parents[2] / "jobs" / "count_prior.py"
+REPOSITORY = Path(__file__).resolve().parents[2]
 HAPPY, SURPRISED = 4, 6
 
 
@@ -71,10 +72,14 @@ def test_the_job_writes_a_recipe_that_trains_with_it(
     tree: Tree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     film(tree, "Train", "one", [HAPPY] * 20, [{12: 1}] * 20)
-    out = tmp_path / "counted.json"
-    monkeypatch.setattr(sys, "argv", [str(COUNT), str(tree.root), "--recipe=tiny", "--out", str(out), "--seed=5"])
-    runpy.run_path(str(COUNT), run_name="__main__")
-    config = recipe(str(out))
+    _, script, _, _, option, name = documented("model.md", "python jobs/count_prior.py")
+    *_, used = documented("model.md", "python jobs/train.py --recipe=counted")
+    out = tmp_path / name
+    monkeypatch.setattr(sys, "argv", [script, str(tree.root), "--recipe=tiny", option, str(out), "--seed=5"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+    assert not end.value.code
+    config = recipe(str(tmp_path / used.removeprefix("--recipe=")))
     mapping = MappingConfig.model_validate(json.loads(out.read_text())["model"]["mapping"])
     assert (config.seed, config.model.mapping, mapping.prior) == (5, mapping, "explicit")
     happiness = config.model.vocabulary.expressions.index("happiness")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ssm import SSM
+from ssm.interface.crops import FaceCrop
 from ssm.metrics import AUTable
 from ssm_platform.base.storage import open_storage
 from ssm_platform.evaluate.assessment import _split_in_words, assess, run_config
@@ -34,6 +35,8 @@ def test_a_finished_run_is_evaluated_reported_and_published(tiny_run: Path) -> N
     published = SSM.from_pretrained(Registry(tiny_run.parent / "registry").resolve("latest"))
     assert published.facts == SSM.from_pretrained(tiny_run / "model").facts
     assert published.facts.rule is not None
+    assert published.facts.preprocessing is not None
+    assert published.facts.preprocessing.crop == FaceCrop(source="owner"), "drawn faces are as close as crops"
     weights = (tiny_run / "model" / "model.safetensors").read_bytes()
     assert evaluation.provenance.model == hashlib.sha256(weights).hexdigest()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -71,6 +73,7 @@ def test_the_page_is_self_contained_and_says_everything() -> None:
     )
     assert not re.findall(r'(?:src|href)="(?!data:)[^"#]', page), "nothing is fetched from outside"
     for text in (
+        "movement, not feeling",
         "Protocol: clean",
         "0.610",
         "AU12",
@@ -83,6 +86,16 @@ def test_the_page_is_self_contained_and_says_everything() -> None:
     ):
         assert text in page
     assert page.count("<svg") == 8
+
+
+def test_faces_of_a_report_can_be_hidden() -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (2, 48, 48, 3), dtype=np.uint8)
+    shown, hidden = (
+        cv2.imdecode(np.frombuffer(base64.b64decode(Thumbnail.of(frames, "", blur).jpeg), np.uint8), 1)
+        for blur in (False, True)
+    )
+    assert hidden.shape == shown.shape
+    assert np.abs(np.diff(hidden[:, 2:46].astype(int), axis=0)).max() < 20, "noise of 255 has no detail left"
 
 
 def test_the_same_numbers_give_the_same_page() -> None:

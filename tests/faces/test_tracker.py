@@ -10,14 +10,15 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ssm_platform.faces.crop import crop
 from ssm_platform.faces.detectors import Detection
 from ssm_platform.faces.main_face import MainFace
 from ssm_platform.faces.settings import FaceSettings, make_detector
+from ssm_platform.faces.squares import crop
 from ssm_platform.faces.tracker import FaceTracker, TrackedFace, track
 from ssm_platform.media.images import read_image
 from ssm_platform.media.video import TimedFrame, open_video
 
+HAAR = FaceSettings(detector="haar")
 Scene = Callable[[int], list[Detection]]
 
 
@@ -144,7 +145,7 @@ def test_a_crop_past_the_border_repeats_the_edge_and_keeps_the_place() -> None:
 
 def test_haar_follows_one_person_through_a_real_video(shared_data: Path) -> None:
     path = shared_data / "faces" / "WolfgangLanger_Pexels.mp4"
-    rows = [faces for _, faces in track(open_video(path).frames(stop=150))]
+    rows = [faces for _, faces in track(open_video(path).frames(stop=150), HAAR)]
     assert all(len(faces) == 1 for faces in rows)  # a hand before the mouth from about frame 60
     centres = np.array([(face.x + face.w / 2, face.y + face.h / 2) for (face,) in rows])
     assert np.abs(np.diff(centres, axis=0)).max() < 8  # pixels of 640: no jumps
@@ -153,18 +154,18 @@ def test_haar_follows_one_person_through_a_real_video(shared_data: Path) -> None
 
 def test_haar_marks_where_a_real_face_has_left(shared_data: Path) -> None:
     path = shared_data / "faces" / "face_noface.mov"
-    rows = [faces for _, faces in track(open_video(path).frames(stop=110))]
+    rows = [faces for _, faces in track(open_video(path).frames(stop=110), HAAR)]
     assert all(rows[:72])
     assert not any(rows[72:])  # the picture goes black at frame 72
 
 
 def test_haar_finds_nobody_where_nobody_is(shared_data: Path) -> None:
-    assert not any(faces for _, faces in track(open_video(shared_data / "faces" / "no_face.mp4").frames()))
+    assert not any(faces for _, faces in track(open_video(shared_data / "faces" / "no_face.mp4").frames(), HAAR))
 
 
 def test_haar_finds_several_people_in_a_photograph(shared_data: Path) -> None:
     image = read_image(shared_data / "faces" / "multi_face.jpg")
-    tracker = FaceTracker(FaceSettings(side=1000))
+    tracker = FaceTracker(FaceSettings(detector="haar", side=1000))
     tracker.push(image)
     (faces,) = tracker.finish()
     people = [(370, 295), (480, 258), (578, 365), (735, 352)]  # the fifth, with sunglasses, is beyond this cascade
@@ -178,8 +179,12 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         FaceSettings(max_gap=3)
     with pytest.raises(ValidationError, match="remember 12 < lookahead 15"):
         FaceSettings(remember=12)
-    with pytest.raises(ValidationError, match="needs a model"):
-        FaceSettings(detector="yunet")
+    with pytest.raises(ValidationError, match="takes no model"):
+        FaceSettings(detector="haar", model=Path("yunet.onnx"))
+    with pytest.raises(ValidationError, match="identity 'sface'"):
+        FaceSettings(detector="haar", identity="sface")
+    with pytest.raises(ValidationError, match="only identity 'sface'"):
+        FaceSettings(embedding=Path("sface.onnx"))
     with pytest.raises(ValidationError):
         FaceSettings(nth=3)  # type: ignore[call-arg]
 
@@ -188,7 +193,9 @@ def test_a_yunet_model_that_is_missing_or_no_model_is_named(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"absent\.onnx: no such file"):
         make_detector(FaceSettings(detector="yunet", model=tmp_path / "absent.onnx"))
     (tmp_path / "text.onnx").write_text("not a network")
-    with pytest.raises(ValueError, match=r"text\.onnx: OpenCV cannot load it"):
+    with pytest.raises(
+        ValueError, match=r"text\.onnx: OpenCV cannot use it.*SHA-256 is [0-9a-f]{64}, that of face_detection_yunet"
+    ):
         make_detector(FaceSettings(detector="yunet", model=tmp_path / "text.onnx"))
 
 
@@ -245,5 +252,5 @@ def test_a_yunet_network_runs_in_opencv_and_its_rows_become_detections(tmp_path:
 def test_a_video_of_one_frame_has_its_face(shared_data: Path) -> None:
     path = shared_data / "faces" / "WolfgangLanger_Pexels.mp4"
     assert open_video(path).facts.frames == 472
-    ((_, faces),) = track(open_video(path).frames(stop=1))
+    ((_, faces),) = track(open_video(path).frames(stop=1), HAAR)
     assert len(faces) == 1

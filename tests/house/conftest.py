@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pages import documented
 
 RAY = Path(sys.executable).with_name("ray")
 
@@ -59,24 +59,27 @@ def started_head(folder: Path) -> Iterator[Head]:
     """
     scratch = tempfile.mkdtemp(prefix="ssm-", dir="/tmp")  # short: sockets lie below it
     token = folder / "token"
-    token.write_text(secrets.token_hex(32))
+    mode, _, *start = documented("cluster.md", "RAY_AUTH_MODE=token ray start --head")
     port, dashboard, client, agent = (free_port() for _ in range(4))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "PATH": f"{RAY.parent}:{os.environ['PATH']}",  # as in an activated environment: jobs run its `python`
         "OMP_NUM_THREADS": "1",
-        "RAY_AUTH_MODE": "token",
+        **dict([mode.split("=")]),
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_TMPDIR": scratch,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
     }
     command = [
-        str(RAY), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}",
+        str(RAY), *start, "--block", f"--port={port}", f"--dashboard-port={dashboard}",
         f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", "--num-cpus=4",
         f"--object-store-memory={256 * 2**20}",
         "--node-ip-address=127.0.0.1", "--disable-usage-stats",
     ]  # fmt: skip
+    _, *generate = documented("cluster.md", "ray get-auth-token --generate")
+    subprocess.run([str(RAY), *generate], env=environment, check=True, capture_output=True, timeout=60)
+    assert len(token.read_text()) == 64
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True

@@ -6,6 +6,7 @@ that runs it (`ELSEWHERE`), or, where no test could, say why (`NOT_HERE`).
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import runpy
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pages import documented
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-PROGRAMS = ("python", "make", "ray", "serve", "curl", "docker", "kubectl", "pip", "nginx")
+PROGRAMS = ("python", "ssm-platform", "make", "ray", "serve", "curl", "docker", "kubectl", "pip", "nginx")
 
 TINY = (
     (r"/data/BP4D", "runs/corpora/tiny/bp4d"),
@@ -34,34 +36,31 @@ TINY = (
     (r"runs/(published-bp4d-dfew|quickstart)\b", "runs/tiny"),
     (r" s3://bucket/prefix", ""),
     (r"jobs/synthesize\.py (\w+) \S+( --preset \w+)?", r"jobs/synthesize.py \1 written/\1 --preset tiny"),
+    (r"--faces\.model=yunet\.onnx", f"--faces.model={REPOSITORY.parent}/shared/data/face_detection_yunet_2026may.onnx"),
     (r"^make quickstart$", "python jobs/quickstart.py --recipe=tiny"),
 )
 """What makes a command tiny; it is else executed as it stands, in a folder like the repository's."""
 
-SUBMIT = "tests/house/test_submit.py"
 ELSEWHERE = (
-    (r"^make test$", "Makefile", "-m pytest"),
-    (r"^ray job submit -- python jobs/train", SUBMIT, "def test_the_readmes_job"),
-    (r"^ray job submit --working-dir", SUBMIT, '"--runtime-env", "deploy/runtime_env.yaml"'),
-    (r"^(RAY_AUTH_MODE=token )?ray start --head", "tests/house/conftest.py", '"start", "--head"'),
-    (r"^ray get-auth-token", "tests/house/conftest.py", "token_hex"),
-    (r"^python jobs/deploy\.py", "tests/serve/test_deploy.py", 'documented("serving.md", "python jobs/deploy.py")'),
-    (r"^serve run serve\.app:build", "tests/serve/test_service.py", 'documented("serving.md", "serve run'),
-    (r"^nginx -p ", "tests/serve/test_proxy.py", "proxy.proxied("),
-    (r"^python jobs/(count_prior\.py|train\.py --recipe=counted)", "tests/corpora/test_association.py", "COUNT"),
-    (r"^python jobs/import_released\.py", "tests/ssm/saved/test_released.py", "import_released"),
-    (r"^python jobs/ingest\.py .*yunet", "tests/faces/test_tracker.py", "yunet"),
-    (r"^python bench/scaling\.py", "tests/cluster/test_simulator.py", "BENCH = "),
-    (r"^python bench/(serving|serve|mangled)", "tests/serve", "mangle"),
-    (r"^python -m pytest (tests/\S+)", "", ""),
-    (r"^curl ", "tests/serve/test_service.py", "def test_the_examples_of_the_documentation_run"),
+    (r"^ray job submit (--working-dir|-- )", "tests/house/test_submit.py"),
+    (r"^(RAY_AUTH_MODE=token )?ray start --head", "tests/house/conftest.py"),
+    (r"^ray get-auth-token", "tests/house/conftest.py"),
+    (r"^python jobs/deploy\.py", "tests/serve/test_deploy.py"),
+    (r"^serve run serve\.app:build", "tests/serve/test_service.py"),
+    (r"^nginx -p ", "tests/serve/test_proxy.py"),
+    (r"^python jobs/import_released\.py", "tests/ssm/saved/test_released.py"),
+    (r"^python jobs/fit_rule\.py", "tests/evaluate/test_fitting.py"),
+    (r"^python jobs/(count_prior\.py|train\.py --recipe=counted)", "tests/corpora/test_association.py"),
+    (r"^python bench/serving/mangled", "tests/serve/test_mangled.py"),
+    (r"^python -m pytest (tests/\S+)", ""),
 )
-"""Commands that other tests execute: pattern, file or folder, and what that file must hold."""
+"""Commands that other tests execute: pattern and file, which takes the command from a page by `pages.documented`."""
 
 NOT_HERE = {
     r"^ray (up|down|dashboard|job submit --address)": "needs an AWS account; the file is held by test_manifests.py",
     r"^(docker|kubectl) ": "needs a registry and a Kubernetes cluster; the manifests are held by test_manifests.py",
     r"^python bench/": "minutes of measurement; each page shows the output",
+    r"^make test$": "that is what runs this",
     r"^ray metrics ": "starts Prometheus, which is no dependency",
     r"^pip install": "the installation itself",
     r"/data/fer2013|real-faces": "needs FER-2013, which is no part of the repository, and an hour",
@@ -109,8 +108,15 @@ def commands() -> list[tuple[str, str]]:
     return sorted(set(found))
 
 
-def elsewhere(command: str) -> tuple[str, str] | None:
-    return next(((place, needle) for pattern, place, needle in ELSEWHERE if re.search(pattern, command)), None)
+def elsewhere(command: str) -> str | None:
+    return next((place for pattern, place in ELSEWHERE if re.search(pattern, command)), None)
+
+
+def taken_from_pages(file: Path) -> list[list[str]]:
+    """The commands that a test takes from a page."""
+    calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    named = [call.args for call in calls if isinstance(call.func, ast.Name) and call.func.id == "documented"]
+    return [documented(*(ast.literal_eval(argument) for argument in arguments)) for arguments in named]
 
 
 def is_not_here(command: str) -> bool:
@@ -127,13 +133,15 @@ COMMANDS = commands()
 HERE = {
     " ".join(tiny(command)): (page, command)
     for page, command in COMMANDS
-    if not elsewhere(command) and not is_not_here(command)
+    if elsewhere(command) is None and not is_not_here(command)
 }
 
 
 @pytest.fixture(scope="module")
 def workspace(tiny_run: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the repository's after a quickstart, with the tiny run in place of it."""
+    from ssm_platform.corpora import read_corpus
+    from ssm_platform.media import InputLimits, encode_jpeg, open_input
     from ssm_platform.synthetic import PRESETS, write_corpus
     from ssm_platform.synthetic.sample import write_sample
 
@@ -148,6 +156,9 @@ def workspace(tiny_run: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempP
     (folder / "videos").mkdir()
     shutil.copy(clip, folder / "videos" / "two.mp4")
     shutil.copy(clip, folder / "one.mp4")
+    read_corpus("bp4d", tiny_corpora / "bp4d").manifest.write(folder / "records.parquet")
+    first = next(open_input([clip], "av", InputLimits()).frames()).image
+    (folder / "photo.jpg").write_bytes(encode_jpeg(first, 90))
     (folder / "my.yaml").write_text("storage: s3://my-bucket/runs\nregion: us-west-2\n")
     return folder
 
@@ -162,6 +173,8 @@ def test_the_pages_hold_commands() -> None:
 def test_a_command_runs(page: str, command: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job runs in this process, on the session's cluster; a job that starts others runs as a process of its own."""
     program, script, *arguments = tiny(command)
+    if program == "ssm-platform":  # the console command is this module
+        program, script, arguments = "python", "jobs/command.py", [script, *arguments]
     assert program == "python", f"{page}: no table of this test knows how {command!r} is executed"
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("RAY_ADDRESS", _address())
@@ -179,17 +192,15 @@ def test_a_command_runs(page: str, command: str, workspace: Path, monkeypatch: p
     assert ended in (None, 0), f"{page}: {command}: {ended}"
 
 
-@pytest.mark.parametrize("command", [command for _, command in COMMANDS if elsewhere(command)])
+@pytest.mark.parametrize("command", [command for _, command in COMMANDS if elsewhere(command) is not None])
 def test_a_command_that_runs_elsewhere_does(command: str) -> None:
-    place, needle = elsewhere(command) or ("", "")
+    place = elsewhere(command)
     if not place:  # the command itself names a test
         path, _, name = command.split()[-1].partition("::")
         assert (REPOSITORY / path).exists(), command
         assert not name or f"def {name.partition('[')[0]}(" in (REPOSITORY / path).read_text(), command
         return
-    root = REPOSITORY / place
-    files = [root] if root.is_file() else list(root.rglob("*.py"))
-    assert any(needle in file.read_text() for file in files), f"{place} does not run {command!r} any more"
+    assert shlex.split(command) in taken_from_pages(REPOSITORY / place), f"{place} does not run {command!r} any more"
 
 
 @pytest.mark.ray

@@ -46,3 +46,18 @@ def _is_room(module: str) -> bool:
     """A room within a room has a door too: `ssm_platform.base.storage`."""
     root, *parts = module.split(".")
     return (ROOTS[root].joinpath(*parts) / "__init__.pyi").is_file()
+
+
+def test_no_name_at_a_door_is_that_of_a_module_behind_it() -> None:
+    """Whoever imports the module first would leave it standing at the door in place of the name."""
+    doors = [door for root in ROOTS.values() for door in root.rglob("__init__.pyi")]
+    assert len(doors) > 20
+    twins = [
+        f"{door.parent.name}.{alias.name}"
+        for door in doors
+        for node in ast.walk(ast.parse(door.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if (door.parent / f"{alias.name}.py").exists()
+    ]
+    assert twins == []

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import documented
 
 from ssm_platform.base.storage import open_storage
 from ssm_platform.train.checkpoints import Checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 60
-TRAIN = [
-    "python", str(REPOSITORY / "jobs" / "train.py"), "--recipe=tiny", f"--steps={STEPS}", f"--validate_every={STEPS}",
-    "--checkpoint.every=2",
-]  # fmt: skip
+JOB = documented("training.md", "ray job submit -- python jobs/train.py")[3:]  # after `ray job submit`
+SMALL = ["--recipe=tiny", f"--steps={STEPS}", f"--validate_every={STEPS}", "--checkpoint.every=2"]
 MOST_UPLOADED = 4 * 2**20  # bytes; unpacked; Ray's own limit is 500 MiB
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -34,7 +33,8 @@ def test_the_readmes_job_trains_on_after_its_head_was_killed(
 ) -> None:
     """`ray job submit -- python jobs/train.py` at a tiny size; nothing is lost but the steps since a checkpoint."""
     roots = [f"--data.corpora.{name}.root={tiny_corpora / name}" for name in ("bp4d", "dfew")]
-    job = ("--", *TRAIN, f"--storage={tmp_path / 'runs'}", *roots)
+    words = [str(REPOSITORY / word) if word.startswith("jobs/") else word for word in JOB]
+    job = (*words, *SMALL, f"--storage={tmp_path / 'runs'}", *roots)
     checkpoints = Checkpoints(open_storage(tmp_path / "runs" / "tiny"))
     with start_head() as mortal:
         assert mortal.submit("--no-wait", *job, cwd=REPOSITORY).returncode == 0
@@ -65,7 +65,8 @@ def test_a_laptops_tree_is_sent_small_and_used(head: Any, tmp_path: Path) -> Non
         "size = sum(f.stat().st_size for file in files for f in file.parents[1].rglob('*.*') if f.is_file()); "
         f"pathlib.Path('{look}').write_text(json.dumps([*map(str, files), size]))"
     )
-    options = ("--working-dir", ".", "--runtime-env", "deploy/runtime_env.yaml")
+    words = documented("cluster.md", "ray job submit --working-dir")[3:]
+    options = words[: words.index("--")]
     result = head.submit(*options, "--", "python", "-c", code, cwd=REPOSITORY)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]
     *files, size = json.loads(look.read_text())

@@ -40,7 +40,7 @@ from ssm_platform.records.manifest import Manifest, Record
 
 CORPUS = "raw"  # no row of the table of owners' crops
 SIDE = 96
-FAST = FaceSettings(every=2, max_gap=4, min_frames=2)
+FAST = FaceSettings(detector="haar", every=2, max_gap=4, min_frames=2)
 
 
 class Bright:
@@ -114,6 +114,7 @@ def test_shards_hold_the_faces_of_the_records_in_their_order(tmp_path: Path) -> 
         ("shard", "shards/00001.data", 0),
     ]
     for before, after in zip(manifest, stored, strict=True):
+        assert after.crop == "detected:haar:0.5:none", "what was cut, recorded for whoever trains on it"
         assert (after.subject, after.part, after.rate, after.aus) == ("S1", "P1", 25.0, (6, 12))
         assert np.array_equal(after.au_labels, before.au_labels)
         frames = open_frames(after, stored.root).read([0, 11, 23])
@@ -195,6 +196,21 @@ def test_larger_crops_of_owners_are_only_shrunk(tmp_path: Path) -> None:
     frames = open_frames(record, stored.root).read([0, 1, 2])
     assert frames.shape == (3, SIDE, SIDE, 3)
     assert [read_stamp(frame).frame for frame in frames] == [0, 1, 2]
+
+
+def test_level_eyes_need_the_points_of_yunet(tmp_path: Path) -> None:
+    manifest = au_manifest(tmp_path / "raw", {"a": range(0)})
+    with pytest.raises(IngestRefused, match="'eyes' needs the points of YuNet"):
+        ingest(manifest, tmp_path / "out", alignment="eyes")
+
+
+def test_an_ingest_begun_before_alignment_came_goes_on(tmp_path: Path) -> None:
+    manifest = au_manifest(tmp_path / "raw", {"a": range(0)})
+    ingest(manifest, tmp_path / "out")
+    claim = json.loads((tmp_path / "out" / "ingest.json").read_text())
+    assert claim["faces"]["detector"] == "haar"
+    assert not {"alignment", "embedding", "identity"} & {*claim, *claim["faces"]}
+    ingest(manifest, tmp_path / "out")
 
 
 def test_who_delivers_crops_is_a_table_and_a_setting(tmp_path: Path) -> None:

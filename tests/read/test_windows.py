@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ssm.interface import Smoothing
 from ssm_platform.read.windows import Assembler, Clip, ClipAnswer, Face, Row, Window
 
 T, AUS, REACH = 4, 3, 2
@@ -23,7 +24,9 @@ def model(clip: Clip) -> ClipAnswer:
     face, low, high = clip.crops[:, 0, 0].T.astype(int)
     frame = low + 256 * high
     au = np.stack([np.sin(frame * (unit + 1) + face) ** 2 for unit in range(AUS)], 1).astype(np.float32)
-    return ClipAnswer(au, np.float32([frame[0], face[0]]), np.zeros((2, AUS), np.float32), au / 2)
+    affect = np.stack([np.sin(frame + face), np.cos(frame * 2 + face)], 1).astype(np.float32)
+    why = np.zeros((2, AUS), np.float32)
+    return ClipAnswer(au, np.float32([frame[0], face[0]]), why, affect, au_uncertainty=au / 2)
 
 
 def vote(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -120,3 +123,28 @@ def test_windows_tell_the_expression_of_their_new_frames() -> None:
     assert [(window.start, window.frames) for window in windows] == [(0, 4), (4, 4), (8, 2)]
     rows = [result for result in run(present, 1) if isinstance(result, Row)]
     assert [row.expression[0] for row in rows] == [0] * 4 + [4] * 4 + [8] * 2
+
+
+def test_affect_is_smoothed_over_each_run_and_never_across_a_gap() -> None:
+    present = np.ones((23, 1), bool)
+    present[9] = False
+    assembler, asked, results = Assembler(T, vote, REACH, Smoothing(affect=3, aus=1, expressions=2)), deque[Clip](), []
+    for number, here in enumerate(present):
+        faces = [Face(int(face), (0, 0, 1, 1), 0.5, picture(face, number)) for face in np.flatnonzero(here)]
+        asked.extend(assembler.frame(number, number / 25, faces))
+        answer(assembler, asked, 1, results)
+    asked.extend(assembler.finish())
+    answer(assembler, asked, 0, results)
+    rows = {row.frame: row for row in results if isinstance(row, Row)}
+    assert rows[9].affect is None
+    for first, last in ((0, 9), (10, 23)):
+        for frame in range(first, last):
+            near = range(max(first, frame - 3), min(last, frame + 4))
+            expected = np.mean([[np.sin(other), np.cos(other * 2)] for other in near], axis=0)
+            assert rows[frame].affect == pytest.approx(expected, abs=1e-5)
+            near = range(max(first, frame - 1), min(last, frame + 2))
+            aus = np.mean([[np.sin(other * (unit + 1)) ** 2 for unit in range(AUS)] for other in near], axis=0)
+            assert rows[frame].au_probability == pytest.approx(aus, abs=1e-5)
+            near = range(max(first, frame - 2), min(last, frame + 3))
+            starts = [first + (other - first) // T * T for other in near]  # a clip's expression is its first frame
+            assert rows[frame].expression == pytest.approx([np.mean(starts), 0], abs=1e-4)

@@ -120,7 +120,9 @@ def test_counting_and_frame_rates_without_end_are_stopped(run: Run, sandbox: San
     start = time.monotonic()
     status, message, spent = refusal(run, sandbox, job(hidden, cpu_s=1))
     assert (status, message) == (413, "decoding it takes more than 1 seconds of CPU")
-    assert 0.5 < spent.cpu_s < 1.5
+    # the limit is held against what timer ticks saw, the count is exact: where others use the machine too, a second
+    # is 100 ticks that came while this process happened to run, so it ends some 10 % early or late
+    assert 0.6 < spent.cpu_s < 1.4
     assert time.monotonic() - start < 20
     fast = ffmpeg(tmp_path / "x.mp4", "-f lavfi -i color=gray:s=32x32:d=11:r=1000 -c:v libx264 -preset ultrafast")
     status, message, _ = refusal(run, sandbox, job(fast))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -17,7 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
+from serve.http.schemas import Answer
+from ssm_platform.read.batch import PredictSettings, find_jobs, predict_here, write_csv
 from ssm_platform.read.model_reader import ModelReader
+from ssm_platform.read.reader import Reader
 from ssm_platform.read.rows import AnalysisOptions, analyse
 from ssm_platform.read.tables import csv_header, csv_lines
 from ssm_platform.read.windows import Row, Window
@@ -50,11 +54,13 @@ def parsed(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_the_three_forms_and_the_command_line_give_the_same_numbers(
-    client: TestClient, face_video: Path, model_folder: Path
+def test_every_door_gives_the_same_numbers(
+    client: TestClient, face_video: Path, model_folder: Path, tmp_path: Path
 ) -> None:
+    """The three forms of HTTP, the library, Python's `Reader`, the command line, and files of a batch."""
     upload = face_video.read_bytes()
     document = post(client, upload).json()
+    Answer.model_validate(document)
     table = list(csv.reader(io.StringIO(post(client, upload, accept="text/csv").text)))
     lines = parsed(post(client, upload, accept="application/x-ndjson").text)
     assert table[0] == document["columns"]
@@ -68,6 +74,15 @@ def test_the_three_forms_and_the_command_line_give_the_same_numbers(
     vocabulary = reader.description.vocabulary
     own = csv_header(vocabulary) + csv_lines((result for result in local if isinstance(result, Row)), vocabulary)
     assert_same_numbers(table, list(csv.reader(io.StringIO(own))))
+    options = AnalysisOptions(most_faces=4)
+    in_python = Reader(model_folder, device="cpu", threads=1, most_faces=4).read(face_video)
+    assert_same_numbers(table, list(csv.reader(io.StringIO(in_python.to_csv(index=False)))))
+    said, settings = io.StringIO(), PredictSettings(model=str(model_folder), device="cpu", analysis=options)
+    jobs = find_jobs([str(face_video)])
+    write_csv(jobs, said, settings)
+    assert_same_numbers(table, list(csv.reader(io.StringIO(said.getvalue()))))
+    assert [one.status for one in predict_here(jobs, tmp_path, settings)] == ["done"]
+    assert_same_numbers(table, list(csv.reader((tmp_path / f"{jobs[0].name}.csv").open())))
     assert len(document["windows"]) == sum(isinstance(result, Window) for result in local) > 0
 
 
@@ -94,6 +109,28 @@ def test_a_real_face_is_found_and_named_columns_are_in_order(client: TestClient,
     why = document["windows"][0]["why"]
     assert list(why) == document["model"]["expressions"]
     assert list(why["happiness"]) == [unit["code"] for unit in document["model"]["aus"]]
+
+
+def test_pictures_of_frames_come_before_their_rows_where_they_are_asked_for(
+    client: TestClient, face_video: Path, face_frames: Frames
+) -> None:
+    upload = face_video.read_bytes()
+    with_pictures = parsed(post(client, upload, accept="application/x-ndjson", pictures="on").text)
+    plain = parsed(post(client, upload, accept="application/x-ndjson").text)
+    for kind in ("start", "row", "window", "end"):
+        assert [line for line in with_pictures if line["type"] == kind] == [
+            line for line in plain if line["type"] == kind
+        ]
+    pictures = [line for line in with_pictures if line["type"] == "picture"]
+    assert [picture["frame"] for picture in pictures] == list(range(60))
+    for number in (0, 30):
+        jpeg = np.frombuffer(base64.b64decode(str(pictures[number]["jpeg"])), np.uint8)
+        shown = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
+        assert shown.shape == face_frames[number].shape
+        assert np.abs(shown.astype(float) - face_frames[number]).mean() < 6
+    order = [(line["type"], line["frame"]) for line in with_pictures if line["type"] in ("row", "picture")]
+    assert all(order.index(("picture", frame)) < order.index(("row", frame)) for frame in range(60))
+    assert post(client, upload, accept="text/csv", pictures="on").status_code == 406
 
 
 # -- bad input: each kind has one defined answer ------------------------------------------------------------------

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from numpy.typing import NDArray
+from pages import documented
 from starlette.testclient import TestClient
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -86,7 +87,8 @@ def test_mangled_uploads_are_refused_or_read_and_nothing_else(client: TestClient
 @pytest.mark.skipif(not has("nginx", "ffmpeg"), reason="the drill needs the commands nginx and ffmpeg")
 @pytest.mark.ray
 def test_the_drill_through_proxy_and_serve_needs_nothing_but_its_command(model_folder: Path) -> None:
-    command = [sys.executable, str(REPOSITORY / "bench" / "serving" / "mangled.py"), f"--model={model_folder}"]
+    _, script, *_ = documented("serving.md", "python bench/serving/mangled.py")
+    command = [sys.executable, str(REPOSITORY / script), f"--model={model_folder}"]
     done = subprocess.run([*command, "--count=12"], capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1])["requests"] == 3 + 7 + 12

@@ -2,129 +2,172 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-import os
-import shutil
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from page_fixtures import CONTRAST, DRAWN, downloaded, opened, read, shot, until
 
 pytestmark = pytest.mark.browser
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", "--no-first-run", "--disable-quic"]  # fmt: skip
-
-
-@pytest.fixture
-def site(make_app: Callable[..., FastAPI]) -> Iterator[str]:
-    """The application behind a real HTTP server."""
-    import uvicorn
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(make_app(), port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: apt-get install chromium")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-def opened(browser: Any, site: str, width: int = 1280, height: int = 900, scheme: str = "light", at: str = "") -> Any:
-    """A page whose console errors, failed requests and requests to elsewhere fail the test."""
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-    page.problems = []
-    page.on("console", lambda message: message.type == "error" and page.problems.append(message.text))
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("request", lambda r: r.url.startswith((site, "blob:", "data:")) or page.problems.append(r.url))
-    page.goto(site + at)
-    return page
-
-
-def shot(page: Any, name: str) -> None:
-    """A screenshot for whoever asked for one (SSM_SHOTS names a folder)."""
-    if folder := os.environ.get("SSM_SHOTS"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
 def test_a_video_is_read_shown_explained_and_downloaded(browser: Any, site: str, face_video: Path) -> None:
     page = opened(browser, site)
     shot(page, "start")
-    page.set_input_files("#file", str(face_video))
-    page.wait_for_selector("#result:not([hidden])", timeout=60_000)
+    read(page, face_video)
     assert "60 frames" in page.inner_text("#facts")
     assert page.locator("#au-rows .names span").count() == 12
     assert page.locator("#expression-rows .names span").count() == 7
-    page.wait_for_function("document.querySelector('#video').readyState >= 2", timeout=20_000)
+    until(page, "document.querySelector('#video').readyState >= 2")
     page.locator("#au-rows canvas").focus()
     for _ in range(20):
         page.keyboard.press("ArrowRight")
     assert page.locator("#scrub").input_value() == "20"
-    page.wait_for_function("Math.abs(document.querySelector('#video').currentTime - 0.8) < 0.05")
-    drawn = (
-        "() => { const c = document.querySelector('#overlay');"
-        " const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; return d.some((v) => v > 0); }"
-    )
-    assert page.evaluate(drawn)
+    until(page, "Math.abs(document.querySelector('#video').currentTime - 0.8) < 0.05")
+    assert page.evaluate(DRAWN)
     page.locator("#expressions button", has_text="anger").focus()
     page.keyboard.press("Enter")
     assert page.inner_text("#why-name") == "anger"
     assert page.locator("#why .bar-row").count() == 8
+    values = page.locator("#why .value").all_inner_texts()
+    sizes = [float(text[1:]) for text in values]
+    assert {text[0] for text in values} <= {"+", "−"}
+    assert sizes == sorted(sizes, reverse=True), "the strongest first, whatever their sign"
+    assert "movement, not feeling" in page.inner_text("#notice")
+    assert page.evaluate(CONTRAST) == [], "controls stand out three to one"
     shot(page, "result")
-    with page.expect_download() as download:
-        page.click("#csv")
-    lines = Path(download.value.path()).read_text().splitlines()
+    lines = downloaded(page, "csv").splitlines()
     assert lines[0].startswith("frame,face_id,timestamp,confidence,success,FaceRectX")
     assert len(lines) == 61
-    with page.expect_download() as download:
-        page.click("#json")
-    assert len(json.loads(Path(download.value.path()).read_text())["rows"]) == 60
-    page.click("#again")
-    assert page.is_visible("#drop")
+    assert len(json.loads(downloaded(page, "json"))["rows"]) == 60
+    assert page.problems == []
+
+
+def test_averages_marks_and_exclusions_are_seen_and_downloaded(browser: Any, site: str, face_video: Path) -> None:
+    page = opened(browser, site)
+    read(page, face_video)
+    rows = json.loads(downloaded(page, "json"))["rows"]
+
+    def mean(rows: list[dict[str, Any]]) -> str:
+        found = [row["AU12"] for row in rows if row["success"]]
+        return f"{sum(found) / len(found) * 100:.0f} %"
+
+    average = page.locator("#averages tbody tr", has_text="AU12").locator("td").first
+    assert average.inner_text() == mean(rows)
+    page.locator("#scrub").fill("10")
+    page.fill("#mark-text", 'a, "smile"')
+    page.keyboard.press("Enter")
+    page.click("#exclude")
+    page.locator("#scrub").fill("50")
+    page.click("#exclude")
+    assert average.inner_text() == mean([row for row in rows if not 10 <= row["frame"] <= 50])
+    assert page.locator("#notes li").count() == 2
+    shot(page, "notes")
+    table = list(csv.DictReader(io.StringIO(downloaded(page, "csv"))))
+    assert [row["excluded"] for row in table] == [str(int(10 <= frame <= 50)) for frame in range(60)]
+    assert [row["mark"] for row in table if row["mark"]] == ['a, "smile"']
+    assert json.loads(downloaded(page, "json"))["excluded"] == [{"from": 10, "to": 50}]
+    page.click("#moments-box summary")
+    assert page.locator("#moments tbody tr").count() == 60
+    page.locator("#notes button").first.click()
+    page.locator("#notes button").first.click()
+    assert average.inner_text() == mean(rows)
+    assert page.problems == []
+
+
+def test_groups_are_walked_with_arrows_and_a_moment_is_said_on_demand(
+    browser: Any, site: str, face_video: Path
+) -> None:
+    page = opened(browser, site)
+    read(page, face_video)
+    group = page.locator("#expressions button")
+    assert group.evaluate_all("all => all.filter((one) => one.tabIndex === 0).length") == 1
+    group.locator("visible=true").nth(0).focus()
+    chosen = []
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+        chosen.append(page.evaluate("document.activeElement.innerText.split('\\n')[0].trim()"))
+        assert page.locator("#expressions [aria-checked=true]").inner_text().startswith(chosen[-1].split()[0])
+    assert len(set(chosen)) == 3
+    spoken = "[aria-live], output, [role=status], [role=alert]"
+    before = page.locator(spoken).all_inner_texts()
+    page.click("#play")
+    until(page, "Number(document.querySelector('#scrub').value) > 5")
+    assert page.locator(spoken).all_inner_texts() == before, "nothing is spoken frame by frame"
+    page.click("#tell")
+    assert "face 0" in page.inner_text("#told")
     assert page.problems == []
 
 
 def test_it_reads_on_a_phone_and_in_the_dark(browser: Any, site: str, face_video: Path) -> None:
     page = opened(browser, site, 390, 844, "dark")
     shot(page, "phone-start")
-    page.set_input_files("#file", str(face_video))
-    page.wait_for_selector("#result:not([hidden])", timeout=60_000)
+    read(page, face_video)
     page.locator("#scrub").fill("30")
     assert page.evaluate("document.documentElement.scrollWidth <= 390"), "nothing is wider than the phone"
+    assert page.evaluate(CONTRAST) == [], "in the dark as well"
     shot(page, "phone-result")
     assert page.problems == []
 
 
-def test_several_faces_and_pictures_can_be_looked_at_one_by_one(browser: Any, site: str, shared_data: Path) -> None:
+DETAIL = """(id) => {
+  const canvas = document.querySelector(id), context = canvas.getContext("2d");
+  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+  const colours = new Set();
+  for (let i = 0; i < data.length; i += 4) colours.add((data[i] << 16) + (data[i + 1] << 8) + data[i + 2]);
+  return colours.size;
+}"""
+
+
+def test_several_faces_can_be_looked_at_one_by_one_and_hidden(browser: Any, site: str, shared_data: Path) -> None:
+    """Covered, a face has the 36 colours of its cells."""
     page = opened(browser, site)
-    page.set_input_files("#file", str(shared_data / "faces" / "multi_face.jpg"))
-    page.wait_for_selector("#result:not([hidden])", timeout=60_000)
-    tabs = page.locator("#tabs button")
-    assert tabs.count() >= 3
-    tabs.nth(1).click()
-    assert tabs.nth(1).get_attribute("aria-pressed") == "true"
-    page.wait_for_timeout(300)
+    picture = shared_data / "faces" / "multi_face.jpg"
+    read(page, picture, picture)
+    options = page.locator("#face option").all_inner_texts()
+    assert len(options) == 4
+    assert options[0].endswith("of each picture: 2")
+    assert "2 pictures" in page.inner_text("#title")
+    page.select_option("#face", index=2)
+    assert page.locator("#averages caption").inner_text().startswith(options[2])
+    until(page, "document.querySelector('#picture').complete")
+    page.wait_for_timeout(200)
+    seen = page.evaluate(DETAIL, "#thumbnail")
     shot(page, "faces")
+    page.set_checked("#blur", True)
+    assert page.evaluate(DETAIL, "#thumbnail") <= 36 < seen / 10
+    assert page.evaluate(DRAWN)
+    shot(page, "faces-hidden")
+    assert page.problems == []
+
+
+def test_what_the_browser_cannot_play_is_shown_in_pictures(
+    browser: Any, site: str, face_frames: list[Any], write_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    page = opened(browser, site)
+    read(page, write_video(tmp_path / "x.avi", face_frames[:30], codec="mpeg4"))
+    assert page.is_visible("#unplayable")
+    page.locator("#scrub").fill("20")
+    until(page, "document.querySelector('#picture').naturalWidth === 320")
+    assert page.get_attribute("#picture", "alt") == "Frame 20"
+    assert page.evaluate(DRAWN)
+    shot(page, "unplayable")
+    assert page.problems == []
+
+
+def test_without_expressions_none_is_named(browser: Any, site: str, face_video: Path) -> None:
+    page = opened(browser, site)
+    page.check("#off")
+    read(page, face_video)
+    assert not page.is_visible("#expression-card")
+    assert not page.is_visible("#expression-over")
+    assert "no emotion is inferred" in page.inner_text("#notice")
+    assert "happiness" not in downloaded(page, "csv")
+    shot(page, "aus")
     assert page.problems == []
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -13,10 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import requests
 import uvicorn
 from fastapi import FastAPI
+from numpy.typing import NDArray
+from pages import documented
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from serve.settings import OVERHEAD, Limits
 
@@ -73,6 +80,14 @@ def test_the_file_says_what_the_settings_say() -> None:
 
 
 @needs_nginx
+def test_the_command_of_the_page_takes_the_file_as_it_ships(tmp_path: Path) -> None:
+    _, *words = documented("serving.md", "nginx -p ")
+    here = [word.replace("/var/tmp/ssm-proxy", str(tmp_path)).replace("$PWD", str(BENCH.parents[2])) for word in words]
+    done = subprocess.run([proxy.NGINX, *here, "-t"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_nginx
 def test_what_is_too_large_is_413_before_the_service_hears_of_it(url: str, arrivals: Arrivals) -> None:
     for path, size in (("/v1/predict", 4_000_000), ("/v1/model", 70_000), ("/v2/models/ssm/infer", 140_000_000)):
         host, port = url.removeprefix("http://").split(":")
@@ -106,6 +121,19 @@ def test_answers_come_through_row_by_row_with_one_id(url: str, face_video: Path)
     assert refused.headers["X-Request-Id"] == refused.json()["request_id"]
     assert len(refused.json()["request_id"]) == 32, "nginx gave it"
     assert requests.get(f"{url}/v2/health/ready", timeout=10).json() == {"ready": True}
+
+
+@needs_nginx
+def test_a_camera_is_answered_through_the_proxy(url: str, face_frames: list[NDArray[np.uint8]]) -> None:
+    picture = cv2.imencode(".jpg", face_frames[0][..., ::-1])[1].tobytes()
+    with connect(url.replace("http", "ws") + "/v1/live") as session:
+        start = json.loads(session.recv(30))
+        session.send(picture)
+        assert json.loads(session.recv(30))["rows"][0]["success"] == 1
+    assert len(start["request_id"]) == 32, "nginx gave it"
+    with pytest.raises(InvalidStatus) as refused, connect(url.replace("http", "ws") + "/v1/live?face=main"):
+        pass
+    assert refused.value.response.status_code == 400
 
 
 @needs_nginx

@@ -26,7 +26,7 @@ from serve.observe.metrics import IngressMetrics
 from serve.replicas.backend import HandleBackend
 from serve.replicas.batching import Batcher
 from serve.replicas.model import Inference
-from serve.replicas.video import Start, VideoAnalysis
+from serve.replicas.video import Asked, Start, VideoAnalysis
 from serve.settings import Scaling, Settings
 from ssm_platform.models.registry import Registry
 from ssm_platform.read.windows import ClipAnswers, Row, Window
@@ -263,9 +263,9 @@ def analysed(run: Run, model_folder: Path, video: Path, troubles: list[Exception
 
     async def ask() -> list[Any]:
         await inference.reconfigure({"model": str(model_folder)})
-        handle = FakeHandle(lambda upload, faces, served: analysis.analyse([video], faces, served), troubles)
+        handle = FakeHandle(lambda upload, asked, served, trace: analysis.analyse([video], asked, served), troubles)
         backend = HandleBackend(handle, handle, 1)  # type: ignore[arg-type]
-        return [said async for said in backend.analyse([video], "all")]
+        return [said async for said in backend.analyse([video], Asked())]
 
     return run(ask())
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,14 +15,19 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import requests
 from numpy.typing import NDArray
 from pages import documented
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from serve.client import Client
 from serve.settings import Scaling, Settings
@@ -41,6 +48,7 @@ class Service:
     url: str
     settings: Settings
     scratch: Path
+    spans: list[Any]
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +56,12 @@ def service(ray_cluster: None, model_folder: Path, tmp_path_factory: pytest.Temp
     from ray import serve
 
     scratch = tmp_path_factory.mktemp("scratch")
+    collector, spans = trace_collector()
     settings = Settings(
         model=str(model_folder),
         scratch=str(scratch),
         threads=1,
+        traces=f"http://127.0.0.1:{collector.server_port}",
         ingress=Scaling(cpus=0.1, ongoing=32, target=16, queued=64),
         video=Scaling(cpus=0.2, ongoing=2, target=2, queued=4, replicas=2, replicas_max=2),
         inference=Scaling(cpus=0.2, ongoing=16, target=8, queued=64, replicas=2, replicas_max=2),
@@ -61,9 +71,31 @@ def service(ray_cluster: None, model_folder: Path, tmp_path_factory: pytest.Temp
         port = probe.getsockname()[1]
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     deploy(settings)
-    yield Service(f"http://127.0.0.1:{port}", settings, scratch)
+    yield Service(f"http://127.0.0.1:{port}", settings, scratch, spans)
     serve.shutdown()
+    collector.shutdown()
     assert not [path for path in scratch.rglob("*") if path.is_file()]
+
+
+def trace_collector() -> tuple[ThreadingHTTPServer, list[Any]]:
+    """An OTLP/HTTP collector, and the spans that came to it."""
+    wire = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+    spans: list[Any] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            for resource in wire.ExportTraceServiceRequest.FromString(body).resource_spans:
+                spans.extend(span for scope in resource.scope_spans for span in scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, spans
 
 
 def deploy(settings: Settings) -> None:
@@ -143,6 +175,41 @@ def test_http_gives_the_numbers_of_the_command_line(service: Service, face_video
     assert same(rows, wanted)
     assert len(client.csv(face_video).splitlines()) == len(wanted) + 1
     assert client.model()["version"] == ModelReader(model_folder, "cpu").description.version
+
+
+def test_a_callers_trace_goes_through_all_replicas(service: Service, short_video: Path) -> None:
+    caller = secrets.token_hex(16)
+    answer = requests.post(
+        f"{service.url}/v1/predict",
+        files={"file": short_video.read_bytes()},
+        headers={"traceparent": f"00-{caller}-{'b' * 16}-01"},
+        timeout=100,
+    )
+    assert answer.status_code == 200
+    wanted, until = {"request", "upload", "video", "model"}, time.monotonic() + 30
+    found: set[str] = set()
+    while not wanted <= found and time.monotonic() < until:
+        time.sleep(0.5)
+        found = {span.name for span in service.spans if span.trace_id.hex() == caller}
+    assert wanted <= found, "and those of FastAPI itself"
+
+
+def test_a_camera_is_answered_through_serve(
+    service: Service, face_frames: list[NDArray[np.uint8]], model_folder: Path
+) -> None:
+    url = service.url.replace("http", "ws") + "/v1/live"
+    pictures = [cv2.imencode(".jpg", frame[..., ::-1])[1].tobytes() for frame in face_frames[:5]]
+    with connect(url, subprotocols=[Subprotocol("ssm.live")]) as session:
+        start = json.loads(session.recv(30))
+        for number, picture in enumerate(pictures):
+            session.send(picture)
+            answer = json.loads(session.recv(30))
+            session.send(json.dumps({"taken": number + 1}))
+            assert (answer["frame"], answer["rows"][0]["success"]) == (number, 1)
+    assert start["model"]["version"] == ModelReader(model_folder, "cpu").description.version
+    with pytest.raises(InvalidStatus) as refused, connect(url + "?face=main"):
+        pass
+    assert refused.value.response.status_code in (400, 403)
 
 
 def test_replicas_killed_under_load_lose_nothing(service: Service, short_video: Path, model_folder: Path) -> None:

@@ -237,10 +237,10 @@ def test_traces_reach_a_collector_as_parts_of_the_callers_trace(make_app: Make) 
 
 
 COLLECTED = """
-import http.server, threading
+import contextvars, http.server, threading
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from serve.observe import span, start_traces
+from serve.observe import carried, span, start_traces, told_by
 
 bodies = []
 class Collector(http.server.BaseHTTPRequestHandler):
@@ -253,13 +253,20 @@ server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 start_traces(f"http://127.0.0.1:{server.server_port}/")
 caller = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-with span("request", {"headers": [(b"traceparent", caller.encode())]}, "id-1"):
+with span("request", told_by({"headers": [(b"traceparent", caller.encode())]}), "id-1"):
     with span("upload"):
         pass
+    taken_along = carried()
+def elsewhere():
+    with span("model", taken_along):
+        pass
+contextvars.Context().run(elsewhere)  # as in another process
 trace.get_tracer_provider().force_flush()
 path, body = bodies[0]
 assert path == "/v1/traces"
 spans = [s for r in ExportTraceServiceRequest.FromString(body).resource_spans for g in r.scope_spans for s in g.spans]
-assert {s.name for s in spans} == {"request", "upload"}
+parents = {s.name: s.parent_span_id for s in spans}
+(request,) = (s.span_id for s in spans if s.name == "request")
+assert parents == {"request": bytes.fromhex("b" * 16), "upload": request, "model": request}
 assert {s.trace_id.hex() for s in spans} == {"a" * 32}
 """

@@ -6,13 +6,14 @@ import re
 import shlex
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def documented(page: str, start: str) -> list[str]:
     """The words of the first command on a page that starts so, without its comment."""
-    for block in re.findall(r"^```\w*\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE):
+    place = REPOSITORY if page == "README.md" else REPOSITORY / "docs"
+    for block in re.findall(r"^```\w*\n(.*?)^```", (place / page).read_text(), re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
-            if line.startswith(start):
-                return shlex.split(line, comments=True)
-    raise LookupError(f"docs/{page} holds no command that starts with {start!r}")
+            if line.removeprefix("$ ").startswith(start):
+                return shlex.split(line.removeprefix("$ "), comments=True)
+    raise LookupError(f"{page} holds no command that starts with {start!r}")

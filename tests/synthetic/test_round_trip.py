@@ -11,7 +11,9 @@ from ssm_platform.corpora import read_corpus
 from ssm_platform.corpora.readers.action_units.bp4d import PARTS as BP4D_PARTS
 from ssm_platform.corpora.readers.action_units.disfa import PARTS as DISFA_PARTS
 from ssm_platform.media.frames import open_frames
+from ssm_platform.records import sequence_of
 from ssm_platform.synthetic import SyntheticSpec, write_corpus
+from ssm_platform.synthetic.affect import DRIFT, affect_map
 from ssm_platform.synthetic.behaviour import ACTIVE
 from ssm_platform.synthetic.face.muscles import AU_ORDER
 from ssm_platform.synthetic.spec import LabSpec, WildSpec
@@ -53,6 +55,31 @@ def test_wild_clips_keep_class_length_and_part(corpus: str, tmp_path: Path) -> N
     read = {record.clip: (record.expression, record.length) for record in reading.manifest}
     assert read == {clip: (one.labelled, len(one.intensity)) for clip, one in truth.items()}
     assert all(record.part for record in reading.manifest)
+
+
+@pytest.mark.parametrize("corpus", ["affwild2_va", "affwild2_mtl", "afewva"])
+def test_affect_is_the_planted_map_of_what_the_face_does(corpus: str, tmp_path: Path) -> None:
+    root = write_corpus(corpus, tmp_path / corpus, SPEC, seed=3)
+    reading = read_corpus(corpus, root, **({"other": True} if corpus == "affwild2_mtl" else {}))
+    assert reading.lost == 0
+    assert "va" in reading.manifest.tasks
+    truth, part = read_truth(root).clips, reading.manifest.of_task("va")
+    assert part.lengths.sum() == 360
+    off: list[np.ndarray] = []
+    offset: dict[str, int] = {}
+    for record in part:
+        name = sequence_of(record.clip).rpartition("/")[2]
+        first = offset.get(name, 0)
+        offset[name] = first + record.length
+        shown = truth[name].intensity[first : first + record.length].astype(float) / 5 @ affect_map().T
+        assert record.va_labels is not None
+        off.append(np.clip(shown, -1, 1) - record.va_labels)
+    wrong = np.concatenate(off)
+    assert np.nanstd(wrong) < 2 * DRIFT
+    assert np.nanstd(part.frame_affect) > 3 * np.nanstd(wrong)
+    if corpus == "affwild2_mtl":
+        assert reading.manifest.tasks == ("au", "fe", "va")
+        assert len(set(reading.manifest.column("expression").to_pylist())) > 2
 
 
 def _agreement(labels: np.ndarray, intensity: np.ndarray, shift: int) -> float:

@@ -29,10 +29,12 @@ from ssm_platform.base.storage import open_storage
 from ssm_platform.data.clips import to_batches
 from ssm_platform.data.feed import START, Start
 from ssm_platform.data.streams import ClipStream
+from ssm_platform.records.manifest import Manifest
 from ssm_platform.runs import preflight
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preparation import load, plan_config, prepare, total_steps, training_plan
 from ssm_platform.runs.recipes import tiny
+from ssm_platform.runs.splits import Split
 from ssm_platform.synthetic import PRESETS, write_corpus
 from ssm_platform.train import checkpoints
 from ssm_platform.train.building import make_step, run_reader, step_config
@@ -224,6 +226,13 @@ def tracked(config: RunConfig) -> Any:
     return [call.kwargs["tracking_uri"] for call in client.call_args_list]
 
 
+def cropped(config: RunConfig) -> Any:
+    """What is refused of the corpus where nothing beside it says that its pictures are drawn faces."""
+    manifest = load(config.corpus("bp4d"))
+    elsewhere = Manifest("/elsewhere", manifest.corpus, manifest.task, manifest.labels, manifest.table)
+    return preflight.check_crops(config, {"bp4d": Split(elsewhere, elsewhere, elsewhere)})
+
+
 CORPUS = "data.corpora.bp4d"
 FIELDS: dict[str, tuple[str, Any, Observe]] = {
     "name": ("name", "other", RunPlace.of),
@@ -240,6 +249,7 @@ FIELDS: dict[str, tuple[str, Any, Observe]] = {
     "data.corpora.N.reader": (f"{CORPUS}.reader", "bp4d", sources),
     "data.corpora.N.root": (f"{CORPUS}.root", "bp4d-other", sources),
     "data.corpora.N.manifest": (f"{CORPUS}.manifest", "bp4d.parquet", sources),
+    "data.corpora.N.crops": (f"{CORPUS}.crops", "always", cropped),
     "data.corpora.N.options": (f"{CORPUS}.options", {"aus": [1, 2]}, sources),
     "data.corpora.N.synthetic": (f"{CORPUS}.synthetic", "tiny", sources),
     "data.corpora.N.weight": (f"{CORPUS}.weight", 2.0, lambda config: order(config)),

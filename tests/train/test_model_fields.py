@@ -137,6 +137,13 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "backbone.experts.noise": ({}, 5.0, trained),
     "backbone.experts.shared_activation": (QUICK_GELU, "gelu", computed),
     "backbone.experts.gate_gain": ({}, 1.0, start),
+    "backbone.project": (
+        {"width": 32, "backbone.options": {"embed_dim": 32, "depth": 3, "num_heads": 2}},
+        False,
+        start,
+    ),
+    "reading": ({"text.tower": None, "mapping.enabled": False}, "frames", start),
+    "frame_hidden": ({"text.tower": None, "mapping.enabled": False, "reading": "frames"}, 16, start),
     "width": ({}, 24, start),
     "frames": ({}, FRAMES + 1, takes_frames),
     "text.tower": ({}, None, start),

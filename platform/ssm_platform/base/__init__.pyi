@@ -1,5 +1,7 @@
 from .companions import in_companion as in_companion
 from .companions import is_companion as is_companion
+from .doors import EXIT_CODES as EXIT_CODES
+from .doors import front_door as front_door
 from .hashing import UNREAD as UNREAD
 from .hashing import mix as mix
 from .hashing import sample_ids as sample_ids

@@ -23,7 +23,7 @@ from ssm_platform.base import as_items, explain
 from ssm_platform.corpora import readers
 from ssm_platform.corpora.base import Corpus, ReadOptions, Report
 from ssm_platform.corpora.tree import saw
-from ssm_platform.records import Manifest, Reading, Record, tasks_of, with_shared_videos
+from ssm_platform.records import Manifest, Reading, Record, Task, tasks_of, with_shared_videos
 
 _SHOWN = 5
 
@@ -84,7 +84,7 @@ def survey(
     report = Report(root)
     labels, sieve = options.vocabulary(root), _Sieve(report, on_record)
     records = sieve.distinct(corpus.read(root, options, report))
-    task = next(iter(tasks_of(labels)), "fe")
+    task: Task = next(iter(tasks_of(labels)), "fe")
     manifest = with_shared_videos(Manifest.build(root, corpus.name, task, labels, records))
     sieve.report_subject_leaks()
     return Reading(manifest, report.issues, report.rows)

@@ -1,5 +1,14 @@
 from .assessment import Outcome as Outcome
 from .assessment import assess as assess
 from .assessment import run_config as run_config
+from .fitting import Fitted as Fitted
+from .fitting import fit_model as fit_model
 from .groups import read_people as read_people
+from .page import render as render
+from .predictions import Tables as Tables
+from .rules import describe as describe
+from .scores import Evaluation as Evaluation
 from .scores import EvaluationProtocol as EvaluationProtocol
+from .scores import Provenance as Provenance
+from .scoring import About as About
+from .scoring import evaluate as evaluate

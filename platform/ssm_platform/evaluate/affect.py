@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
+from matplotlib.patches import Circle, Patch
 from numpy.typing import NDArray
 
 from ssm.interface import box
@@ -91,9 +92,7 @@ def circumplex_figure(scores: VAScores) -> str:
         return svg(figure)
 
 
-def _circle() -> object:
-    from matplotlib.patches import Circle
-
+def _circle() -> Patch:
     return Circle((0, 0), 1, fill=False, color=LIGHT, linewidth=1)
 
 

@@ -64,13 +64,16 @@ def assess(
     registry: str | None = None,
     changes: Mapping[str, Any] | None = None,
     people: People | None = None,
+    *,
     risk: float | None = None,
+    blur: bool = False,
 ) -> Outcome:
     """Evaluate the finished run in `folder` (or `s3://` prefix) under its own protocol or one that fits on test labels.
 
     `changes` replace fields of the run's config that leave its numbers alone: CPUs, GPU, places of corpora. `people`
     says who is in which group (`read_people`): the same figures are then given for each. `risk` is the share of wrong
-    AU answers that is wanted among those given: when to abstain is then fitted and saved with the model. ValueError
+    AU answers that is wanted among those given: when to abstain is then fitted and saved with the model. `blur`: the
+    faces in the report cannot be recognised, as a report needs whose corpus forbids to show them. ValueError
     where the folder holds no finished run, where its corpora have changed, for a protocol that the run was not split
     for, and where no corpus has a test side.
     """
@@ -98,7 +101,7 @@ def assess(
         own = protocol == config.protocol
         place = "" if own else f".{protocol}"
         storage.write(f"evaluation{place}.json", evaluation.model_dump_json(indent=1).encode())
-        storage.write(f"report{place}.html", _page(storage, evaluation, rule, prepared, test).encode())
+        storage.write(f"report{place}.html", _page(storage, evaluation, rule, prepared, test, blur).encode())
         version = _publish(model, path, storage, config.name, evaluation, rule, registry) if own else None
     return Outcome(evaluation, f"{storage.uri}/report{place}.html", version)
 
@@ -263,11 +266,13 @@ def _publish(
     return Registry(registry or f"{storage.uri.rpartition('/')[0]}/registry").publish(path, run)
 
 
-def _page(storage: Storage, evaluation: Evaluation, rule: DecisionRule, prepared: Prepared, test: Tables) -> str:
+def _page(
+    storage: Storage, evaluation: Evaluation, rule: DecisionRule, prepared: Prepared, test: Tables, blur: bool
+) -> str:
     curves = json.loads(storage.read("curves.json"))
     losses, validation = _series(curves, "loss/"), _series(curves, "validation/")
     manifests = {manifest.corpus: manifest for manifest in prepared.test}
-    return render(evaluation, losses, validation, _thumbnails(test, manifests, rule), describe(rule))
+    return render(evaluation, losses, validation, _thumbnails(test, manifests, rule, blur), describe(rule))
 
 
 def _series(curves: list[dict[str, float]], prefix: str) -> dict[str, list[tuple[int, float]]]:
@@ -279,7 +284,9 @@ def _series(curves: list[dict[str, float]], prefix: str) -> dict[str, list[tuple
     return series
 
 
-def _thumbnails(test: Tables, manifests: Mapping[str, Manifest], rule: DecisionRule) -> dict[str, list[Thumbnail]]:
+def _thumbnails(
+    test: Tables, manifests: Mapping[str, Manifest], rule: DecisionRule, blur: bool
+) -> dict[str, list[Thumbnail]]:
     """The best and the worst clips of each corpus."""
     rows: dict[str, list[Thumbnail]] = {}
     for corpus, table in test.items():
@@ -289,7 +296,8 @@ def _thumbnails(test: Tables, manifests: Mapping[str, Manifest], rule: DecisionR
         names: list[str] = manifests[corpus].column("clip").to_pylist()
         for title, clips in chosen.items():
             found = [(manifests[corpus][names.index(clip)], caption) for clip, caption in clips if clip in names]
-            rows[f"{title} · {corpus}"] = [_thumbnail(record, manifests[corpus].root, text) for record, text in found]
+            root = manifests[corpus].root
+            rows[f"{title} · {corpus}"] = [_thumbnail(record, root, text, blur) for record, text in found]
     return rows
 
 
@@ -325,9 +333,9 @@ def _ranked_expressions(table: ExpressionTable) -> dict[str, list[tuple[str, str
     return rows
 
 
-def _thumbnail(record: Record, root: str, caption: str) -> Thumbnail:
+def _thumbnail(record: Record, root: str, caption: str, blur: bool) -> Thumbnail:
     source = open_frames(record, root)
     try:
-        return Thumbnail.of(source.read(segment_indices(record.length, _STRIP).tolist()), caption)
+        return Thumbnail.of(source.read(segment_indices(record.length, _STRIP).tolist()), caption, blur)
     finally:
         source.close()

@@ -15,10 +15,12 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from ssm.interface import notice
 from ssm.labels import ACTION_UNITS
 from ssm_platform.base import figures
 from ssm_platform.evaluate.affect import circumplex_figure, scatter_figure
 from ssm_platform.evaluate.scores import PROTOCOL_NOTES, AUScores, Evaluation, FEScores, Interval, RiskCoverage
+from ssm_platform.faces import blurred
 
 History = Mapping[str, Sequence[tuple[int, float]]]
 """Named series of (step, value)."""
@@ -32,9 +34,11 @@ class Thumbnail:
     jpeg: str  # base64
 
     @classmethod
-    def of(cls, frames: NDArray[np.uint8], caption: str) -> Thumbnail:
-        """Frames (N, H, W, 3) RGB side by side."""
-        strip = cv2.cvtColor(np.concatenate(list(frames), axis=1), cv2.COLOR_RGB2BGR)
+    def of(cls, frames: NDArray[np.uint8], caption: str, blur: bool = False) -> Thumbnail:
+        """Frames (N, H, W, 3) RGB side by side; with `blur` nobody in them can be recognised."""
+        whole = (0.0, 0.0, float(frames.shape[2]), float(frames.shape[1]))
+        shown = [blurred(frame, [whole]) if blur else frame for frame in frames]
+        strip = cv2.cvtColor(np.concatenate(shown, axis=1), cv2.COLOR_RGB2BGR)
         _, encoded = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])
         return cls(caption, base64.b64encode(encoded.tobytes()).decode())
 
@@ -65,6 +69,7 @@ def render(
     return environment.get_template("page.html.j2").render(
         evaluation=evaluation,
         note=PROTOCOL_NOTES[evaluation.protocol],
+        notice=notice(expressions=True),
         training=training,
         figures=per_corpus,
         map_figure=_map_figure(evaluation),

@@ -80,7 +80,7 @@ def predict(
     gathered = [_Gatherer(manifest, vocabulary) for manifest in manifests]
     quarantine = Quarantine()
     rows = evaluation_rows(manifests, clips.frames)
-    with tqdm(total=len(rows), desc="scoring", unit="clip", dynamic_ncols=True) as bar:
+    with tqdm(total=len(rows), desc="scoring", unit="clip", dynamic_ncols=True, disable=None) as bar:
         for batch in _scored(model, manifests, rows, vocabulary, clips, pool):
             for problem in quarantine.check(batch):
                 LOG.warning("clip without pixels: %s", problem)
@@ -153,7 +153,9 @@ class _Gatherer:
         return range(self._aus, answer.shape[1], self._aus)
 
     def table(self) -> Table:
-        return {"au": self._au, "fe": self._fe, "va": self._va}[self.name].table()
+        if self.name == "va":
+            return self._va.table()
+        return self._au.table() if self.name == "au" else self._fe.table()
 
 
 class _Scorer:

@@ -1,9 +1,16 @@
-from .crop import crop as crop
+from .blur import blurred as blurred
+from .camera import CameraFaces as CameraFaces
 from .crop_sources import CropSettings as CropSettings
 from .crop_sources import crop_source as crop_source
+from .crop_sources import recorded_crop as recorded_crop
 from .detectors import Detector as Detector
+from .look import Look as Look
+from .look import look_at as look_at
 from .main_face import MainFace as MainFace
 from .settings import FaceSettings as FaceSettings
+from .settings import decided as decided
 from .settings import make_detector as make_detector
+from .settings import resolved as resolved
+from .squares import crop as crop
 from .tracker import TrackedFace as TrackedFace
 from .tracker import track as track

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm_platform.faces.crop import crop, resize
+from ssm.interface import MARGIN, Alignment, FaceCrop
 from ssm_platform.faces.detectors import Detector
 from ssm_platform.faces.main_face import MainFace
 from ssm_platform.faces.settings import FaceSettings
+from ssm_platform.faces.squares import crop, resize
 from ssm_platform.faces.tracker import TrackedFace, track
 from ssm_platform.media import (
     Decoder,
@@ -66,7 +67,10 @@ class CropSettings(BaseModel):
         default="auto", description="whether records are owners' face crops; auto: by the table of corpora"
     )
     size: int = Field(default=256, ge=32, le=16384, description="side of a stored crop in pixels")
-    margin: float = Field(default=0.25, ge=0, le=2, description="part of the face box added on each side")
+    margin: float = Field(default=MARGIN, ge=0, le=2, description="part of the face's square added on each side")
+    alignment: Alignment = Field(
+        default="none", description="eyes: crops are turned so that the eyes are level, which needs yunet"
+    )
     quality: int = Field(default=95, ge=50, le=100, description="JPEG quality of crops we make")
     min_face_share: float = Field(
         default=0.25, ge=0, le=1, description="share of frames with a face below which a clip is quarantined"
@@ -77,26 +81,36 @@ class CropSettings(BaseModel):
 class CropSource(Protocol):
     """The face crops of one record."""
 
+    @property
+    def kind(self) -> FaceCrop:
+        """What they are."""
+
     def frames(self) -> Iterator[StoredFrame]:
         """One per frame, ready to store. UnreadableVideo where files or faces cannot be used."""
 
 
 def crop_source(record: Record, root: Path, corpus: str, settings: CropSettings, detector: Detector) -> CropSource:
     """The source of a record's crops: by what its owner ships, unless the settings say."""
-    if not _is_crop(record, corpus, settings):
+    delivered = record.kind in OWNERS_CROPS.get(corpus, ()) if settings.crops == "auto" else settings.crops == "always"
+    if not delivered:
         return MainFaceCrops(record, root, settings, detector)
     kind = DeliveredFiles if record.kind == "frames" else DeliveredVideo
     return kind(record, root, settings)
 
 
-def _is_crop(record: Record, corpus: str, settings: CropSettings) -> bool:
-    if settings.crops != "auto":
-        return settings.crops == "always"
-    return record.kind in OWNERS_CROPS.get(corpus, frozenset())
+def recorded_crop(kind: Kind, corpus: str, recorded: str | None) -> FaceCrop | None:
+    """What the frames of a record of this kind are: as its manifest says, else by what owners ship; None: unknown."""
+    if recorded is not None:
+        return FaceCrop.parse(recorded)
+    if kind == "shard":  # of before it was recorded
+        return None
+    return FaceCrop(source="owner" if kind in OWNERS_CROPS.get(corpus, ()) else "frame")
 
 
 class DeliveredFiles:
     """The owner's crops, one file each."""
+
+    kind = FaceCrop(source="owner")
 
     def __init__(self, record: Record, root: Path, settings: CropSettings) -> None:
         self._paths = [root / record.source / name for name in record.files or ()]
@@ -120,6 +134,8 @@ class DeliveredFiles:
 class DeliveredVideo:
     """The owner's crops as a video, or as files no byte of which is kept."""
 
+    kind = FaceCrop(source="owner")
+
     def __init__(self, record: Record, root: Path, settings: CropSettings) -> None:
         self._record, self._root, self._settings = record, root, settings
 
@@ -135,6 +151,8 @@ class MainFaceCrops:
 
     def __init__(self, record: Record, root: Path, settings: CropSettings, detector: Detector) -> None:
         self._record, self._root, self._settings, self._detector = record, root, settings, detector
+        family = None if settings.faces.detector == "auto" else settings.faces.detector
+        self.kind = FaceCrop(source="detected", detector=family, margin=settings.margin, alignment=settings.alignment)
 
     def frames(self) -> Iterator[StoredFrame]:
         settings = self._settings
@@ -142,7 +160,8 @@ class MainFaceCrops:
             found = self._main_boxes(source)
             self._check_share(found)
             for frame, box, near in zip(_in_order(source), found, _nearest(found), strict=True):
-                data = encode_jpeg(crop(frame.image, near, settings.margin, settings.size), settings.quality)
+                square = crop(frame.image, near, settings.margin, settings.size, settings.alignment)
+                data = encode_jpeg(square, settings.quality)
                 yield StoredFrame(data, FaceMark.NONE) if box is None else StoredFrame(data, FaceMark.FOUND, box[1:5])
 
     def _main_boxes(self, source: FrameSource) -> list[TrackedFace | None]:

@@ -1,7 +1,8 @@
 """Face detectors: an RGB image in, boxes with scores out. Each frame on its own; identity over time is `faces`' part.
 
-Default: OpenCV's own Haar cascade, which needs no download. It finds upright frontal faces; strongly turned or tilted
-heads and sunglasses are its known misses. YuNet is the better choice for a user who has its ONNX file.
+YuNet is a small network that also tells five points of the face; its file comes from the hub (`hub`). OpenCV's own Haar
+cascade needs no download: it finds upright frontal faces; strongly turned or tilted heads and sunglasses are its known
+misses.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 from cv2.data import haarcascades
 from numpy.typing import NDArray
 
+from ssm_platform.faces.hub import YUNET, digest
+
 _CASCADE = "haarcascade_frontalface_alt2.xml"  # fewer false finds than `default` on our videos, twice as fast as `alt`
 _SCALE_STEP = 1.1
 _NEIGHBOURS = 3
@@ -23,20 +26,37 @@ _REACH = 0.5  # how far around a known face to look, in its widths
 _GROWTH = 1.35  # and how much larger or smaller it may be
 _YUNET_SCORE = 0.6
 _YUNET_OVERLAP = 0.3
+_TRIED = 64  # side of the picture a network is tried on before it is believed
+
+Points = tuple[float, ...]
+"""x, y of five points in the picture: the subject's right eye and left eye, nose tip, right and left mouth corner."""
 
 
 class Detection(NamedTuple):
-    """A box in pixels of the image given, and how sure the detector is (0..1)."""
+    """A box in pixels of the image given, how sure the detector is (0..1), and its points where it tells them."""
 
     x: float
     y: float
     w: float
     h: float
     score: float
+    points: Points | None = None
 
     def scaled(self, factor: float) -> Detection:
         """The same face in an image of another size."""
-        return Detection(self.x * factor, self.y * factor, self.w * factor, self.h * factor, self.score)
+        points = None if self.points is None else tuple(value * factor for value in self.points)
+        return Detection(self.x * factor, self.y * factor, self.w * factor, self.h * factor, self.score, points)
+
+    @classmethod
+    def mean(cls, parts: Sequence[tuple[float, Detection]]) -> Detection:
+        """The weighted mean of detections of one face, with points where all have them."""
+        shares = np.array([weight for weight, _ in parts], np.float64)
+        shares /= shares.sum()
+        x, y, w, h, score = (float(value) for value in shares @ np.array([one[:5] for _, one in parts], np.float64))
+        points = [one.points for _, one in parts if one.points is not None]
+        if len(points) < len(parts):
+            return cls(x, y, w, h, score)
+        return cls(x, y, w, h, score, tuple(float(value) for value in shares @ np.array(points, np.float64)))
 
 
 class Detector(Protocol):
@@ -96,21 +116,31 @@ class HaarDetector:
 
 
 class YuNetDetector:
-    """cv2.FaceDetectorYN with the user's model file. ValueError names the path where it cannot be loaded."""
+    """cv2.FaceDetectorYN with a model file. ValueError names path and digest where it is no such model."""
 
     def __init__(self, model: str | Path, smallest: float) -> None:
         if not Path(model).is_file():
             raise ValueError(f"{model}: no such file; face detector 'yunet' needs the YuNet ONNX model there")
+        self._smallest = smallest
         try:
             self._network: Any = cv2.FaceDetectorYN.create(str(model), "", (320, 320), _YUNET_SCORE, _YUNET_OVERLAP)
+            self(np.zeros((_TRIED, _TRIED, 3), np.uint8))  # some files load and fail at the first picture
         except cv2.error as error:
-            raise ValueError(f"{model}: OpenCV cannot load it as a YuNet model ({error.err})") from error
-        self._smallest = smallest
+            what = f"OpenCV cannot use it as a YuNet model ({error.err})"
+            raise ValueError(
+                f"{model}: {what}; its SHA-256 is {digest(Path(model))}, that of {YUNET.name} is {YUNET.sha256}"
+            ) from error
 
     def __call__(self, image: NDArray[np.uint8], near: Sequence[Detection] = ()) -> list[Detection]:
         height, width = image.shape[:2]
         self._network.setInputSize((width, height))
         _, rows = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         side = self._smallest * min(height, width)
-        found = [Detection(*map(float, (*row[:4], row[-1]))) for row in (rows if rows is not None else [])]
+        found = [_detection(row) for row in (rows if rows is not None else [])]
         return sorted((face for face in found if min(face.w, face.h) >= side), key=lambda face: -face.score)
+
+
+def _detection(row: NDArray[np.float32]) -> Detection:
+    """A row of OpenCV: box, five points, score."""
+    x, y, w, h, *points, score = (float(value) for value in row)
+    return Detection(x, y, w, h, score, tuple(points))

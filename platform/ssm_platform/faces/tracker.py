@@ -5,7 +5,8 @@ Between detections boxes are smoothed and interpolated; a gap of up to `max_gap`
 "no face" for its frames; a face found at the same place within `remember` frames is the same face. Where the faces of
 two looks differ, the frames between them are searched one by one, so appearing and leaving are exact to the frame; only
 a newcomer beside a known face may be noticed up to `every * search` frames late. A track counts only if it lasts
-`min_frames`, which keeps most of a cascade's false finds out. Knows no files, labels, Ray; coordinates are pixels of
+`min_frames`, which keeps most of a cascade's false finds out. A cut ends every track: who comes back after one is
+somebody new, unless an embedder recognises them (`identity`). Knows no files, labels, Ray; coordinates are pixels of
 the frames given.
 """
 
@@ -21,8 +22,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.faces.detectors import Detection, Detector
-from ssm_platform.faces.settings import FaceSettings, make_detector
+from ssm_platform.faces.detectors import Detection, Detector, Points
+from ssm_platform.faces.embedding import Embedder, Embedding, People
+from ssm_platform.faces.settings import FaceSettings, make_detector, make_embedder
 
 
 class TrackedFace(NamedTuple):
@@ -34,6 +36,7 @@ class TrackedFace(NamedTuple):
     w: float
     h: float
     score: float
+    points: Points | None = None
 
 
 @dataclass
@@ -43,6 +46,7 @@ class _Track:
     face_id: int = -1  # given when the track has lasted
     frames: int = 0  # in view, bridged gaps included
     knots: dict[int, Detection] = field(default_factory=dict)
+    looks: list[Embedding] = field(default_factory=list)  # how the face looks, of its first detections
 
     def add(self, number: int, box: Detection, max_gap: int) -> None:
         """The next detection of this face."""
@@ -60,19 +64,24 @@ class _Track:
 
 
 class _Small(NamedTuple):
-    """A frame as detectors see it: shrunk by `scale`."""
+    """A frame as detectors see it: shrunk by `scale`; `cut`: another picture than the frame before."""
 
     number: int
     image: NDArray[np.uint8]
     scale: float
+    cut: bool
 
 
 class FaceTracker:
     """Frames in, faces out `settings.lookahead` frames later. One object per video."""
 
-    def __init__(self, settings: FaceSettings | None = None, detector: Detector | None = None) -> None:
+    def __init__(
+        self, settings: FaceSettings | None = None, detector: Detector | None = None, embedder: Embedder | None = None
+    ) -> None:
         self._settings = settings or FaceSettings()
         self._detect = detector or make_detector(self._settings)
+        self._embed = embedder or make_embedder(self._settings)
+        self._people, self._before = People(), np.zeros(0, np.float32)
         self._tracks: list[_Track] = []
         self._waiting: list[_Small] = []  # frames since the last detection run
         self._pushed = self._released = self._named = self._looks = 0
@@ -80,8 +89,8 @@ class FaceTracker:
     def push(self, image: NDArray[np.uint8]) -> list[tuple[TrackedFace, ...]]:
         """Take the next frame (H, W, 3); return the faces of those frames that became final, in order."""
         scale = min(1.0, self._settings.side / max(image.shape[:2]))
-        small = image if scale == 1 else _shrunk(image, scale)
-        self._waiting.append(_Small(self._pushed, np.asarray(small, np.uint8), scale))
+        small = image if scale == 1 else shrunk(image, scale)
+        self._waiting.append(_Small(self._pushed, np.asarray(small, np.uint8), scale, self._is_cut(small)))
         if self._pushed % self._settings.every == 0:
             self._run()
         self._pushed += 1
@@ -98,10 +107,11 @@ class FaceTracker:
         *between, newest = self._waiting
         known = [track.box for track in self._tracks if track.last >= newest.number - len(between) - 1]
         found = self._look(newest, known)
-        if not len(_match(known, found)) == len(known) == len(found):
+        same = len(matched(known, found)) == len(known) == len(found)
+        if not same or any(frame.cut for frame in self._waiting):
             for frame in between:
-                self._follow(frame.number, self._found(frame))
-        self._follow(newest.number, found)
+                self._follow(frame, self._found(frame))
+        self._follow(newest, found)
         self._waiting = []
         self._looks += 1
 
@@ -109,7 +119,7 @@ class FaceTracker:
         """About the known faces only; over the whole frame at every n-th look, and where one of them is not found."""
         if known and self._looks % self._settings.search:
             found = self._found(newest, known)
-            if len(_match(known, found)) == len(known):
+            if len(matched(known, found)) == len(known):
                 return found
         return self._found(newest)
 
@@ -117,9 +127,10 @@ class FaceTracker:
         faces = self._detect(frame.image, [face.scaled(frame.scale) for face in near])
         return [face.scaled(1 / frame.scale) for face in faces]
 
-    def _follow(self, number: int, found: list[Detection]) -> None:
-        alive = [track for track in self._tracks if number - track.last <= self._settings.remember]
-        pairs = _match([track.box for track in alive], found)
+    def _follow(self, frame: _Small, found: list[Detection]) -> None:
+        number = frame.number
+        alive = [track for track in self._tracks if number - track.last <= self._settings.remember and not frame.cut]
+        pairs = matched([track.box for track in alive], found)
         fresh = [_Track() for _ in range(len(found) - len(pairs))]
         self._tracks.extend(fresh)
         rest = iter(fresh)
@@ -127,18 +138,40 @@ class FaceTracker:
         for column, box in enumerate(found):
             track = owner.get(column) or next(rest)
             track.add(number, box, self._settings.max_gap)
+            if self._embed is not None and track.face_id < 0 and len(track.looks) < _LOOKS:
+                track.looks.append(self._embed(frame.image, box.scaled(frame.scale)))
 
     def _release(self, end: int, needed: int) -> list[tuple[TrackedFace, ...]]:
         for track in self._tracks:
             if track.face_id < 0 and track.frames >= needed:
-                track.face_id, self._named = self._named, self._named + 1
+                track.face_id = self._name(track)
         out = []
         for number in range(self._released, end):
             boxes = [(track, _box_at(track.knots, number, self._settings.max_gap)) for track in self._tracks]
-            out.append(tuple(TrackedFace(track.face_id, *box) for track, box in boxes if box and track.face_id >= 0))
+            faces = {track.face_id: TrackedFace(track.face_id, *box) for track, box in boxes if box}
+            out.append(tuple(face for face in faces.values() if face.face_id >= 0))
         self._released = max(self._released, end)
         self._forget()
         return out
+
+    def _is_cut(self, image: NDArray[np.uint8]) -> bool:
+        """Whether the scene changes here; only asked where an embedder tells who comes back."""
+        if self._embed is None:
+            return False
+        before, self._before = (
+            self._before,
+            cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32),
+        )
+        return before.size > 0 and float(np.abs(before - self._before).mean()) > _CUT
+
+    def _name(self, track: _Track) -> int:
+        """The id of somebody known who is not in view beside this face, or a new one."""
+        taken = {other.face_id for other in self._tracks if other.last >= next(iter(track.knots))}
+        known = self._people.known(track.looks, taken)
+        if known is None:
+            known, self._named = self._named, self._named + 1
+        self._people.seen(known, track.looks)
+        return known
 
     def _forget(self) -> None:
         """Drop tracks and detections that no frame to come can need: memory stays flat."""
@@ -149,7 +182,7 @@ class FaceTracker:
                 del track.knots[next(iter(track.knots))]
 
 
-def _shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+def shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     """The image at a smaller size; a side never falls below one pixel, which OpenCV's factors do not see to."""
     height, width = image.shape[:2]
     if min(height, width) * scale < 1:
@@ -182,9 +215,11 @@ def track(
 
 
 _MIN_OVERLAP = 0.3
+_CUT = 30.0  # mean difference of two frames' 16 x 16 pixels from which they show two scenes
+_LOOKS = 3  # detections of a new face whose looks are compared with those of people known
 
 
-def _match(known: list[Detection], found: list[Detection]) -> dict[int, int]:
+def matched(known: list[Detection], found: list[Detection]) -> dict[int, int]:
     """Pairs (row of `known` -> column of `found`) of boxes that overlap, the best first."""
     overlaps = sorted(((_overlap(a, b), i, j) for i, a in enumerate(known) for j, b in enumerate(found)), reverse=True)
     pairs: dict[int, int] = {}
@@ -210,7 +245,7 @@ def _box_at(knots: Mapping[int, Detection], number: int, max_gap: int) -> Detect
         if before < number < after and after - before <= max_gap:
             part = (number - before) / (after - before)
             left, right = _smoothed(knots, before, max_gap), _smoothed(knots, after, max_gap)
-            return Detection(*(a + part * (b - a) for a, b in zip(left, right, strict=True)))
+            return Detection.mean([(1 - part, left), (part, right)])
     return None
 
 
@@ -221,4 +256,4 @@ def _smoothed(knots: Mapping[int, Detection], number: int, max_gap: int) -> Dete
     if not 0 < at < len(numbers) - 1 or max(numbers[at + 1] - number, number - numbers[at - 1]) > max_gap:
         return knots[number]
     before, here, after = (knots[numbers[i]] for i in (at - 1, at, at + 1))
-    return Detection(*((a + 2 * b + c) / 4 for a, b, c in zip(before, here, after, strict=True)))
+    return Detection.mean([(1, before), (2, here), (1, after)])

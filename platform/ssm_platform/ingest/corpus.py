@@ -26,7 +26,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from ssm_platform.base import MissingKey, Storage, open_storage
-from ssm_platform.faces import CropSettings, Detector, crop_source
+from ssm_platform.faces import CropSettings, Detector, crop_source, decided
 from ssm_platform.media import FaceMark, ShardWriter, UnreadableVideo, remove_scratch
 from ssm_platform.records import UNKNOWN, Manifest, Record
 
@@ -94,12 +94,15 @@ def run(manifest: Manifest, out: str | Path, settings: IngestSettings, spread: S
     """Ingest what is not yet in `out`. IngestRefused past the ceiling, or where `out` holds another ingest."""
     if not len(manifest):
         raise IngestRefused(f"{manifest.corpus}: no records to ingest")
+    settings = settings.model_copy(update={"faces": decided(settings.faces)})
+    if settings.alignment == "eyes" and settings.faces.detector == "haar":
+        raise IngestRefused("alignment 'eyes' needs the points of YuNet, and faces.detector is 'haar'")
     storage = open_storage(out)
     _claim(storage, manifest, settings)
     tasks = assign(manifest, settings)
     done = set(storage.list("shards/"))
     todo = [task for task in tasks if _piece(task) not in done]
-    with tqdm(total=int(manifest.lengths.sum()), unit="frame", desc=f"ingest {manifest.corpus}") as bar:
+    with tqdm(disable=None, total=int(manifest.lengths.sum()), unit="frame", desc=f"ingest {manifest.corpus}") as bar:
         bar.update(sum(_frames(manifest, task) for task in tasks) - sum(_frames(manifest, task) for task in todo))
         by_name = {task.name: task for task in todo}
         for result in spread(manifest, storage.uri, settings, todo):
@@ -133,7 +136,7 @@ def ingest_shard(
             except UnreadableVideo as error:
                 left_out.append(Quarantined(record.clip, error.path, error.reason))
             else:
-                records.append(_stored(record, writer.source, start, marks))
+                records.append(_stored(record, writer.source, start, marks, source.kind.text))
                 faceless += marks.count(FaceMark.NONE)
         report = {"quarantined": left_out, "faceless": faceless}
         storage.write(_report(task), json.dumps(report).encode())
@@ -147,7 +150,7 @@ def read_manifest(uri: str | Path) -> Manifest:
     return Manifest.from_bytes(storage.read(MANIFEST), root=storage.uri)
 
 
-def _stored(record: Record, source: str, start: int, marks: list[FaceMark]) -> Record:
+def _stored(record: Record, source: str, start: int, marks: list[FaceMark], crop: str) -> Record:
     """The record in the shard. Frame labels of frames without a face become unknown: nobody can see them there."""
     aus, affect = record.au_labels, record.va_labels
     hidden = (np.array(marks) == FaceMark.NONE)[:, None]
@@ -155,12 +158,18 @@ def _stored(record: Record, source: str, start: int, marks: list[FaceMark]) -> R
         aus = np.where(hidden, np.int8(UNKNOWN), aus)
     if affect is not None:
         affect = np.where(hidden, np.float32(np.nan), affect)
-    return replace(record, source=source, kind="shard", start=start, files=None, au_labels=aus, va_labels=affect)
+    stored = replace(record, source=source, kind="shard", start=start, files=None, crop=crop)
+    return replace(stored, au_labels=aus, va_labels=affect)
 
 
 def _claim(storage: Storage, manifest: Manifest, settings: IngestSettings) -> None:
     """Write down what is ingested here; refuse to mix it with anything else."""
     claim = json.loads(settings.model_dump_json(exclude=_FREE)) | {"manifest": manifest.fingerprint}
+    for fields, name, before in ((claim, "alignment", "none"), (claim["faces"], "identity", "track")):
+        if fields[name] == before:  # what came later says nothing where it changes nothing
+            del fields[name]
+    if claim["faces"]["embedding"] is None:
+        del claim["faces"]["embedding"]
     try:
         there = {name: value for name, value in json.loads(storage.read(CLAIM)).items() if name not in _FREE}
     except MissingKey:

@@ -1,3 +1,6 @@
+from .arrays import ArrayFrames as ArrayFrames
+from .arrays import is_frames as is_frames
+from .arrays import open_array as open_array
 from .decoders import DEFAULT_DECODER as DEFAULT_DECODER
 from .decoders import Decoder as Decoder
 from .errors import UnreadableVideo as UnreadableVideo
@@ -8,6 +11,7 @@ from .handed_in import PICTURE_ENDINGS as PICTURE_ENDINGS
 from .handed_in import VIDEO_ENDINGS as VIDEO_ENDINGS
 from .handed_in import InputLimits as InputLimits
 from .handed_in import TooLarge as TooLarge
+from .handed_in import decode_frame as decode_frame
 from .handed_in import open_input as open_input
 from .images import decode_image as decode_image
 from .images import encode_jpeg as encode_jpeg
@@ -23,6 +27,7 @@ from .shards import StoredFrame as StoredFrame
 from .shards import remove_scratch as remove_scratch
 from .video import InputInfo as InputInfo
 from .video import Pictures as Pictures
+from .video import TimedFrame as TimedFrame
 from .video import Video as Video
 from .video import open_video as open_video
 from .video_index import read_head as read_head

@@ -10,17 +10,20 @@ dropped; one frame is enough; no video stream, an unknown codec and a truncated 
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssm_platform.media.errors import UnreadableVideo
-from ssm_platform.media.formats import in_words, picture_format
-from ssm_platform.media.images import heif_size, load_image
+from ssm_platform.media.formats import HEAD, in_words, picture_format
+from ssm_platform.media.images import decode_image, heif_size, load_image
 from ssm_platform.media.jpeg import is_damaged, picture_end
 from ssm_platform.media.video import InputInfo, Pictures, Video, open_video
 from ssm_platform.media.video_index import open_container, read_head, video_stream
@@ -95,6 +98,17 @@ def open_input(paths: Sequence[Path], decoder: str, limits: InputLimits) -> Vide
     return Pictures(tuple(paths), facts)
 
 
+def decode_frame(data: bytes, limits: InputLimits) -> NDArray[np.uint8]:
+    """A camera's frame, JPEG or WebP, as (H, W, 3) RGB; its header is held against the limits before it is decoded."""
+    kind = picture_format(data[:HEAD])
+    if kind not in ("JPEG", "WEBP"):
+        told = kind or in_words(data[:HEAD]) or f"{len(data)} bytes of something else"
+        raise UnreadableVideo("frame", f"JPEG or WebP are read, this is {told}")
+    (width, height), _ = _size_and_turn(io.BytesIO(data), kind, "frame")
+    _check_pixels("frame", width, height, limits)
+    return decode_image(data, "frame")
+
+
 def _open_video(path: Path, decoder: str, limits: InputLimits) -> Video:
     _check_header(path, limits)
     video = open_video(path, decoder, limits.pixels)
@@ -144,17 +158,17 @@ def _look_at(path: Path, kind: str, limits: InputLimits) -> _Look:
     if kind in ("HEIF", "AVIF"):
         (width, height), turn = heif_size(load_image(path), kind, str(path)), 0
     else:
-        (width, height), turn = _size_and_turn(path, kind)
+        (width, height), turn = _size_and_turn(path, kind, path)
     _check_pixels(path, width, height, limits)
     return _Look(width, height, turn, _damage(path) if kind == "JPEG" else "")
 
 
-def _size_and_turn(path: Path, kind: str) -> tuple[tuple[int, int], int]:
-    """Size of the upright picture, and the degrees by which it is turned for that."""
+def _size_and_turn(source: Path | BinaryIO, kind: str, path: Path | str) -> tuple[tuple[int, int], int]:
+    """Size of the upright picture, and the degrees by which it is turned for that; `path` is what errors call it."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path, formats=[kind]) as image:
+        with Image.open(source, formats=[kind]) as image:
             width, height = image.size
             turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1), 0)
     except (UnidentifiedImageError, OSError, EOFError, ValueError, SyntaxError, struct.error) as error:
@@ -172,7 +186,7 @@ def _damage(path: Path) -> str:
     return "damaged inside: part of the picture is not what was taken"
 
 
-def _check_pixels(path: Path, width: int, height: int, limits: InputLimits) -> None:
+def _check_pixels(path: Path | str, width: int, height: int, limits: InputLimits) -> None:
     if limits.pixels is not None and width * height > limits.pixels:
         raise TooLarge(f"{path}: {width} x {height} pixels, at most {limits.pixels} in all are accepted")
 

@@ -1,3 +1,5 @@
+from .description import DEFAULT as DEFAULT
+from .description import Expressions as Expressions
 from .description import ModelDescription as ModelDescription
 from .description import locate as locate
 from .description import pinned as pinned

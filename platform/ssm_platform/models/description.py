@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.interface import DecisionRule, Preprocessing
+from ssm.interface import DecisionRule, Preprocessing, Smoothing, notice
 from ssm.labels import Vocabulary
 from ssm_platform.base import default_place
 from ssm_platform.models.registry import Registry
-from ssm_platform.models.shipped import SHIPPED, notice, shipped_model
+from ssm_platform.models.shipped import SHIPPED, shipped_model
+from ssm_platform.models.shipped import notice as shipped_notice
 
 LOG = logging.getLogger(__name__)
 
 DEFAULT = "latest"
 """The alias that is read with where no model is named."""
+
+Expressions = Literal["on", "off"]
+"""Whether answers name expressions, or action units alone: naming movements is not inferring emotions."""
 
 
 class ModelDescription(BaseModel):
@@ -33,12 +38,24 @@ class ModelDescription(BaseModel):
     preprocessing: Preprocessing = Field(description="how a face becomes the model's input")
     precision: str = Field(description="type its products are taken in: float32 or bfloat16")
     rule: DecisionRule = Field(description="when an AU counts as present")
+    smoothing: Smoothing = Field(default=Smoothing(), description="what is done to scores of single frames")
     fitted: bool = Field(description="whether the rule was fitted; if not it is 0.5 without a vote")
     evidence: bool = Field(default=False, description="whether it says how little it knows of each AU")
 
+    def shown(self, expressions: Expressions) -> Self:
+        """What is answered of the model: with `expressions` off, the same without a column that names one."""
+        if expressions == "on":
+            return self
+        return self.model_copy(update={"vocabulary": Vocabulary(aus=self.vocabulary.aus)})
+
+    @property
+    def notice(self) -> str:
+        """What goes beside the answers."""
+        return notice(expressions=bool(self.vocabulary.expressions))
+
 
 def locate(model: str, registry: str | None) -> Path:
-    """The folder of a saved model: `model` itself, or what the registry has under that alias or version.
+    """The folder of a saved model: `model` itself, what the registry has under that alias or version, or of a hub id.
 
     Where nobody registered a model, `DEFAULT` is the one that comes with the package, if one does.
     """
@@ -48,7 +65,9 @@ def locate(model: str, registry: str | None) -> Path:
     if (own := _shipped(model, registry)) is not None:
         return own
     if "/" in model:
-        raise ValueError(f"{model}: no such folder of a saved model")
+        from ssm.saved import fetch  # torch comes with it
+
+        return fetch(model)
     return _registry(registry).resolve(model)
 
 
@@ -58,7 +77,7 @@ def pinned(model: str, registry: str | None) -> str:
         return str(locate(model, registry))
     if _shipped(model, registry) is not None:
         if model != SHIPPED:
-            LOG.warning("%s", notice())
+            LOG.warning("%s", shipped_notice())
         return SHIPPED  # every process finds it in its own copy of the package
     return _registry(registry).version(model)
 

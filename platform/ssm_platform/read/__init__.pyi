@@ -3,9 +3,15 @@ from .batch import Outcome as Outcome
 from .batch import PredictSettings as PredictSettings
 from .batch import find_jobs as find_jobs
 from .batch import predict_all as predict_all
+from .batch import predict_here as predict_here
 from .batch import predict_one as predict_one
+from .batch import wants_cluster as wants_cluster
 from .batch import writable as writable
+from .batch import write_csv as write_csv
+from .camera import CameraClips as CameraClips
+from .camera import CameraStream as CameraStream
 from .model_reader import ModelReader as ModelReader
+from .reader import Reader as Reader
 from .rows import AnalysisOptions as AnalysisOptions
 from .rows import FaceFrame as FaceFrame
 from .rows import Faces as Faces

@@ -15,22 +15,26 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import cv2
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssm_platform.base import in_companion, open_storage, part_path
-from ssm_platform.media import PICTURE_ENDINGS, VIDEO_ENDINGS, InputInfo, open_input
+from ssm_platform.faces import decided
+from ssm_platform.media import PICTURE_ENDINGS, VIDEO_ENDINGS, open_input
 from ssm_platform.models import ModelDescription, locate, pinned, registry_uri
 from ssm_platform.read.model_reader import ModelReader
+from ssm_platform.read.provenance import provenance
 from ssm_platform.read.rows import AnalysisOptions, read_opened
-from ssm_platform.read.tables import open_table
+from ssm_platform.read.tables import csv_header, csv_lines, open_table
 from ssm_platform.read.windows import Row
 
-FORMAT = 1
+_MANY, _BUSY = 8, 2
+"""Inputs from which workers on Ray may pay, and the cores that one process keeps busy: decoding beside the model."""
+
+FORMAT = 2
 """Version of the outputs; part of their identity."""
 
 
@@ -48,6 +52,7 @@ class PredictSettings(BaseModel):
         description="also AU01_u of each AU, how little is known; plots shade it (evidential models)",
     )
     overlay: bool = Field(default=False, description="also write the video with boxes, expression and present AUs")
+    blur: bool = Field(default=False, description="faces in the overlay are made unrecognisable")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
     batch: int = Field(default=8, ge=1, description="clips in one forward pass")
     workers: int | None = Field(default=None, ge=1, description="inputs read at once; None: as many as the CPUs allow")
@@ -94,9 +99,7 @@ def predict_all(jobs: Sequence[Job], out: Path, settings: PredictSettings) -> It
     import ray
     from ray.data import ActorPoolStrategy
 
-    out = writable(out)
-    registry = registry_uri(settings.registry)  # actors stand in other folders
-    settings = settings.model_copy(update={"model": pinned(settings.model, registry), "registry": registry})
+    settings, out = _settled(settings), writable(out)
     pool = ActorPoolStrategy(size=min(len(jobs), settings.workers or _workers(settings)))
     rows = ray.data.from_items([asdict(job) for job in jobs], override_num_blocks=len(jobs)).map_batches(
         Worker,
@@ -108,6 +111,54 @@ def predict_all(jobs: Sequence[Job], out: Path, settings: PredictSettings) -> It
     )
     for row in rows.iter_rows():
         yield Outcome(**row)
+
+
+def predict_here(jobs: Sequence[Job], out: Path, settings: PredictSettings) -> Iterator[Outcome]:
+    """Outcomes of all jobs as they come, read one after another in this process, on all its cores."""
+    settings, out = _settled(settings), writable(out)
+    reader = _reader(settings)
+    for job in jobs:
+        yield predict_one(job, out, reader, settings)
+
+
+def wants_cluster(inputs: int, settings: PredictSettings) -> bool:
+    """Whether starting Ray (some 10 s, and a model in every worker) pays: enough inputs, and cores that would idle."""
+    if settings.workers is not None or settings.gpus:
+        return (settings.workers or 2) > 1
+    return inputs >= _MANY and len(os.sched_getaffinity(0)) >= 2 * _BUSY * settings.cpus
+
+
+def write_csv(jobs: Sequence[Job], out: TextIO, settings: PredictSettings) -> Outcome:
+    """The table of one input as CSV lines, while it is read. ValueError for several, and for what needs a folder."""
+    if len(jobs) != 1:
+        raise ValueError(f"standard output takes the table of one input; there are {len(jobs)}: name a folder")
+    if settings.plots or settings.overlay or settings.table != "csv":
+        raise ValueError("standard output takes a CSV alone: name a folder for plots, overlays and Parquet")
+    job, reader = jobs[0], _reader(_settled(settings))
+    vocabulary = reader.description.shown(settings.analysis.expressions).vocabulary
+    try:
+        with _local(job.source) as path:
+            source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
+            out.write(csv_header(vocabulary))
+            for result in read_opened(source, reader, settings.analysis, settings.batch):
+                if isinstance(result, Row):
+                    out.write(csv_lines([result], vocabulary))
+    except cv2.error as error:
+        raise ValueError(f"{job.source}: {error}") from error
+    return Outcome(job.source, "done", "", source.facts.frames)
+
+
+def _settled(settings: PredictSettings) -> PredictSettings:
+    """The same wherever it is read: a model that does not change, a registry of everybody, a detector that is named."""
+    registry = registry_uri(settings.registry)  # actors stand in other folders
+    analysis = settings.analysis.model_copy(update={"detection": decided(settings.analysis.detection)})
+    changes = {"model": pinned(settings.model, registry), "registry": registry, "analysis": analysis}
+    return settings.model_copy(update=changes)
+
+
+def _reader(settings: PredictSettings) -> ModelReader:
+    folder = locate(settings.model, settings.registry)
+    return ModelReader(folder, settings.device, threads=max(int(settings.cpus), len(os.sched_getaffinity(0))))
 
 
 def writable(out: Path) -> Path:
@@ -165,9 +216,10 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
         raise ValueError("this model gives no evidence, so it has no uncertainty to write: train with +evidential")
     source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
     table = out / f"{job.name}.{settings.table}"
+    model = reader.description.shown(settings.analysis.expressions)
     rows = success = 0
     faces: set[int] = set()
-    with open_table(table, reader.description.vocabulary, settings.uncertainty) as writer:
+    with open_table(table, model.vocabulary, settings.uncertainty) as writer:
         for result in read_opened(source, reader, settings.analysis, settings.batch):
             if isinstance(result, Row):
                 writer.write([result])
@@ -175,36 +227,19 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
                 faces.update([] if result.face_id is None else [result.face_id])
     extras: list[Path] = []
     if settings.plots:
-        extras += plot_faces(table, reader.description.vocabulary, out / job.name)
+        extras += plot_faces(table, model.vocabulary, out / job.name)
     if settings.overlay:
         drawn = out / f"{job.name}{overlay_ending(source)}"
-        extras.append(write_overlay(source, table, reader.description.vocabulary, drawn))
+        extras.append(write_overlay(source, table, model.vocabulary, drawn, blur=settings.blur))
     counts = {"rows": rows, "rows_with_face": success, "faces": len(faces)}
     files = [str(file.relative_to(out)) for file in (table, *extras)]
-    return {**counts, "files": files, **_provenance(source.facts, reader.description, settings)}
-
-
-def _provenance(info: InputInfo, model: ModelDescription, settings: PredictSettings) -> dict[str, Any]:
-    """What the numbers were made with."""
-    return {
-        "video": info.model_dump(mode="json"),
-        "model": {
-            "name": settings.model,
-            "version": model.version,
-            "preprocessing": model.preprocessing.fingerprint(),
-            "precision": model.precision,
-            "rule": {str(au): rule.model_dump() for au, rule in model.rule.rules.items()},
-            "rule_fitted": model.fitted,
-        },
-        "analysis": settings.analysis.model_dump(mode="json"),
-        "software": {name: version(name) for name in ("ssm-platform", "torch", "opencv-python-headless", "av")},
-    }
+    return {**counts, "files": files, **provenance(source.facts, model, settings.model, settings.analysis)}
 
 
 def _identity(job: Job, model: ModelDescription, settings: PredictSettings) -> str:
     """What the outputs depend on: the input (a file's size and time, an object's address), the model, the settings."""
     stat = [] if job.source.startswith("s3://") else _stat(job.source)
-    wanted = {"table", "plots", "overlay", "analysis", *(["uncertainty"] if settings.uncertainty else [])}
+    wanted = {"table", "plots", "overlay", "blur", "analysis", *(["uncertainty"] if settings.uncertainty else [])}
     chosen = settings.model_dump(mode="json", include=wanted)
     content = json.dumps([FORMAT, job.source, stat, model.version, chosen], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -22,16 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.interface import Preprocessing, center
-from ssm_platform.faces import FaceSettings, MainFace, TrackedFace, crop, track
-from ssm_platform.media import Decoder, InputLimits, Pictures, Video, open_input
-from ssm_platform.models import ModelDescription
+from ssm.interface import Preprocessing, center, served_crop
+from ssm_platform.faces import FaceSettings, MainFace, TrackedFace, crop, look_at, resolved, track
+from ssm_platform.media import ArrayFrames, Decoder, InputLimits, Pictures, Video, open_input
+from ssm_platform.models import Expressions, ModelDescription
 from ssm_platform.read.windows import Assembler, Clip, Face, Row, Window
 
 if TYPE_CHECKING:
     from ssm_platform.read.model_reader import ModelReader
 
 Item = TypeVar("Item")
+Source = Video | Pictures | ArrayFrames
 Faces = Literal["all", "main"]
 """Which faces of a video are answered: every one, or the main person's."""
 _AHEAD = 64  # frames of faces that may wait for the model
@@ -43,8 +44,12 @@ class AnalysisOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     faces: Faces = Field(default="all", description="every face, or the main person only")
+    expressions: Expressions = Field(default="on", description="off: action units only, no expression is named")
     most_faces: int = Field(default=8, ge=1, description="faces followed at once; the largest are kept")
     decoder: Decoder = Field(default="av", description="video decoder")
+    least_quality: float = Field(
+        default=0.3, ge=0, le=1, description="quality of a face below which its row is marked as not usable"
+    )
     detection: FaceSettings = Field(default=FaceSettings(), description="how faces are found and followed")
     limits: InputLimits = Field(default=InputLimits(), description="what is accepted")
 
@@ -71,10 +76,10 @@ def analyse(
 
 
 def read_opened(
-    source: Video | Pictures, reader: ModelReader, options: AnalysisOptions, batch: int = 8
+    source: Source, reader: ModelReader, options: AnalysisOptions, batch: int = 8
 ) -> Iterator[Row | Window]:
     """`analyse` of an input that is open already."""
-    assembler = assembler_for(reader.description)
+    assembler = assembler_for(reader.description.shown(options.expressions))
     waiting: deque[Clip] = deque()
     for frame in _ahead(face_stream(source, reader.description.preprocessing, options)):
         waiting += feed(assembler, frame)
@@ -89,8 +94,9 @@ def read_opened(
 
 
 def assembler_for(model: ModelDescription) -> Assembler:
-    """The state machine for a model's clips and rule."""
-    return Assembler(model.frames, model.rule.apply, model.rule.reach)
+    """The state machine for a model's clips, rule and smoothing, and for what is shown (`ModelDescription.shown`)."""
+    shows = bool(model.vocabulary.expressions)
+    return Assembler(model.frames, model.rule.apply, model.rule.reach, model.smoothing, expressions=shows)
 
 
 def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:
@@ -99,22 +105,35 @@ def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:
     return clips + assembler.frame(frame.number, frame.timestamp, frame.faces)
 
 
-def face_stream(
-    source: Video | Pictures, preprocessing: Preprocessing, options: AnalysisOptions
-) -> Iterator[FaceFrame]:
-    """Frames reduced to their faces' crops, a few frames in memory at a time. ValueError where decoding fails."""
-    if isinstance(source, Video):
-        choose = _Chooser(options)
+def face_stream(source: Source, preprocessing: Preprocessing, options: AnalysisOptions) -> Iterator[FaceFrame]:
+    """Frames reduced to their faces' crops, a few frames in memory at a time. ValueError where decoding fails.
+
+    The crop is the one that the model learned from (`Preprocessing.crop`), so far as serving can make it.
+    """
+    options = options.model_copy(update={"detection": resolved(options.detection)})
+    check_crop(preprocessing, options)
+    least = options.least_quality
+    if source.facts.kind == "video":
+        untimed = source.facts.rate is None  # a clip handed in as an array
+        choose = Chooser(options)
         for (number, timestamp, image), found in track(source.frames(), options.detection):
-            yield FaceFrame(number, timestamp, _crops(image, choose(image, found), preprocessing), False)
+            faces = crops_of(image, choose(image, found), preprocessing, least)
+            yield FaceFrame(number, None if untimed else timestamp, faces, False)
         return
     for frame in source.frames():
         number, _, image = frame
         for _, found in track([frame], options.detection):
-            yield FaceFrame(number, None, _crops(image, _Chooser(options)(image, found), preprocessing), True)
+            chosen = Chooser(options)(image, found)
+            yield FaceFrame(number, None, crops_of(image, chosen, preprocessing, least), True)
 
 
-class _Chooser:
+def check_crop(preprocessing: Preprocessing, options: AnalysisOptions) -> None:
+    """ValueError where the detector of `options` cannot make the crops that the model reads."""
+    if served_crop(preprocessing.crop).alignment == "eyes" and options.detection.detector == "haar":
+        raise ValueError("the model reads crops with level eyes, which need the points of YuNet: detection.detector")
+
+
+class Chooser:
     """Which of a frame's faces are answered: the largest few, or the main person as far as known by this frame."""
 
     def __init__(self, options: AnalysisOptions) -> None:
@@ -134,12 +153,15 @@ class _Chooser:
         return [face for face in kept if face.face_id in self._ids]
 
 
-def _crops(image: NDArray[np.uint8], found: Sequence[TrackedFace], preprocessing: Preprocessing) -> list[Face]:
-    squares = [center(crop(image, face)[None], preprocessing)[0] for face in found]
-    return [
-        Face(face.face_id, (face.x, face.y, face.w, face.h), face.score, square)
-        for face, square in zip(found, squares, strict=True)
-    ]
+def crops_of(
+    image: NDArray[np.uint8], found: Sequence[TrackedFace], preprocessing: Preprocessing, least: float
+) -> list[Face]:
+    kind, faces = served_crop(preprocessing.crop), []
+    for face in found:
+        square = crop(image, face, kind.margin or 0.0, alignment=kind.alignment)
+        pixels = center(square[None], preprocessing)[0]
+        faces.append(Face(face.face_id, face[1:5], face.score, pixels, look_at(image, face, least)))
+    return faces
 
 
 def _read(assembler: Assembler, reader: ModelReader, clips: list[Clip]) -> None:

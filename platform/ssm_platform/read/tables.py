@@ -1,8 +1,9 @@
 """The table of a video: columns named as OpenFace and py-feat name them, written as CSV or Parquet while it is made.
 
-`frame, face_id, timestamp, confidence, success`, the face box, `AU01_c` (0/1 by the fitted rule) and `AU01`
-(probability) per AU, expressions by name. A frame without a face keeps its row, empty. There is never a probability
-under `AU01_r`: that suffix means an intensity from 0 to 5. Files appear whole or not at all. Knows rows, not models.
+`frame, face_id, timestamp, confidence, success`, the face box, head pose and quality, `AU01_c` (0/1 by the fitted
+rule) and `AU01` (probability) per AU, expressions by name, and where the model has them `valence` and `arousal` in
+[-1, 1]. A frame without a face keeps its row, empty. There is never a probability under `AU01_r`: that suffix means an
+intensity from 0 to 5. Files appear whole or not at all. Knows rows, not models.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from typing import Any, Protocol, Self
 
 from ssm.labels import Vocabulary
 from ssm_platform.base import part_path
+from ssm_platform.faces import Look
 from ssm_platform.read.windows import Row
 
 Cell = int | float | None
 
 FACE_COLUMNS = ("frame", "face_id", "timestamp", "confidence", "success")
 BOX_COLUMNS = ("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceScore")
+LOOK_COLUMNS = ("Pitch", "Roll", "Yaw", "FaceSharpness", "FaceLight", "FaceQuality", "FaceUsable")
 _ROW_GROUP = 4096
 _COMMENTS = {
     "frame": "number of the frame, from 0",
@@ -30,15 +33,22 @@ _COMMENTS = {
     "timestamp": "seconds from the first frame",
     "confidence": "of the face detection, 0..1",
     "success": "1 where a face was found",
+    "Pitch": "degrees, > 0 where the face looks down; empty where the detector tells no points",
+    "Roll": "degrees, > 0 where the head leans to the right of the picture",
+    "Yaw": "degrees, > 0 where the nose points to the right of the picture",
+    "FaceSharpness": "0..1, 1 where sharpness is no drawback",
+    "FaceLight": "0..1, 1 where light and contrast are no drawback",
+    "FaceQuality": "0..1, the least of sharpness, light, size, pose and detector's score",
+    "FaceUsable": "0 where the quality is below the least that was asked for",
 }
 
 
 def columns(vocabulary: Vocabulary, doubts: bool = False) -> list[str]:
     """The column names, in order; `doubts` adds `AU01_u`, the vacuity of models that give evidence, at the end."""
     present = [f"{code}_c" for code in vocabulary.au_codes]
-    return [*FACE_COLUMNS, *BOX_COLUMNS, *present, *vocabulary.au_codes, *vocabulary.expressions] + [
-        f"{code}_u" for code in vocabulary.au_codes if doubts
-    ]
+    labels = [*present, *vocabulary.au_codes, *vocabulary.expressions, *vocabulary.affect]
+    known = [f"{code}_u" for code in vocabulary.au_codes if doubts]
+    return [*FACE_COLUMNS, *BOX_COLUMNS, *LOOK_COLUMNS, *labels, *known]
 
 
 def cells(row: Row, vocabulary: Vocabulary, doubts: bool = False) -> list[Cell]:
@@ -48,13 +58,22 @@ def cells(row: Row, vocabulary: Vocabulary, doubts: bool = False) -> list[Cell]:
         return cells(row, vocabulary) + [_rounded(value, 5) for value in found]
     head: list[Cell] = [row.frame, row.face_id, _rounded(row.timestamp, 5), _rounded(row.score, 4), int(row.success)]
     if row.box is None or row.au_present is None or row.au_probability is None or row.expression is None:
-        return head + [None] * (len(BOX_COLUMNS) + 2 * len(vocabulary.aus) + len(vocabulary.expressions))
+        return head + [None] * (len(columns(vocabulary)) - len(head))
     head += [_rounded(value, 2) for value in row.box]
-    head.append(_rounded(row.score, 4))
+    head += [_rounded(row.score, 4), *_look(row.look)]
     head += [int(flag) for flag in row.au_present]
     # float32 values rounded to five places print with their float32 noise unless rounded once more as doubles
     head += [round(float(value), 5) for value in row.au_probability]
-    return head + [round(float(value), 5) for value in row.expression]
+    head += [round(float(value), 5) for value in row.expression]
+    return head + [round(float(value), 5) for value in (() if row.affect is None else row.affect)]
+
+
+def _look(look: Look | None) -> list[Cell]:
+    """Angles to a hundredth of a degree, shares to four places, and the mark."""
+    if look is None:
+        return [None] * len(LOOK_COLUMNS)
+    angles = [_rounded(value, 2) for value in look[:3]]
+    return [*angles, *(_rounded(value, 4) for value in look[3:6]), int(look.usable)]
 
 
 def record(row: Row, vocabulary: Vocabulary, doubts: bool = False) -> dict[str, Cell]:
@@ -66,7 +85,9 @@ def to_frame(rows: Iterable[Row], vocabulary: Vocabulary) -> Any:
     """Rows as a pandas frame, as a notebook wants them."""
     import pandas as pd
 
-    return pd.DataFrame([cells(row, vocabulary) for row in rows], columns=columns(vocabulary))
+    table = pd.DataFrame([cells(row, vocabulary) for row in rows], columns=columns(vocabulary))
+    empty = [name for name in table.columns if table[name].dtype == object]  # cells that are all empty
+    return table.astype(dict.fromkeys(empty, float))
 
 
 def csv_header(vocabulary: Vocabulary, doubts: bool = False) -> str:
@@ -177,7 +198,7 @@ def _schema(vocabulary: Vocabulary, doubts: bool = False) -> Any:
     """Arrow types: whole numbers for frame, face and flags, doubles for what is rounded to five places."""
     import pyarrow as pa
 
-    whole = {"frame": pa.int64(), "face_id": pa.int32(), "success": pa.int8()}
+    whole = {"frame": pa.int64(), "face_id": pa.int32(), "success": pa.int8(), "FaceUsable": pa.int8()}
     present = {f"{code}_c": pa.int8() for code in vocabulary.au_codes}
     kinds = {**whole, **present}
     return pa.schema(
@@ -195,6 +216,8 @@ def _comment(name: str, vocabulary: Vocabulary) -> dict[str, str] | None:
         return {"comment": "vacuity of the evidence, 0..1; 1 where there is none"}
     if name.removesuffix("_c") in vocabulary.au_codes:
         return {"comment": "1 where the model's fitted rule finds the action unit present"}
+    if name in vocabulary.affect:
+        return {"comment": "from -1 to 1"}
     return {"comment": _COMMENTS[name]} if name in _COMMENTS else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from ssm.labels import ACTION_UNITS, Vocabulary
 from ssm_platform.base import part_path
 from ssm_platform.read.tables import read_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_FACES = 8
 """Faces that get a picture: those in most frames."""
@@ -28,12 +31,15 @@ def plot_faces(table: Path, vocabulary: Vocabulary, stem: Path) -> list[Path]:
     for face_id in sorted(int(face) for face in counts.index[:MOST_FACES]):
         rows = present[present["face_id"] == face_id]
         path = stem.with_name(f"{stem.name}.face{face_id}.png")
-        _plot(rows, vocabulary, f"face {face_id}", path)
+        part = part_path(path, ".png")
+        timeline(rows, vocabulary, f"face {face_id}").savefig(part, dpi=110)
+        part.replace(path)
         written.append(path)
     return written
 
 
-def _plot(rows: Any, vocabulary: Vocabulary, title: str, path: Path) -> None:
+def timeline(rows: Any, vocabulary: Vocabulary, title: str) -> Figure:
+    """The figure of one face's rows (a pandas frame)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -41,17 +47,18 @@ def _plot(rows: Any, vocabulary: Vocabulary, title: str, path: Path) -> None:
     time = rows["timestamp" if timed else "frame"].to_numpy(float)
     figure = Figure(figsize=(11, 2.2 + 0.34 * len(vocabulary.aus)), layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, max(1.2, len(vocabulary.aus) / 5)])
-    names = list(vocabulary.expressions)
     keep = _thinned(len(time))
-    above.stackplot(time[keep], rows[names].to_numpy(float)[keep].T, labels=names)
-    above.set(ylim=(0, 1), ylabel="expression", title=title)
-    above.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
-    _au_rows(below, time, rows, vocabulary, keep)
-    below.set_xlabel("seconds" if timed else "picture")
-    part = part_path(path, ".png")
-    figure.savefig(part, dpi=110)
-    part.replace(path)
+    ratios = [1, max(1.2, len(vocabulary.aus) / 5)] if vocabulary.expressions else [1]
+    panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
+    if vocabulary.expressions:
+        names = list(vocabulary.expressions)
+        panels[0].stackplot(time[keep], rows[names].to_numpy(float)[keep].T, labels=names)
+        panels[0].set(ylim=(0, 1), ylabel="expression")
+        panels[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+    panels[0].set_title(title)
+    _au_rows(panels[-1], time, rows, vocabulary, keep)
+    panels[-1].set_xlabel("seconds" if timed else "picture")
+    return figure
 
 
 def _au_rows(axes: Any, time: NDArray[np.float64], rows: Any, vocabulary: Vocabulary, keep: NDArray[np.intp]) -> None:

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ssm.interface import Smoothing, box
+from ssm_platform.faces import Look
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -28,12 +31,13 @@ DECIMALS = 5
 
 @dataclass(frozen=True)
 class Face:
-    """One face in one frame: who, where (x, y, width, height in pixels), how sure, and its crop (S, S, 3) uint8."""
+    """One face in one frame: who, where (x, y, width, height in pixels), how sure, crop (S, S, 3) uint8, pose."""
 
     face_id: int
     box: Box
     score: float
     crop: NDArray[np.uint8]
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class ClipAnswer:
     au_probability: Floats  # T A
     expression: Floats  # E
     why: Floats | None  # E A, what each AU adds to each expression through the learned map, where there is one
+    affect: Floats | None = None  # T 2, valence and arousal, where the model has them
+    affect_why: Floats | None = None  # 2 A, what each AU adds to them
     au_uncertainty: Floats | None = None  # T A, of models that give evidence
 
 
@@ -64,31 +70,37 @@ class ClipAnswers:
     au_probability: Floats  # B T A
     expression: Floats  # B E
     why: Floats | None  # B E A
+    affect: Floats | None = None  # B T 2
+    affect_why: Floats | None = None  # B 2 A
     au_uncertainty: Floats | None = None  # B T A
+
+    @property
+    def _optional(self) -> tuple[Floats | None, ...]:
+        return (self.why, self.affect, self.affect_why, self.au_uncertainty)
 
     def clip(self, number: int) -> ClipAnswer:
         """The answer to one of them."""
-        why = None if self.why is None else self.why[number]
-        doubts = None if self.au_uncertainty is None else self.au_uncertainty[number]
-        return ClipAnswer(self.au_probability[number], self.expression[number], why, doubts)
+        optional = (None if value is None else value[number] for value in self._optional)
+        return ClipAnswer(self.au_probability[number], self.expression[number], *optional)
 
     def part(self, start: int, stop: int) -> ClipAnswers:
         """The answers to clips start .. stop-1."""
-        why = None if self.why is None else self.why[start:stop]
-        doubts = None if self.au_uncertainty is None else self.au_uncertainty[start:stop]
-        return ClipAnswers(self.au_probability[start:stop], self.expression[start:stop], why, doubts)
+        optional = (None if value is None else value[start:stop] for value in self._optional)
+        return ClipAnswers(self.au_probability[start:stop], self.expression[start:stop], *optional)
 
     @classmethod
     def joined(cls, pieces: Sequence[ClipAnswers]) -> ClipAnswers:
-        """Several batches, one after another."""
-        reasons = [piece.why for piece in pieces if piece.why is not None]
-        doubts = [piece.au_uncertainty for piece in pieces if piece.au_uncertainty is not None]
+        """Several batches, one after another, of one model."""
         return cls(
             np.concatenate([piece.au_probability for piece in pieces]),
             np.concatenate([piece.expression for piece in pieces]),
-            np.concatenate(reasons) if reasons else None,
-            np.concatenate(doubts) if doubts else None,
+            *(_together(values) for values in zip(*(piece._optional for piece in pieces), strict=True)),
         )
+
+
+def _together(arrays: Sequence[Floats | None]) -> Floats | None:
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if there else None
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,8 @@ class Row:
     au_present: Flags | None = None  # A
     au_probability: Floats | None = None  # A
     expression: Floats | None = None  # E
+    affect: Floats | None = None  # 2, smoothed
+    look: Look | None = None
     au_uncertainty: Floats | None = None  # A, of models that give evidence
 
     @property
@@ -120,6 +134,17 @@ class Window:
     frames: int
     expression: Floats  # E
     why: Floats | None  # E A
+    affect_why: Floats | None = None  # 2 A
+
+
+@dataclass(frozen=True)
+class Final:
+    """A frame whose answers can no longer change."""
+
+    present: Flags  # A
+    probability: Floats  # A
+    expression: Floats  # E
+    affect: Floats | None  # 2
 
 
 Vote = Callable[[Floats], Flags]
@@ -127,12 +152,13 @@ Vote = Callable[[Floats], Flags]
 
 
 class Votes:
-    """The vote of one run, handed out frame by frame as soon as it can no longer change."""
+    """The answers of one run, smoothed and voted, handed out frame by frame as soon as they can no longer change."""
 
-    def __init__(self, vote: Vote, reach: int) -> None:
-        """`reach`: frames on either side that the vote looks at."""
-        self._vote, self._reach = vote, reach
-        self._held: Floats | None = None  # frames not handed out yet, after the context their vote needs
+    def __init__(self, vote: Vote, reach: int, smoothing: Smoothing = Smoothing()) -> None:  # noqa: B008 frozen
+        """`reach`: frames on either side that the vote looks at; `smoothing`: what is done to frame scores before."""
+        self._vote, self._smoothing = vote, smoothing
+        self._reach = max(reach + smoothing.aus, smoothing.affect, smoothing.expressions)
+        self._held: ClipAnswer | None = None  # frames not handed out yet, after the context that they need
         self._base = 0  # offset in the run of the first frame held
         self.pushed = 0
         self.ready_to = 0  # offsets below this were handed out
@@ -140,24 +166,53 @@ class Votes:
     @property
     def held(self) -> int:
         """Frames in memory."""
-        return 0 if self._held is None else len(self._held)
+        return 0 if self._held is None else len(self._held.au_probability)
 
-    def push(self, probabilities: Floats) -> None:
-        """The next frames (n, A) of the run."""
-        self._held = probabilities if self._held is None else np.concatenate([self._held, probabilities])
-        self.pushed += len(probabilities)
+    def push(self, probabilities: Floats, expression: Floats, affect: Floats | None = None) -> None:
+        """The next frames of the run: AUs (n, A), the expression (E) of all of them, affect (n, 2)."""
+        count = len(probabilities)
+        came = ClipAnswer(probabilities, np.repeat(expression[None], count, axis=0), None, affect)
+        held = self._held
+        if held is not None:
+            came = ClipAnswer(
+                np.concatenate([held.au_probability, came.au_probability]),
+                np.concatenate([held.expression, came.expression]),
+                None,
+                _together([held.affect, affect]),
+            )
+        self._held = came
+        self.pushed += count
 
-    def ready(self, whole: bool) -> list[tuple[Flags, Floats]]:
-        """Presence and probability of the frames that became certain; `whole`: nothing more will be pushed."""
+    def ready(self, whole: bool) -> list[Final]:
+        """The frames that became certain; `whole`: nothing more will be pushed."""
         certain = self.pushed if whole else max(self.ready_to, self.pushed - self._reach)
-        if self._held is None or certain == self.ready_to:
+        held = self._held
+        if held is None or certain == self.ready_to:
             return []
-        present = self._vote(self._held)
-        at = range(self.ready_to - self._base, certain - self._base)
-        rows = [(present[row], np.round(self._held[row], DECIMALS)) for row in at]
+        probability = smoothed(held.au_probability, self._smoothing.aus)
+        present = self._vote(probability)
+        expression = smoothed(held.expression, self._smoothing.expressions)
+        affect = None if held.affect is None else smoothed(held.affect, self._smoothing.affect)
+        rows = [
+            Final(
+                present[row],
+                np.round(probability[row], DECIMALS),
+                np.round(expression[row], DECIMALS),
+                None if affect is None else np.round(affect[row], DECIMALS),
+            )
+            for row in range(self.ready_to - self._base, certain - self._base)
+        ]
         keep = max(0, certain - self._reach)
-        self._held, self._base, self.ready_to = self._held[keep - self._base :], keep, certain
+        cut = slice(keep - self._base, None)
+        rest = None if held.affect is None else held.affect[cut]
+        self._held = ClipAnswer(held.au_probability[cut], held.expression[cut], None, rest)
+        self._base, self.ready_to = keep, certain
         return rows
+
+
+def smoothed(values: Floats, half_window: int) -> Floats:
+    """The moving mean of scores (n, K) of consecutive frames."""
+    return box(values, half_window).astype(np.float32) if half_window else values
 
 
 @dataclass
@@ -169,8 +224,7 @@ class _Run:
     crops: list[NDArray[np.uint8]] = field(default_factory=list)  # those no clip has yet
     length: int = 0
     ended: bool = False
-    values: deque[tuple[Flags, Floats, Floats]] = field(default_factory=deque)
-    expressions: deque[tuple[int, Floats]] = field(default_factory=deque)  # (count, E) per answered clip
+    values: deque[Final] = field(default_factory=deque)
     doubts: deque[Floats] = field(default_factory=deque)  # A of each answered frame that has no row yet
 
 
@@ -185,13 +239,23 @@ class Assembler:
     """Feed frames, send the clips that come back to a model, hand in its answers, collect rows.
 
     `vote(probabilities (n, A)) -> present (n, A)` is the model's fitted rule over a stretch without a break, `reach`
-    the frames on either side that it looks at.
+    the frames on either side that it looks at; `smoothing` is what the model's facts say of frame scores. Without
+    `expressions` rows have neither those nor affect, and there are no windows.
     """
 
-    def __init__(self, frames: int, vote: Vote, reach: int) -> None:
-        self._clip_frames = frames
+    def __init__(
+        self,
+        frames: int,
+        vote: Vote,
+        reach: int,
+        smoothing: Smoothing = Smoothing(),  # noqa: B008
+        *,
+        expressions: bool = True,
+    ) -> None:
+        self._clip_frames, self._expressions = frames, expressions
         self._vote = vote
         self._reach = reach
+        self._smoothing = smoothing
         self._runs: dict[int, _Run] = {}
         self._waiting: deque[_Frame] = deque()
         self._asked: dict[int, _Run] = {}
@@ -203,7 +267,7 @@ class Assembler:
         clips = self._end_runs(keep={face.face_id for face in faces})
         entry = _Frame(number, timestamp, [])
         for face in faces:
-            run = self._runs.setdefault(face.face_id, _Run(number, Votes(self._vote, self._reach)))
+            run = self._runs.setdefault(face.face_id, _Run(number, Votes(self._vote, self._reach, self._smoothing)))
             entry.faces.append((_without_crop(face), run, run.length))
             run.crops.append(face.crop)
             run.length += 1
@@ -219,11 +283,14 @@ class Assembler:
     def answer(self, clip: Clip, answer: ClipAnswer) -> None:
         """Take in the model's answer to a clip; the clips of one face must be answered in order."""
         run = self._asked.pop(clip.number)
-        expression = np.round(answer.expression, DECIMALS)
-        why = None if answer.why is None else np.round(answer.why, DECIMALS)
-        self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why))
-        run.expressions.append((clip.count, expression))
-        run.votes.push(answer.au_probability[: clip.count])
+        shown = self._expressions
+        expression = np.round(answer.expression if shown else answer.expression[:0], DECIMALS)
+        if shown:
+            why = None if answer.why is None else np.round(answer.why, DECIMALS)
+            affect_why = None if answer.affect_why is None else np.round(answer.affect_why, DECIMALS)
+            self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why, affect_why))
+        affect = answer.affect[: clip.count] if shown and answer.affect is not None else None
+        run.votes.push(answer.au_probability[: clip.count], expression, affect)
         run.doubts.extend([] if answer.au_uncertainty is None else answer.au_uncertainty[: clip.count])
         _settle(run)
 
@@ -236,16 +303,18 @@ class Assembler:
             if not entry.faces:
                 yield Row(entry.number, entry.timestamp)
             for face, run, _ in sorted(entry.faces, key=lambda item: item[0].face_id):
-                present, probability, expression = run.values.popleft()
+                final = run.values.popleft()
                 yield Row(
                     entry.number,
                     entry.timestamp,
                     face.face_id,
                     face.score,
                     face.box,
-                    present,
-                    probability,
-                    expression,
+                    final.present,
+                    final.probability,
+                    final.expression,
+                    final.affect,
+                    face.look,
                     au_uncertainty=run.doubts.popleft() if run.doubts else None,
                 )
 
@@ -272,18 +341,8 @@ class Assembler:
 
 def _settle(run: _Run) -> None:
     """Move frames whose vote is certain to `values`."""
-    for present, probability in run.votes.ready(run.ended and run.votes.pushed == run.length):
-        run.values.append((present, probability, _next_expression(run.expressions)))
-
-
-def _next_expression(expressions: deque[tuple[int, Floats]]) -> Floats:
-    count, expression = expressions[0]
-    if count > 1:
-        expressions[0] = (count - 1, expression)
-    else:
-        expressions.popleft()
-    return expression
+    run.values.extend(run.votes.ready(run.ended and run.votes.pushed == run.length))
 
 
 def _without_crop(face: Face) -> Face:
-    return Face(face.face_id, face.box, face.score, np.empty((0, 0, 3), np.uint8))
+    return replace(face, crop=np.empty((0, 0, 3), np.uint8))

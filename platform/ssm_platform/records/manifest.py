@@ -52,6 +52,7 @@ SCHEMA = pa.schema(
         pa.field("rate", pa.float32()),
         pa.field("expression", pa.large_string()),
         pa.field("group", pa.large_string()),
+        pa.field("crop", pa.large_string()),
         pa.field("au_labels", pa.large_list(pa.int8())),
         pa.field("distribution", pa.large_list(pa.float32())),
         pa.field("va_labels", pa.large_list(pa.float32())),
@@ -63,7 +64,7 @@ _SOFT = "distribution"
 """The column that manifests of hard labels, and all that were written before it came, do not have on disk."""
 
 _METADATA = b"ssm"
-_ADDED = ("group", _SOFT, "va_labels")  # columns that manifests of earlier versions lack
+_ADDED = ("group", "crop", _SOFT, "va_labels")  # columns that manifests of earlier versions lack
 _FLAT: Mapping[str, pa.DataType] = {"au_labels": pa.int8(), _SOFT: pa.float32(), "va_labels": pa.float32()}
 """Columns of arrays, and what each of their numbers is."""
 _PART = "@"  # stands between a corpus and one of its tasks in a name

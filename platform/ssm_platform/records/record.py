@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ssm.interface import FaceCrop
 from ssm.labels import AFFECT, Vocabulary
 
 Task = Literal["au", "fe", "va"]
@@ -45,6 +46,7 @@ class Record:
     aus: tuple[int, ...] = ()  # AU numbers of the columns; filled in by the manifest
     group: str | None = None  # what no split divides where no subject is known: the video that several records show
     distribution: npt.NDArray[np.float32] | None = None  # (E,) shares of the manifest's classes; None: all on its class
+    crop: str | None = None  # what its frames are cut out by (`ssm.interface.FaceCrop.text`); None: not recorded
     va_labels: npt.NDArray[np.float32] | None = None  # (L, 2): valence and arousal in [-1, 1]; nan: unknown
 
 
@@ -75,12 +77,20 @@ def check(record: Record, corpus: str, task: Task, labels: Vocabulary) -> None:
     for holds, rule in rules:
         if not holds:
             raise ValueError(f"{corpus}: clip {record.clip!r}: {rule}")
+    _check_crop(record, f"{corpus}: clip {record.clip!r}")
     if record.au_labels is not None:
         _check_au_labels(record.au_labels, (record.length, len(labels.aus)), f"{corpus}: clip {record.clip!r}")
     if record.va_labels is not None:
         _check_affect(record.va_labels, (record.length, len(AFFECT)), f"{corpus}: clip {record.clip!r}")
     if record.distribution is not None:
         _check_distribution(record, labels.expressions, f"{corpus}: clip {record.clip!r}")
+
+
+def _check_crop(record: Record, where: str) -> None:
+    try:
+        FaceCrop.parse(record.crop or "frame")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _check_au_labels(values: npt.NDArray[np.int8], shape: tuple[int, int], where: str) -> None:

@@ -3,10 +3,12 @@ from .config import DataConfig as DataConfig
 from .config import Protocol as Protocol
 from .config import RunConfig as RunConfig
 from .config import anchored as anchored
+from .crops import learned_crop as learned_crop
 from .preflight import cpus_needed as cpus_needed
 from .preparation import Prepared as Prepared
 from .preparation import load as load
 from .preparation import prepare as prepare
+from .preparation import prepare_corpora as prepare_corpora
 from .preparation import total_steps as total_steps
 from .preparation import training_plan as training_plan
 from .recipes import MODIFIERS as MODIFIERS

@@ -44,6 +44,10 @@ class CorpusConfig(_Frozen):
         default=None,
         description="a ready Parquet manifest instead of `root`, a file or an s3:// object (jobs/ingest.py writes one)",
     )
+    crops: Literal["auto", "always"] = Field(
+        default="auto",
+        description="always: its frames are face crops already; auto: as ingest recorded, or as its owner ships it",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader, for example the camera")
     synthetic: str | None = Field(
         default=None, description="size of the synthetic corpus written to `root` where nothing lies there; null: never"
@@ -259,8 +263,8 @@ _FREE = (
 """Fields that a resumed run may change. The decoders agree on frames (tested), so the decoder is among them. What
 `init_from` holds is in the run's own fingerprint, wherever it lies."""
 
-_PLACES = (".root", ".manifest", ".synthetic")
-"""Where data lies may change as well: what it holds is in the fingerprints of the manifests."""
+_PLACES = (".root", ".manifest", ".synthetic", ".crops")
+"""Where data lies may change as well, and what it is called: what it holds is in the fingerprints of the manifests."""
 
 
 _LATER: dict[str, Any] = {
@@ -291,6 +295,9 @@ _LATER: dict[str, Any] = {
     "train.loss.affect": 1.0,
     "data.va_batch": 0,
     "model.affect.head": "features",
+    "model.backbone.project": True,
+    "model.reading": "clips",
+    "model.frame_hidden": 128,
     "photograph.resolution": 1.0,
     "photograph.blur": 0.0,
     "photograph.colour": 0.0,

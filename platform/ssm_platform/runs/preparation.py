@@ -15,7 +15,7 @@ from pathlib import Path
 from ssm_platform.data import Plan, PlanConfig
 from ssm_platform.records import Manifest, Reading, Task
 from ssm_platform.runs import readings
-from ssm_platform.runs.config import CorpusConfig, RunConfig, anchored
+from ssm_platform.runs.config import CorpusConfig, Protocol, RunConfig, anchored
 from ssm_platform.runs.splits import Source, Split, split_all
 
 LOG = logging.getLogger(__name__)
@@ -56,8 +56,13 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Reads and splits every corpus; ValueError of the reader or the split where one cannot be used."""
-    splits = split_all([_source(corpus) for corpus in config.data.corpora], config.protocol, config.seed)
     used = [task for task, batch in config.data.batches.items() if batch]
+    return prepare_corpora(config.data.corpora, config.protocol, config.seed, used)
+
+
+def prepare_corpora(corpora: Sequence[CorpusConfig], protocol: Protocol, seed: int, used: Sequence[Task]) -> Prepared:
+    """The same of some corpora, for the tasks that are used."""
+    splits = split_all([_source(corpus) for corpus in corpora], protocol, seed)
     return Prepared({part.test.corpus: part for split in splits.values() for part in _by_task(split, used)})
 
 
@@ -106,7 +111,7 @@ def synthesise(corpus: CorpusConfig, root: Path, size: str) -> None:
 
     if size not in PRESETS:
         raise ValueError(f"data.corpora.{corpus.name}.synthetic is {size!r}; known sizes: {', '.join(PRESETS)}")
-    with tqdm(desc=f"writing synthetic {corpus.name}", unit="part", delay=1) as bar:
+    with tqdm(disable=None, desc=f"writing synthetic {corpus.name}", unit="part", delay=1) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

@@ -9,6 +9,7 @@ for the user to set (`--data.corpora.bp4d.root=...`); the defaults below are onl
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ssm.labels import BASIC_EXPRESSIONS, BP4D_AUS, DISFA_AUS, EXPRESSIONS, Vocabulary
-from ssm.model import BackboneConfig, ExpertsConfig, ExpressionTimeConfig, MappingConfig, ModelConfig, TextConfig
+from ssm.labels import AFFECT, BASIC_EXPRESSIONS, BP4D_AUS, DISFA_AUS, EXPRESSIONS, Vocabulary
+from ssm.model import (
+    AffectConfig,
+    BackboneConfig,
+    ExpertsConfig,
+    ExpressionTimeConfig,
+    MappingConfig,
+    ModelConfig,
+    TextConfig,
+)
 from ssm.training import AU_AUGMENTATION, FE_AUGMENTATION, Augmentation, OptimConfig, TrainConfig
 from ssm_platform.base import OverrideError, explain
 from ssm_platform.runs.config import CheckpointConfig, CorpusConfig, DataConfig, RunConfig, ScaleConfig
@@ -180,6 +189,39 @@ def mal(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"train": config.train.model_copy(update={"sample_weighting": "mal"})})
 
 
+def affect() -> RunConfig:
+    """Valence and arousal as a third task on two CPU cores: the quickstart beside an Aff-Wild2-like corpus, drawn.
+
+    Smaller sides than the quickstart's, so that a step costs as much; affect is read from features
+    (`--model.affect.head=labels` reads it from the AU and expression logits, and says why).
+    """
+    return with_affect(quickstart()).model_copy(update={"name": "affect"})
+
+
+def with_affect(config: RunConfig) -> RunConfig:
+    """The same run with valence and arousal as a third task, on a drawn corpus of its own."""
+    root = Path(config.data.corpora[0].root or "runs/corpora/quickstart/bp4d").parent / "affwild2_va"
+    size = config.data.corpora[0].synthetic or "quickstart"
+    third = CorpusConfig(
+        name="affwild2_va", root=str(root), synthetic=size, test_parts=("validation",), augmentation=_SMALL_AU
+    )
+    data, unit = config.data, math.gcd(config.data.fe_batch, config.data.au_batch) or 8
+    changes = {"corpora": (*data.corpora, third), "va_batch": unit}
+    vocabulary = config.model.vocabulary.model_copy(update={"affect": AFFECT})
+    with_labels = _with_model(config, vocabulary=vocabulary)
+    return with_labels.model_copy(update={"data": data.model_copy(update=changes)})
+
+
+def affect_labels(config: RunConfig) -> RunConfig:
+    """Valence and arousal read from the AU and expression logits, so that each AU's part in them is known."""
+    return _with_model(config, affect=AffectConfig(head="labels"))
+
+
+def va_only(config: RunConfig) -> RunConfig:
+    """Baseline: only corpora of valence and arousal."""
+    return _single_task(config, "va")
+
+
 def evidential(config: RunConfig) -> RunConfig:
     """AUs as Beta evidence: a calibrated probability, and how little is known of it (docs/methods.md)."""
     kind = "hiva_evidential" if config.model.au_reader.kind == "hiva" else "evidential"
@@ -202,6 +244,7 @@ _NEIGHBOURS = {12: 4, 8: 3}
 RECIPES: Mapping[str, Recipe] = {
     "quickstart": quickstart,
     "tiny": tiny,
+    "affect": affect,
     **{f"published_{au}_{fe}": partial(published, au, fe) for au in _AUS for fe in _CLASSES},
     "all_corpora": all_corpora,
     "real_faces": real_faces,
@@ -212,6 +255,9 @@ RECIPES: Mapping[str, Recipe] = {
 MODIFIERS: Mapping[str, Modifier] = {
     "au_only": au_only,
     "fe_only": fe_only,
+    "va_only": va_only,
+    "with_affect": with_affect,
+    "affect_labels": affect_labels,
     "no_tsp": no_tsp,
     "no_dpm": no_dpm,
     "fixed_prior": _learning("none"),
@@ -304,9 +350,9 @@ def _from_scratch() -> TrainConfig:
 def _single_task(config: RunConfig, task: str) -> RunConfig:
     from ssm_platform.corpora import corpus_named
 
-    kept = tuple(one for one in config.data.corpora if corpus_named(one.reader or one.name).task == task)
-    batch = {"fe_batch": 0} if task == "au" else {"au_batch": 0}
-    data = config.data.model_copy(update={"corpora": kept, **batch})
+    kept = tuple(one for one in config.data.corpora if corpus_named(one.reader or one.name).task in (task, None))
+    batches = {f"{other}_batch": batch if other == task else 0 for other, batch in config.data.batches.items()}
+    data = config.data.model_copy(update={"corpora": kept, **batches})
     return no_dpm(config.model_copy(update={"data": data}))
 
 

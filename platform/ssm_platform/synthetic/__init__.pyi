@@ -1,5 +1,6 @@
 from .corpus import CORPORA as CORPORA
 from .corpus import corpus_jobs as corpus_jobs
+from .corpus import is_drawn as is_drawn
 from .corpus import run_job as run_job
 from .corpus import write_corpus as write_corpus
 from .spec import PRESETS as PRESETS

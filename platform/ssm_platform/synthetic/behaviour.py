@@ -20,9 +20,19 @@ Table = NDArray[np.float64]
 ACTIVE = 1.5
 """Intensity (0-5) from which a perfect coder calls an AU active; rounds to DISFA's 2."""
 
+_FILMED: Mapping[int, float] = MappingProxyType(
+    {
+        1: 22.0, 2: 16.0, 4: 24.0, 5: 14.0, 6: 26.0, 7: 26.0, 9: 10.0, 10: 20.0, 12: 34.0, 14: 14.0, 15: 18.0,
+        17: 22.0, 20: 12.0, 23: 12.0, 24: 14.0, 25: 36.0, 26: 22.0,
+    }
+)  # fmt: skip
+
 UNPUBLISHED: Mapping[str, Mapping[int, float]] = MappingProxyType(
     {
         "bp4d": {5: 3.0, 9: 6.0, 20: 4.0, 25: 36.0, 26: 14.0},
+        "affwild2_va": _FILMED,
+        "affwild2_mtl": _FILMED,
+        "afewva": _FILMED,
         "disfa": {5: 2.5, 7: 12.0, 10: 5.0, 14: 6.0, 15: 6.0, 17: 10.0, 20: 3.5, 23: 3.0, 24: 4.0},
     }
 )

@@ -48,6 +48,11 @@ class PlacedJob:
     folder: Path
 
 
+def is_drawn(root: Path) -> bool:
+    """Whether a synthetic corpus lies in `root`: its pictures are faces, close as a crop, and nobody's."""
+    return (root / MARKER).is_file()
+
+
 def run_job(placed: PlacedJob) -> str:
     """Runs one job in this process, on one core; returns its name."""
     cv2.setNumThreads(1)
@@ -71,6 +76,9 @@ class CorpusWork:
             return self.root
         folder = self.jobs[0].folder
         _merge_truth(folder, self.corpus, self.spec, [placed.job for placed in self.jobs])
+        joined = LAB_CORPORA[self.corpus].lists if self.corpus in LAB_CORPORA else None
+        if joined is not None:
+            joined(folder)
         if self.corpus in WILD_CORPORA:
             WILD_CORPORA[self.corpus].lists(folder, wild_plan(self.corpus, self.spec.wild, self.seed))
         (folder / MARKER).write_text(json.dumps(_marker(self.corpus, self.spec, self.seed), indent=1) + "\n")

@@ -1,4 +1,5 @@
-"""Lab-like AU corpora in their owners' grammars: BP4D (image folders, occurrence tables), DISFA (videos, intensities).
+"""Corpora of long recordings in their owners' grammars: BP4D (image folders, occurrence tables), DISFA (videos,
+intensities), and by `affect` those of valence and arousal.
 
 A `LabJob` writes one recording whole: frames, label files, its part of the truth. It depends on nothing but its fields,
 so jobs run anywhere in any order. Letters: T frames, A action units.
@@ -19,11 +20,13 @@ from ssm_platform.corpora.readers.action_units.bp4d import PARTS as BP4D_PARTS
 from ssm_platform.corpora.readers.action_units.bp4d import PREVALENCE as BP4D_PREVALENCE
 from ssm_platform.corpora.readers.action_units.disfa import CORPUS as DISFA
 from ssm_platform.corpora.readers.action_units.disfa import PARTS as DISFA_PARTS
+from ssm_platform.synthetic import affect
 from ssm_platform.synthetic.behaviour import ACTIVE, co_occurrence, prevalence
 from ssm_platform.synthetic.dynamics import Drive, coded
 from ssm_platform.synthetic.face.muscles import AU_ORDER
 from ssm_platform.synthetic.media import write_images, write_video
 from ssm_platform.synthetic.performance import Performance, lab_performance, person, stream
+from ssm_platform.synthetic.recording import Recording
 from ssm_platform.synthetic.spec import SyntheticSpec
 from ssm_platform.synthetic.truth import ClipTruth, write_clips
 
@@ -42,16 +45,6 @@ _MISSING = 9
 
 
 @dataclass(frozen=True)
-class Recording:
-    """One sequence to write: its record's name, and what its files are called after."""
-
-    clip: str
-    subject: str
-    task: str
-    frames: int
-
-
-@dataclass(frozen=True)
 class LabCorpus:
     """A row of the table of lab corpora."""
 
@@ -60,6 +53,7 @@ class LabCorpus:
     published: Mapping[int, float]
     recordings: Callable[[str, SyntheticSpec], list[Recording]]
     write: Callable[[Path, Recording, Performance, Codes, np.random.Generator, SyntheticSpec, float], None]
+    lists: Callable[[Path], None] | None = None  # what is written once, when every recording is there
 
 
 @dataclass(frozen=True)
@@ -116,6 +110,14 @@ def _bp4d_recordings(subject: str, spec: SyntheticSpec) -> list[Recording]:
 
 def _disfa_recordings(subject: str, spec: SyntheticSpec) -> list[Recording]:
     return [Recording(subject, subject, "", spec.lab.sequences * spec.lab.frames)]
+
+
+def _videos(video: str, spec: SyntheticSpec) -> list[Recording]:
+    return [Recording(video, video, "", spec.lab.sequences * spec.lab.frames)]
+
+
+def _clips(video: str, spec: SyntheticSpec) -> list[Recording]:
+    return [Recording(video.removeprefix("v"), video, "", spec.lab.sequences * spec.lab.frames)]
 
 
 def _write_bp4d(
@@ -176,6 +178,9 @@ LAB_CORPORA: Mapping[str, LabCorpus] = MappingProxyType(
     {
         "bp4d": LabCorpus(25.0, BP4D_PARTS, BP4D_PREVALENCE, _bp4d_recordings, _write_bp4d),
         "disfa": LabCorpus(20.0, DISFA_PARTS, DISFA.prevalence, _disfa_recordings, _write_disfa),
+        "affwild2_va": LabCorpus(25.0, affect.PARTS, {}, _videos, affect.write_challenge),
+        "affwild2_mtl": LabCorpus(25.0, affect.PARTS, {}, _videos, affect.write_multi_task, affect.join_lists),
+        "afewva": LabCorpus(25.0, affect.PARTS, {}, _clips, affect.write_afewva),
     }
 )
 """The lab corpora that can be written, by name."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm import SSM
+from ssm.interface import FaceCrop
 from ssm.saved import ModelFacts
 from ssm_platform.base import Storage
 from ssm_platform.runs import RunConfig
@@ -44,7 +45,7 @@ def finish(job: Job) -> TrainingResult:
     curves = last["position"]["curves"]
     storage.write("curves.json", json.dumps(curves).encode())
     storage.write("order.json", json.dumps(last["position"]["order"]).encode())
-    _save(averaged_model(job.config, checkpoints.load(best)), storage)
+    _save(averaged_model(job.config, checkpoints.load(best), job.crop), storage)
     return TrainingResult(job.folder, newest.step, best, curves)
 
 
@@ -63,9 +64,9 @@ def upload_model(folder: Path, storage: Storage) -> None:
         storage.write(f"model/{file.name}", file.read_bytes())
 
 
-def averaged_model(config: RunConfig, state: dict[str, Any]) -> SSM:
+def averaged_model(config: RunConfig, state: dict[str, Any], crop: FaceCrop | None) -> SSM:
     """The model of a checkpoint with its averaged weights, folded and with the facts that travel with it."""
     model = SSM(config.model)
     model.load_state_dict({**state["train"]["model"], **state["train"]["average"]}, strict=False)
-    model.facts = ModelFacts(preprocessing=config.preprocessing)
+    model.facts = ModelFacts(preprocessing=config.preprocessing.model_copy(update={"crop": crop}))
     return model.fold()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssm.interface import FaceCrop
+from ssm.saved import read_config
 from ssm_platform.data import Plan
-from ssm_platform.runs import Prepared, RunConfig, preflight, prepare, total_steps, training_plan
+from ssm_platform.runs import Prepared, RunConfig, learned_crop, preflight, prepare, total_steps, training_plan
 from ssm_platform.train.building import start_digest, trained_weights
 from ssm_platform.train.checkpoints import CheckpointError
 from ssm_platform.train.place import Job, RunPlace
+
+LOG = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 """What a run is: its config, mathematics and data fingerprints."""
@@ -43,7 +48,9 @@ def open_run(config: RunConfig) -> Run:
     folder = RunPlace.of(config).folder
     start = start_digest(config)
     total = total_steps(config, plan)
-    job = Job(config, folder, _fingerprint(config, plan, start), total, prepared.validation, start)
+    crop = learned_crop(config, prepared.train)
+    _tell_crops(config, crop)
+    job = Job(config, folder, _fingerprint(config, plan, start), total, prepared.validation, crop, start)
     run = Run(job, prepared, plan)
     _claim(run)
     return run
@@ -52,6 +59,13 @@ def open_run(config: RunConfig) -> Run:
 def _fingerprint(config: RunConfig, plan: Plan, start: str | None) -> str:
     """What decides the numbers of a run: mathematics, data, and the weights it starts from."""
     return hashlib.sha256(f"{config.fingerprint()}/{plan.fingerprint}{start or ''}".encode()).hexdigest()
+
+
+def _tell_crops(config: RunConfig, crop: FaceCrop | None) -> None:
+    """Say where the model that the run starts from learned from crops of another kind."""
+    saved = None if config.init_from is None else read_config(Path(config.init_from)).facts.preprocessing
+    if crop is not None and saved is not None and saved.crop is not None and not crop.alike(saved.crop):
+        LOG.warning("%s learned from %s; this run trains on %s", config.init_from, saved.crop.words, crop.words)
 
 
 def _claim(run: Run) -> None:

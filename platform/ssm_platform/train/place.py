@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from ssm.interface import FaceCrop
 from ssm_platform.base import Storage, StorageSettings, open_storage
 from ssm_platform.records import Manifest
 from ssm_platform.runs import RunConfig
@@ -70,6 +71,7 @@ class Job:
     fingerprint: str  # of mathematics and data together
     total: int  # steps
     validation: Sequence[Manifest]
+    crop: FaceCrop | None = None  # what the clips are cut out by, as far as it is known
     start: str | None = None  # digest of the weights of `init_from`
     board: Any = None  # the progress bar's actor
 

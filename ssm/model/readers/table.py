@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ssm.model.config import ModelConfig
 from ssm.model.readers.base import AUReader
 from ssm.model.readers.evidential import EvidentialReader
+from ssm.model.readers.frame import FrameReader
 from ssm.model.readers.hiva import EvidentialHivaReader, HivaReader
 from ssm.model.readers.latent import LatentReader
 from ssm.model.readers.linear import LinearReader
@@ -24,6 +25,10 @@ READERS: Mapping[str, type[AUReader]] = {
 def reader_class(config: ModelConfig) -> type[AUReader]:
     """The reader that a configuration asks for. ValueError where there is none, or the rest does not fit it."""
     kind = config.au_reader.kind
+    if config.reading == "frames":
+        if kind != "linear":
+            raise ValueError(f"au_reader.kind is {kind!r} and reading is 'frames', which has a reader of its own")
+        return FrameReader
     if kind not in READERS:
         raise ValueError(f"au_reader.kind is {kind!r}; there are {', '.join(READERS)}")
     if config.released_behaviour and kind != "linear":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import documented
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from ssm.labels.vocabulary import BP4D_AUS, DISFA_AUS, EXPRESSIONS
 from ssm.saved.released import import_released, read_state
 from ssm.saved.unpickle import read_torch_pickle
 
-JOB = Path(__file__).resolve().parents[3] / "jobs" / "import_released.py"
+JOB = Path(__file__).resolve().parents[3] / documented("reading.md", "python jobs/import_released.py")[1]
 CLOSE = 5e-6  # the largest difference measured is 6e-7
 OUTPUTS = ("fe_logits", "fe_semantic_logits", "au_logits", "au_semantic_logits", "map_au_to_fe", "map_fe_to_au")
 

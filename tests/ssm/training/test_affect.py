@@ -10,6 +10,7 @@ import tiny_training as tiny
 import torch
 from torch import Tensor
 
+from ssm.model import LabelAffect
 from ssm.training.batch import va_part
 from ssm.training.collective import SingleProcess
 from ssm.training.losses.concordance import Moments, concordance_loss, moments
@@ -152,3 +153,28 @@ def test_a_run_without_affect_has_no_trace_of_it() -> None:
     assert "moments" not in step.state_dict()
     with pytest.raises(ValueError, match="no head for valence and arousal: its vocabulary has no affect"):
         step(tiny.fe_batch(0), None, 0, 5, tiny.va_batch(0))
+
+
+def test_the_label_head_recovers_the_planted_signs_and_reaches_the_concordance_asked_for() -> None:
+    planted = torch.tensor([[0.9, -0.6, 0.0, -0.8], [0.0, 0.3, 0.8, 0.4]])
+    generator = torch.Generator().manual_seed(2)
+    active = torch.rand(64, 8, 4, generator=generator) < 0.4
+    logits = 3 * (2 * active.float() - 1) + torch.randn(active.shape, generator=generator)
+    drift = 0.05 * torch.randn(64, 1, 2, generator=generator)
+    affect = (active.float() @ planted.T + drift).clamp(-1, 1)
+    expressions = torch.randn(64, 3, generator=generator)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        head = LabelAffect(4, 3)
+    optimizer, weights = torch.optim.Adam(head.parameters(), lr=0.02), torch.ones_like(affect)
+    for _ in range(150):
+        found = head(logits, expressions)
+        loss = concordance_loss(found, affect, weights, moments(found, affect, weights)) / weights.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert 1 - loss.item() >= 0.8
+    learned = head.by_au.weight.detach()
+    strong = planted.abs() > 0.2
+    assert torch.equal(learned.sign()[strong], planted.sign()[strong])
+    assert learned[~strong].abs().max() < learned[strong].abs().min()

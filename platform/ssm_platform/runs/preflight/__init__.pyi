@@ -6,6 +6,7 @@ from .budget import store_bytes as store_bytes
 from .checks import check_config as check_config
 from .checks import check_opened as check_opened
 from .checks import check_unopened as check_unopened
+from .crops import check_crops as check_crops
 from .data import check_data as check_data
 from .data import check_sources as check_sources
 from .places import check_shadowing as check_shadowing

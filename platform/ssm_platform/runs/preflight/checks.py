@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preflight.budget import check_batches, check_store
+from ssm_platform.runs.preflight.crops import check_crops
 from ssm_platform.runs.preflight.data import check_data, check_protocol, check_sources
 from ssm_platform.runs.preflight.places import check_shadowing, check_storage, check_tracking
 from ssm_platform.runs.preflight.refusals import Refusal
@@ -34,4 +35,4 @@ def check_unopened(config: RunConfig) -> list[Refusal]:
 
 def check_opened(config: RunConfig, splits: Mapping[str, Split], parameters: int) -> list[Refusal]:
     """What the split corpora and the size of the model show."""
-    return [*check_data(config, splits), *check_storage(config, parameters)]
+    return [*check_data(config, splits), *check_crops(config, splits), *check_storage(config, parameters)]

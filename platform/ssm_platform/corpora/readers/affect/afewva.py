@@ -30,7 +30,7 @@ def read(root: Path, options: AFEWVAOptions, report: Report) -> Iterator[Record]
     """All annotated clips."""
     for path in find_all(root, "*/*.json"):
         labels = _labels(path, report)
-        frames = labels and folder_frames(path.parent, report, labels.cause)
+        frames = None if labels is None else folder_frames(path.parent, report, labels.cause)
         if labels is not None and frames is not None:
             yield from labelled_records(Sequence(path.stem), labels, frames, report, sparse=True)
 

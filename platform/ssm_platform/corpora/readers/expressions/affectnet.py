@@ -92,8 +92,8 @@ def _read_csv(
         expression = _expression(row.get("expression", ""), path, line, report)
         if expression is not None and lists.admits(name, part, path, line):
             found = _record(name, follow(images, name), expression, part, path, line, report)
-            cells = [row.get(dimension, "none") for dimension in AFFECT] if options.affect else None
-            yield from _with_affect(found, cells, path, line, report)
+            affect = [row.get(dimension, "none") for dimension in AFFECT] if options.affect else None
+            yield from _with_affect(found, affect, path, line, report)
 
 
 def _with_affect(
