@@ -106,6 +106,8 @@ def _table(manifest: Manifest, predictor: Predictor) -> AUTable | ExpressionTabl
     known = tuple(au for au in manifest.labels.aus if au in predictor.model.vocabulary.aus)
     if manifest.task == "au":
         return _au_table(manifest, predictor, known) if known else None
+    if manifest.task != "fe":  # valence and arousal have no threshold and no temperature
+        return None
     classes = predictor.model.vocabulary.expression_columns(manifest.labels.expressions)
     gathered, read = ExpressionPredictions(manifest.labels.expressions), 0
     for index, record, pieces in _clips(manifest, predictor):
