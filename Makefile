@@ -47,9 +47,11 @@ layers:  ## arrows between packages run downwards only
 	@echo "== import contracts"
 	$(RUN)/lint-imports --no-logo
 
+# Two processes: what shares one Ray cluster in the first, everything else in the second and then in both.
 unit:  ## all tests, with the coverage of ssm and ssm_platform
 	@echo "== tests"
-	$(RUN)/python -m pytest --cov --cov-report=term:skip-covered --durations=15
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder \
+	  --cov --cov-report=term:skip-covered --durations=15
 
 install-quickstart: $(VENV)/.installed-quickstart
 install-test: $(VENV)/.installed-test

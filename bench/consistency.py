@@ -72,8 +72,8 @@ def _pass(model: SSM, columns: Any, preprocessing: Preprocessing, classes: list[
     assert fe is not None
     features = model.encode_clips(normalise(fe.clips, preprocessing), fe.distinct)
     prototypes = model.prototypes()
-    aus = model.read_aus(features, prototypes)[0].sigmoid().mean(1)
-    return aus.numpy(), model.read_expression(features, prototypes)[0][:, classes].softmax(1).numpy()
+    aus = model.read_aus(features, prototypes).logits.sigmoid().mean(1)
+    return aus.numpy(), model.read_expression(features.pooled, prototypes)[0][:, classes].softmax(1).numpy()
 
 
 def _moved(model: SSM) -> float:

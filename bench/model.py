@@ -2,6 +2,7 @@
 
     python bench/model.py [--threads N] [--rounds 5] [--clock wall|cpu] [--json FILE]
     python bench/model.py --device cuda --dtype bfloat16 --compile --fe 12 --au 8
+    python bench/model.py --device cuda --dtype bfloat16 --compile --fe 12 --au 8 --only step --readers evidential hiva
 
 Per backbone: a training step (both sides, losses, clipping, AdamW, averaging) and its plain peer (forward, backward,
 AdamW), inference of both sides, folded, and its plain peer, and what a saved model's reader gives. Every subject is run
@@ -9,7 +10,9 @@ twice before anything is counted or timed, so first steps (which cost a forward 
 In a round each subject runs once beside a large product that is kept up for at least 0.1 s on a GPU and 1 s on a CPU;
 seconds are medians of what the clock showed, shares and ratios medians over rounds. Operations (multiply and add: 2)
 are those that routing needs: experts that a token does not visit count nothing, though a GPU computes them.
-`--clock cpu` takes the process's CPU time, for a machine shared with others (with --threads 1 only).
+`--readers evidential hiva` adds a training step with each AU reader, beside that of the linear one, and on a GPU the
+memory that a step takes besides weights and optimiser. `--clock cpu` takes the process's CPU time, for a machine shared
+with others (with --threads 1 only).
 Exit code 1 where a target is missed.
 """
 
@@ -22,7 +25,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -37,8 +41,9 @@ from ssm import SSM
 from ssm.inference import Predictor
 from ssm.interface.preprocessing import Preprocessing
 from ssm.labels.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
-from ssm.model.config import BackboneConfig, ModelConfig, TextConfig
+from ssm.model.config import AUReaderConfig, BackboneConfig, ModelConfig, TextConfig
 from ssm.model.precision import autocast
+from ssm.model.readers.table import READERS
 from ssm.training.batch import AUBatch, FEBatch
 from ssm.training.step import TrainConfig, TrainStep
 
@@ -49,6 +54,8 @@ BACKBONES = ("vit_base_patch16_clip_224.openai", "convnextv2_tiny")
 LEAST_SHARE = {"cuda": {STEP: 0.45}, "cpu": {}}
 MOST_TIMES_PLAIN = {"cuda": 1.15, "cpu": 1.12}
 LEAST_SPEEDUP = 6.0
+MOST_TIMES_LINEAR = {"evidential": 1.01, "hiva": 1.15}
+"""How much dearer a training step with another AU reader may be."""
 _SUSTAINED = {"cuda": 0.1, "cpu": 1.0}  # seconds of large products
 
 
@@ -63,6 +70,7 @@ class Figure:
     peer: str = ""
     times_peer: float = float("nan")
     met: bool = True
+    gib: float = float("nan")  # that one run takes besides what it keeps; of a GPU
 
 
 class Stopwatch:
@@ -114,15 +122,16 @@ def count_operations(run: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def make_model(options: argparse.Namespace, backbone: str) -> SSM:
+def make_model(options: argparse.Namespace, backbone: str, reader: str = "linear") -> SSM:
     """The configured model: BP4D's labels with DFEW's, from scratch."""
     torch.manual_seed(0)
     vocabulary = Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS)
     config = ModelConfig(
         vocabulary=vocabulary,
         backbone=BackboneConfig(name=backbone, image_size=options.size),
-        text=TextConfig(tower=options.tower),
+        text=TextConfig(tower=options.tower, style="llm" if READERS[reader].needs_texts else "facs"),
         frames=options.frames,
+        au_reader=AUReaderConfig(kind=reader),
     )
     return SSM(config).to(options.device)
 
@@ -135,13 +144,13 @@ class Subject:
     plain: Callable[[], object]
 
 
-def training_step(options: argparse.Namespace, backbone: str) -> Subject:
+def training_step(options: argparse.Namespace, backbone: str, reader: str = "linear") -> Subject:
     """A step on one batch of each side, as training takes it."""
 
     def make(compiled: bool) -> Callable[[], object]:
         config = TrainConfig(precision=options.dtype, compile=compiled, compile_mode=options.mode)
         step = TrainStep(
-            make_model(options, backbone), config, device=options.device,
+            make_model(options, backbone, reader), config, device=options.device,
             preprocessing=Preprocessing(image_size=options.size),
         )  # fmt: skip
         fe, au = batches(options)
@@ -247,6 +256,7 @@ def subjects(options: argparse.Namespace, backbone: str) -> dict[str, Callable[[
         PLAIN_READ: lambda: plain_inference(options, backbone),
         SERVED: lambda: served(options, backbone, "float32"),
     }
+    made |= {f"{STEP}, {reader}": partial(training_step, options, backbone, reader) for reader in options.readers}
     if options.device == "cuda":
         made[SERVED_SHORT] = lambda: served(options, backbone, "bfloat16")
     return {name: make for name, make in made.items() if options.only in name}
@@ -254,12 +264,13 @@ def subjects(options: argparse.Namespace, backbone: str) -> dict[str, Callable[[
 
 def measure(options: argparse.Namespace, backbone: str) -> tuple[list[Figure], list[float]]:
     """All figures of one backbone, and the rates of the rounds."""
-    stopwatch, runs, operations = Stopwatch(torch.device(options.device), options.clock), {}, {}
+    stopwatch, runs, operations, memory = Stopwatch(torch.device(options.device), options.clock), {}, {}, {}
     for name, make in subjects(options, backbone).items():
         subject = make()
         for run in (subject.plain, subject.run, subject.run):
             run()
         runs[name], operations[name] = subject.run, count_operations(subject.plain)
+        memory[name] = taken(subject.run) if options.device == "cuda" else float("nan")
     rates: dict[str, list[float]] = {name: [] for name in runs}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(options.rounds):
@@ -267,19 +278,35 @@ def measure(options: argparse.Namespace, backbone: str) -> tuple[list[Figure], l
             # The rate is taken beside every subject: a shared machine changes its speed within a round.
             rates[name].append(product_rate(stopwatch, getattr(torch, options.dtype)))
             seconds[name].append(stopwatch(run))
-    figures = [_figure(name, operations[name], seconds, rates[name], options.device) for name in runs]
+    figures = [
+        replace(_figure(name, operations[name], seconds, rates[name], options.device), gib=memory[name])
+        for name in runs
+    ]
     return figures, [rate for values in rates.values() for rate in values]
+
+
+def taken(run: Callable[[], object]) -> float:
+    """GiB that a run takes at most, besides what was there before it."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**30
 
 
 def _figure(name: str, operations: float, seconds: dict[str, list[float]], rates: list[float], device: str) -> Figure:
     mine = seconds[name]
     share = statistics.median(operations / each / rate for each, rate in zip(mine, rates, strict=True))
     met = share >= LEAST_SHARE[device].get(name, 0.0)
-    peer = {STEP: PLAIN_STEP, READ: PLAIN_READ, SERVED_SHORT: SERVED}.get(name, "")
+    reader = name.removeprefix(f"{STEP}, ") if name != STEP else ""
+    of_readers = dict.fromkeys((f"{STEP}, {one}" for one in READERS), STEP)
+    peer = ({STEP: PLAIN_STEP, READ: PLAIN_READ, SERVED_SHORT: SERVED} | of_readers).get(name, "")
     times = float("nan")
     if peer in seconds:
         times = statistics.median(each / other for each, other in zip(mine, seconds[peer], strict=True))
-        met &= times <= (1 / LEAST_SPEEDUP if peer == SERVED else MOST_TIMES_PLAIN[device])
+        most = 1 / LEAST_SPEEDUP if peer == SERVED else MOST_TIMES_PLAIN[device]
+        met &= times <= (MOST_TIMES_LINEAR.get(reader, float("inf")) if peer == STEP else most)
     return Figure(name, operations / 1e12, statistics.median(mine), share, peer, times, met)
 
 
@@ -307,6 +334,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--only", default="", help="subjects whose name holds this")
+    parser.add_argument("--readers", nargs="*", default=[], choices=[one for one in READERS if one != "linear"])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.threads:
@@ -333,7 +361,9 @@ def report(backbone: str, figures: list[Figure], rates: list[float]) -> None:
     for each in figures:
         peer = f"  {each.times_peer:.3f} x {each.peer}" if each.peer and each.times_peer == each.times_peer else ""
         verdict = "" if each.met else "  MISSED"
-        print(f"  {each.name:24} {each.teraflop:7.3f} TFLOP {each.seconds:8.4f} s  {each.share:.3f}{peer}{verdict}")
+        memory = f"  {each.gib:.2f} GiB" if each.gib == each.gib else ""
+        cost = f"{each.teraflop:7.3f} TFLOP {each.seconds:8.4f} s  {each.share:.3f}"
+        print(f"  {each.name:28} {cost}{peer}{memory}{verdict}")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ from ssm_platform.data.streams import ClipStream, batches, steps_of_block
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preparation import prepare, training_plan
 from ssm_platform.runs.recipes import recipe
-from ssm_platform.train.building import initial_model, make_step, training_reader
+from ssm_platform.train.building import initial_model, make_step, run_reader
 
 Pair = tuple[FEBatch | None, AUBatch | None]
 TRAIN = Path(__file__).resolve().parents[1] / "jobs" / "train.py"
@@ -88,13 +89,13 @@ def measure_costs(name: str, steps: int, rank: int, workers: int, meeting: str) 
     config = base_config(name)
     prepared = prepare(config)
     plan = training_plan(config, prepared)
-    reader = training_reader(config, prepared.train)
-    size = plan.config.chunk(workers)
-    mine = slice(rank * size, (rank + 1) * size)
+    reader = run_reader(config, prepared.train)
+    shares = plan.config.shares(workers)
+    mine, size = (shares.places[rank], shares.tasks[rank]), shares.slots
     decode, read = [], []
     for number in range(steps):
         started = time.perf_counter()
-        read.append(reader.read(plan.rows(number, number + 1)[mine].columns()))
+        read.append(reader.read(plan.rows(number, number + 1).filled(*mine).columns()))
         decode.append((time.perf_counter() - started) / size)
     pairs = [to_batches(columns)[:2] for columns in read]
     group: Collective = ProcessGroup() if workers > 1 else SingleProcess()
@@ -129,12 +130,17 @@ def step_times(config: RunConfig, pairs: list[Pair], group: Collective) -> list[
     return times[2:]
 
 
-def halved(fe: FEBatch | None, au: AUBatch | None) -> Pair:
+def halved(*sides: Any) -> Pair:
     """The first half of each side."""
-    return tuple(  # type: ignore[return-value]
-        None if side is None else type(side)(*(value[: len(value) // 2] for value in vars(side).values()))
-        for side in (fe, au)
-    )
+    halves = [
+        None if side is None else replace(side, **{name: value[: len(value) // 2] for name, value in _tensors(side)})
+        for side in sides
+    ]
+    return halves[0], halves[1]
+
+
+def _tensors(side: Any) -> list[tuple[str, torch.Tensor]]:
+    return [(name, value) for name, value in vars(side).items() if torch.is_tensor(value)]
 
 
 class Blank(ClipReader):

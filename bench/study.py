@@ -57,7 +57,12 @@ from ssm_platform.runs.recipes import recipe
 from ssm_platform.synthetic import PRESETS, write_corpus
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-VARIANTS = ("full", "au_only", "fe_only", "no_tsp", "no_dpm", "fixed_prior", "au_to_fe", "fe_to_au", "mal")
+ABLATIONS = ("full", "au_only", "fe_only", "no_tsp", "no_dpm", "fixed_prior", "au_to_fe", "fe_to_au", "mal")
+METHODS = ("evidential", "hiva", "hiva+evidential", "cvae_evidential")
+"""AU readers (docs/methods.md): their further tables are bench/methods.py's."""
+VARIANTS = (*ABLATIONS, *METHODS)
+READER_FIELDS = {"cvae_evidential": {"model.au_reader.kind": "cvae_evidential"}}
+"""Variants that no modifier makes: `full` with these fields."""
 MEASURES = {
     "AU AUC": lambda counts: macro(ranked_area(counts)),
     "macro F1": lambda counts: macro(f1_score(counts)),
@@ -95,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of the study's runs")
     parser.add_argument("--recipe", default="quickstart", help="recipe that the variants modify")
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--variants", nargs="+", default=list(ABLATIONS), choices=VARIANTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each with one thread")
     parser.add_argument(
@@ -141,10 +146,11 @@ class Study:
     fields: tuple[str, ...]  # of the command line
 
     def folder(self, variant: str, seed: int) -> Path:
-        return self.out / f"{self.base}-{variant}-{seed}"
+        return self.out / f"{self.base}-{variant.replace('+', '_')}-{seed}"
 
     def config(self, variant: str, seed: int) -> RunConfig:
-        return override(recipe(f"{self.base}+{variant}"), {"seed": seed, **split_assignments(self.fields)})
+        fields = {"seed": seed, **READER_FIELDS.get(variant, {}), **split_assignments(self.fields)}
+        return override(recipe(f"{self.base}+{modifier(variant)}"), fields)
 
     def finished(self, wanted: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         return [one for one in wanted if (self.folder(*one) / "evaluation.json").is_file()]
@@ -158,6 +164,11 @@ class Study:
             raise OtherSettings(f"{file}: cannot tell how this run was trained: {error}; remove its folder") from error
         ours = self.config(variant, seed).mathematics()
         return {name: theirs.get(name) for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)}
+
+
+def modifier(variant: str) -> str:
+    """What makes a variant of a recipe, besides its fields."""
+    return "full" if variant in READER_FIELDS else variant
 
 
 def agreed(differing: Mapping[Path, Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -190,7 +201,8 @@ def _train(study: Study, environment: dict[str, str], one: tuple[str, int]) -> N
     variant, seed = one
     folder = study.folder(variant, seed)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(REPOSITORY / "jobs" / "train.py"), f"--recipe={study.base}+{variant}"]
+    command = [sys.executable, str(REPOSITORY / "jobs" / "train.py"), f"--recipe={study.base}+{modifier(variant)}"]
+    command += [f"--{name}={value}" for name, value in READER_FIELDS.get(variant, {}).items()]
     command += [f"--name={folder.name}", f"--storage={folder.parent}", f"--seed={seed}", *study.fields]
     with folder.with_suffix(".log").open("w") as log:
         code = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode

@@ -6,8 +6,9 @@ Both sides run the same model, step and torch threads (the recipe's own number u
 medians over the rounds. What is timed is `Loop`, as in a run: step, order, progress. The stream is ten times as long
 as the window, so decoding goes on beside every step that is timed. The bare loop holds its batches in memory and
 decodes nothing: where its threads take every core of the machine, what decoding takes of them is lost on Ray. A second
-run over a corpus repeated a hundred times shows whether step time and memory of a worker grow with the corpus. Exit
-code 1, and a line for each reason, where the ratio is below 0.95 or either grows by more than 10 %.
+run over a corpus repeated a hundred times shows whether step time and memory of a worker grow with the corpus, a third
+how much slower it is beside one process that keeps a core busy. Exit code 1, and a line for each reason, where the
+ratio is below 0.95, either grows by more than 10 %, or the busy process costs more than a factor of 2.5.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import cycle
@@ -39,17 +41,19 @@ from ssm_platform.data.feed import START, ResumingDataConfig
 from ssm_platform.data.pace import keep_pace
 from ssm_platform.data.plan import Plan
 from ssm_platform.data.streams import ClipStream
+from ssm_platform.data.turns import Course
 from ssm_platform.records.manifest import Manifest
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preflight import cpus_needed
 from ssm_platform.runs.preparation import plan_config, prepare
 from ssm_platform.runs.recipes import recipe
-from ssm_platform.train.building import make_step, training_reader
+from ssm_platform.train.building import make_step, run_reader
 from ssm_platform.train.checkpoints import Attempt
 from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
 
 TARGET = 0.95
 GROWTH = 1.1  # at most, of step time and of memory, over a corpus a hundred times as large
+SLOWDOWN = 2.5  # at most, beside a process that keeps a core busy
 WARM = 40  # steps not timed: allocation, the first decoded blocks, Ray's own start, which shares the cores
 LONGER = 10  # times the window that the stream is: a shorter one is decoded before the window ends
 CACHED = 8  # batches the bare loop goes round
@@ -73,8 +77,9 @@ def timed(config: RunConfig, stream: Iterable[Batch], steps: int) -> Speed:
         make_step(config, torch.device("cpu"), SingleProcess()),
         Schedule(total, config.data.global_batch, config.tracking.every, never, never),
         Position(),
-        lambda model: {"score": 0.0},
+        lambda model, stream: {"score": 0.0},
         Outlets(progress=lambda done, total, note: times.setdefault(done, time.perf_counter())),
+        np.arange(config.data.global_batch),
     )
     loop.run(stream)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -85,7 +90,7 @@ def bare(config: RunConfig, steps: int) -> Speed:
     """The loop without Ray: a few batches, read beforehand, in turn."""
     manifests = prepare(config).train
     plan = Plan.of(manifests, plan_config(config, manifests))
-    reader = training_reader(config, manifests)
+    reader = run_reader(config, manifests)
     size = config.data.global_batch
     cached = [reader.read(plan.rows(number, number + 1).columns()) for number in range(CACHED)]
     pairs = [(columns["sample"], to_batches(columns)[:2]) for columns in cached]
@@ -104,8 +109,8 @@ def on_ray(config: RunConfig, manifests: list[Manifest], steps: int) -> Speed:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     plan = Plan.of(manifests, plan_config(config, manifests))
-    stream = ClipStream(training_reader(config, manifests), config.data.decode_workers, config.data.decode_cpus)
-    feed = ResumingDataConfig(stream, plan, LONGER * (WARM + steps), partial(Attempt, 0, None))
+    stream = ClipStream(run_reader(config, manifests), config.data.decode_workers, config.data.decode_cpus)
+    feed = ResumingDataConfig(stream, Course(plan, LONGER * (WARM + steps)), partial(Attempt, 0, None))
     keep_pace()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = TorchTrainer(
@@ -122,15 +127,25 @@ def on_ray(config: RunConfig, manifests: list[Manifest], steps: int) -> Speed:
 def _work(config: RunConfig, steps: int) -> dict[str, float]:
     import ray.train
 
-    data = config.data
     start = ray.train.get_dataset_shard(START)
-    stream = start.batches(ray.train.get_dataset_shard, data.global_batch, data.prefetch_batches)
+    stream = start.batches(ray.train.get_dataset_shard, config.data.prefetch_batches)
     return asdict(timed(config, (Batch(c["row"], c["sample"], *to_batches(c)) for c in stream), steps))
 
 
 def repeated(manifest: Manifest) -> Manifest:
     """The same records many times over: a large corpus of few files."""
     return manifest.take(np.tile(np.arange(len(manifest)), REPEATED))
+
+
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """Another user's process, at the niceness that processes have."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _bare_in_a_process_of_its_own(arguments: argparse.Namespace) -> Speed:
@@ -149,11 +164,15 @@ def measure(arguments: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
             pairs.append((_bare_in_a_process_of_its_own(arguments), on_ray(config, manifests, arguments.steps)))
             print(f"bare {pairs[-1][0]}, on Ray {pairs[-1][1]}", flush=True)
         large = on_ray(config, [repeated(manifest) for manifest in manifests], arguments.steps)
+        with busy_core():
+            beside = on_ray(config, manifests, arguments.steps)
+    quiet = statistics.median(other.steps_per_second for _, other in pairs)
     return {
         "machine": describe_machine(),
         "threads": config.scale.threads_per_worker,
         "bare_steps_per_second": statistics.median(one.steps_per_second for one, _ in pairs),
-        "ray_steps_per_second": statistics.median(other.steps_per_second for _, other in pairs),
+        "ray_steps_per_second": quiet,
+        "slowdown_beside_a_busy_core": quiet / beside.steps_per_second,
         "ratio": statistics.median(other.steps_per_second / one.steps_per_second for one, other in pairs),
         "ratios": [other.steps_per_second / one.steps_per_second for one, other in pairs],
         "records": sum(map(len, manifests)),
@@ -170,10 +189,15 @@ def failures(found: Mapping[str, Any]) -> list[str]:
         "steps/s on Ray over bare": (found["ratio"], found["ratio"] >= TARGET, f"at least {TARGET}"),
         "step time over the large corpus": _grown(found["ray_steps_per_second"] / found["large_steps_per_second"]),
         "memory over the large corpus": _grown(found["large_peak_mib"] / found["peak_mib"]),
+        "slow-down beside a busy core": _at_most(found["slowdown_beside_a_busy_core"], SLOWDOWN),
     }
     return [
         f"FAILED: {name} is {value:.3f}, must be {rule}" for name, (value, good, rule) in figures.items() if not good
     ]
+
+
+def _at_most(ratio: float, most: float) -> tuple[float, bool, str]:
+    return ratio, ratio <= most, f"at most {most}"
 
 
 def _grown(ratio: float) -> tuple[float, bool, str]:

@@ -1,5 +1,5 @@
 """Evaluate a finished run, write its report and publish its model: `python jobs/evaluate.py RUN [--protocol NAME]
-[--people FILE.csv [--groups COLUMN ...]] [--blur] [--field=value ...]`.
+[--people FILE.csv [--groups COLUMN ...]] [--risk SHARE] [--blur] [--field=value ...]`.
 
 RUN is the folder (or s3:// prefix) that `jobs/train.py` wrote, for example runs/quickstart. Training ends with this by
 itself; run it again for the published protocol (which publishes no model), for another registry, or on another machine:
@@ -28,6 +28,9 @@ def main() -> None:
         help="published, published_per_au, or the protocol the run was trained under (default)",
     )
     parser.add_argument("--registry", help="folder or s3:// prefix of the registry (default: registry beside the run)")
+    parser.add_argument(
+        "--risk", type=float, help="share of wrong AU answers wanted; fits when to abstain (evidential models)"
+    )
     parser.add_argument("--people", type=Path, help="CSV: a column subject, perhaps corpus, and one per attribute")
     parser.add_argument("--groups", nargs="+", default=[], help="columns of --people to judge by (default: all)")
     parser.add_argument("--blur", action="store_true", help="make the faces in the report unrecognisable")
@@ -37,7 +40,15 @@ def main() -> None:
     try:
         people = read_people(arguments.people, arguments.groups) if arguments.people else None
         changes = split_assignments(fields)
-        outcome = assess(arguments.run, arguments.protocol, arguments.registry, changes, people, blur=arguments.blur)
+        outcome = assess(
+            arguments.run,
+            arguments.protocol,
+            arguments.registry,
+            changes,
+            people,
+            risk=arguments.risk,
+            blur=arguments.blur,
+        )
     except ValueError as error:
         sys.exit(f"error: {error}")
     print(outcome.evaluation.summary())

@@ -34,6 +34,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     print(result.evaluation.summary())
     print(f"smoothing: {result.smoothing.model_dump_json()}")
+    for corpus, share in result.videos.items():
+        print(f"  {corpus}: {share:.3f} of whole clips right by an SVM on statistics over their frames")
     print(f"report: {result.folder}/report.html")
     if result.version is not None:
         print(f"model: {result.folder}/model, in the registry as {result.version} (alias latest)")

@@ -22,7 +22,7 @@ from torch import Tensor
 from ssm.inference.explain import Explainer
 from ssm.interface import DecisionRule, Frames, Preprocessing, Smoothing, box, center, normalise, segment_centres
 from ssm.labels import Vocabulary
-from ssm.model import LabelAffect, Precision, autocast, resolve
+from ssm.model import Evidence, FrameFeatures, LabelAffect, Precision, autocast, resolve
 from ssm.saved import SSM
 
 Floats = NDArray[np.float32]
@@ -37,6 +37,7 @@ class Answers:
     why: Floats | None  # B E A: what each AU adds to each semantic logit; None without mapped prototypes
     affect: Floats | None = None  # B T 2: valence and arousal; None where the model has none
     affect_why: Floats | None = None  # B 2 A: what each AU adds before tanh, mean over the frames; None: no label head
+    au_uncertainty: Floats | None = None  # B T A in (0, 1], the vacuity of Beta evidence; None of other readers
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class WindowAnswer:
     why: Floats | None  # E A
     affect: Floats | None = None  # n 2, smoothed
     affect_why: Floats | None = None  # 2 A
+    au_uncertainty: Floats | None = None  # n A
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Prediction:
     window_why: Floats | None  # W E A
     affect: Floats | None = None  # N 2, smoothed as the model's facts say
     window_affect_why: Floats | None = None  # W 2 A
+    au_uncertainty: Floats | None = None  # N A
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class _Pass:
     features: Tensor  # B T D
     affect: Tensor | None  # B T 2
     affect_why: Tensor | None  # B 2 A
+    uncertainty: Tensor | None  # B T A
 
 
 class Predictor:
@@ -147,8 +151,23 @@ class Predictor:
         found = self._read(clips)
         return Answers(
             _array(found.aus), _array(found.expression), _optional(found.why), _optional(found.affect),
-            _optional(found.affect_why),
+            _optional(found.affect_why), _optional(found.uncertainty),
         )  # fmt: skip
+
+    @torch.inference_mode()
+    def where(self, clips: NDArray[np.uint8]) -> Floats:
+        """Where each AU is looked for in windows as `read` takes them: shares (B, T, A, h, w) of the grid's places.
+
+        ValueError of a model whose reader does not look at places.
+        """
+        grid = self.model.backbone.grid
+        with autocast(self.device, self.precision):
+            features = self._features(normalise(self._pixels(clips), self.preprocessing), clips)
+            found = self.model.read_aus(features, self.model.prototypes(), where=True).where
+        if found is None or grid is None:
+            kind = self.model.config.au_reader.kind
+            raise ValueError(f"au_reader.kind is {kind!r}, which looks at no places: train with 'hiva' for heat maps")
+        return _array(found).reshape(*found.shape[:3], *grid)
 
     @torch.inference_mode()
     def predict(self, frames: Frames) -> Prediction:
@@ -170,6 +189,7 @@ class Predictor:
             window_why=None if why is None else np.stack([w.why for w in windows if w.why is not None]),
             affect=_joined([window.affect for window in windows], np.concatenate),
             window_affect_why=_joined([window.affect_why for window in windows], np.stack),
+            au_uncertainty=_joined([window.au_uncertainty for window in windows], np.concatenate),
         )
 
     def stream(self, chunks: Iterable[Frames]) -> Iterator[WindowAnswer]:
@@ -221,39 +241,43 @@ class Predictor:
 
     def _read(self, clips: NDArray[np.uint8]) -> _Pass:
         """One pass; ValueError for windows of another shape."""
+        with autocast(self.device, self.precision):
+            features = self._features(normalise(self._pixels(clips), self.preprocessing), clips)
+            aus = self.model.read_aus(features, self.model.prototypes())
+            expression, why = self._expression(features.pooled)
+            affect, affect_why = self._affect(features)
+        warmth = self.model.facts.au_temperature
+        logits = aus.logits if warmth is None else aus.logits / warmth
+        doubt = None if aus.evidence is None else Evidence.of(aus.evidence).vacuity
+        return _Pass(logits.sigmoid(), expression, why, features.pooled, affect, affect_why, doubt)
+
+    def _affect(self, features: FrameFeatures) -> tuple[Tensor | None, Tensor | None]:
+        """Valence and arousal (B T 2), and what each AU adds to them (B 2 A); None for what the model lacks."""
+        head, prototypes = self.model.affect_head, self.model.prototypes()
+        if head is None:
+            return None, None
+        affect = self.model.read_affect(features, prototypes)
+        if not isinstance(head, LabelAffect):
+            return affect, None
+        return affect, head.terms(*self.model.affect_inputs(features, prototypes)).by_au.mean(1)
+
+    def _pixels(self, clips: NDArray[np.uint8]) -> Tensor:
+        """The windows on the device. ValueError for anything else."""
         size = self.preprocessing.image_size
         if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[1:] != (self.frames, size, size, 3):
             raise ValueError(
                 f"clips are {clips.dtype} {list(clips.shape)}: must be uint8 [B, {self.frames}, {size}, {size}, 3]"
             )
-        pixels = torch.from_numpy(np.ascontiguousarray(clips)).to(self.device, non_blocking=True)
-        with autocast(self.device, self.precision):
-            features = self._features(normalise(pixels, self.preprocessing), clips)
-            aus, _ = self.model.read_aus(features, self.model.prototypes())
-            expression, why = self._expression(features)
-            affect, affect_why = self._affect(features)
-        warmth = self.model.facts.au_temperature
-        aus = aus if warmth is None else aus / warmth
-        return _Pass(aus.sigmoid(), expression, why, features, affect, affect_why)
+        return torch.from_numpy(np.ascontiguousarray(clips)).to(self.device, non_blocking=True)
 
-    def _affect(self, features_BTD: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Valence and arousal (B T 2), and what each AU adds to them (B 2 A); None for what the model lacks."""
-        head, prototypes = self.model.affect_head, self.model.prototypes()
-        if head is None:
-            return None, None
-        affect = self.model.read_affect(features_BTD, prototypes)
-        if not isinstance(head, LabelAffect):
-            return affect, None
-        return affect, head.terms(*self.model.affect_inputs(features_BTD, prototypes)).by_au.mean(1)
-
-    def _features(self, inputs: Tensor, clips: Frames) -> Tensor:
-        """Features (B, T, D). Compiled, the batch is filled up to the next power of two: a graph for each of those."""
+    def _features(self, inputs: Tensor, clips: Frames) -> FrameFeatures:
+        """Features (B, T ...). Compiled, the batch is filled up to the next power of two: a graph for each of those."""
         count, frames = inputs.shape[:2]
         if self._compiled is None:
             return self.model.encode_clips(inputs, _distinct(clips, self.device))
         whole = 1 << (count - 1).bit_length()
         filled = torch.cat([inputs, inputs.new_zeros(whole - count, *inputs.shape[1:])])
-        return self._compiled(filled.flatten(0, 1)).view(whole, frames, -1)[:count]
+        return self._compiled(filled.flatten(0, 1)).shaped(whole, frames).rows(slice(count))
 
     def _expression(self, features_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
         """Probabilities (B E) and reasons (B E A) of clips given by their frames' features."""
@@ -328,6 +352,7 @@ def _window(found: _Pass, place: int, start: int, size: int) -> WindowAnswer:
         why=None if found.why is None else _array(found.why[place]),
         affect=None if found.affect is None else _array(found.affect[place, :size]),
         affect_why=None if found.affect_why is None else _array(found.affect_why[place]),
+        au_uncertainty=None if found.uncertainty is None else _array(found.uncertainty[place, :size]),
     )
 
 

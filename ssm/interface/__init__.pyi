@@ -1,3 +1,4 @@
+from .abstention import Abstention as Abstention
 from .crops import MARGIN as MARGIN
 from .crops import Alignment as Alignment
 from .crops import DetectorFamily as DetectorFamily

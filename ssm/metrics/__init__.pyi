@@ -41,7 +41,10 @@ from .predictions import ExpressionTable as ExpressionTable
 from .ranking import ranked_area as ranked_area
 from .ranking import scores_by_subject as scores_by_subject
 from .risk import RiskCoverage as RiskCoverage
+from .risk import abstained as abstained
 from .risk import au_risk as au_risk
+from .risk import au_risk_by_doubt as au_risk_by_doubt
 from .risk import expression_risk as expression_risk
+from .risk import fit_abstention as fit_abstention
 from .soft import SoftFigures as SoftFigures
 from .soft import soft_figures as soft_figures

@@ -29,6 +29,8 @@ class AUTable:
     sequences: tuple[str, ...]  # the sequence that each stretch is from
     subjects: tuple[str, ...]  # S names
     subject: NDArray[np.intp]  # N, place in `subjects`
+    doubts: Floats | None = None  # N A in (0, 1], the vacuity of a model that gives evidence
+    tilted: Floats | None = None  # N A, such a model's probabilities before its loss's asymmetry was undone
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -81,23 +83,31 @@ class AUPredictions:
         self._stretches: list[Stretch] = []
 
     def update(
-        self, sequence: str, subject: str | None, frames: Sequence[int] | NDArray[Any], probabilities: Any, labels: Any
+        self,
+        sequence: str,
+        subject: str | None,
+        frames: Sequence[int] | NDArray[Any],
+        probabilities: Any,
+        labels: Any,
+        evidence: tuple[Any, Any] | None = None,
     ) -> None:
         """Add frames of one sequence: their numbers (T), probabilities (T A) and labels (T A; negative: unknown).
 
-        Without a known subject the sequence stands for one. ValueError for shapes or values that cannot be.
+        `evidence`: doubts and tilted probabilities (each T A), of all frames or of none. Without a known subject the
+        sequence stands for one. ValueError for shapes or values that cannot be.
         """
         numbers = np.asarray(frames, np.int64)
         found, truth = np.asarray(probabilities, np.float32), np.asarray(labels)
         if found.shape != (len(numbers), len(self.aus)) or truth.shape != found.shape:
             want = (len(numbers), len(self.aus))
             raise ValueError(f"{sequence}: probabilities {found.shape} and labels {truth.shape} must both be {want}")
-        _check_probabilities(sequence, found)
         if not (np.isin(truth, (0, 1)) | (truth < 0)).all():
             wrong = truth[~(np.isin(truth, (0, 1)) | (truth < 0))][0]
             raise ValueError(f"{sequence}: an AU label is {wrong}; it must be 0, 1, or negative where it is unknown")
         kept = np.where(truth < 0, -1, truth > 0).astype(np.int8)
-        self._stretches.append(Stretch(sequence, subject or sequence, numbers, found.copy(), kept))
+        values = np.concatenate([found, *(np.asarray(one, np.float32) for one in evidence or ())], axis=1)
+        _check_probabilities(sequence, values)
+        self._stretches.append(Stretch(sequence, subject or sequence, numbers, values, kept))
 
     def merge(self, other: Self) -> None:
         """Take in what another worker gathered."""
@@ -109,15 +119,17 @@ class AUPredictions:
         """Everything so far; ValueError where there is nothing or a frame has contradicting labels or subjects."""
         if not self._stretches:
             raise ValueError("no AU predictions were gathered: the split is empty")
-        found = joined(self._stretches)
+        found, width = joined(self._stretches), len(self.aus)
+        probabilities, *evidence = np.split(found.values, range(width, found.values.shape[1], width), axis=1)
         return AUTable(
             aus=self.aus,
-            probabilities=found.values,
+            probabilities=probabilities,
             labels=found.labels,
             lengths=found.lengths,
             sequences=found.sequences,
             subjects=found.subjects,
             subject=found.subject,
+            **dict(zip(("doubts", "tilted"), evidence, strict=False)),
         )
 
 

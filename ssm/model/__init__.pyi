@@ -2,10 +2,13 @@ from .affect import AffectConfig as AffectConfig
 from .affect import AffectTerms as AffectTerms
 from .affect import LabelAffect as LabelAffect
 from .backbone import Backbone as Backbone
+from .backbone import FrameFeatures as FrameFeatures
+from .config import AUReaderConfig as AUReaderConfig
 from .config import AUTimeConfig as AUTimeConfig
 from .config import BackboneConfig as BackboneConfig
 from .config import ExpertsConfig as ExpertsConfig
 from .config import ExpressionTimeConfig as ExpressionTimeConfig
+from .config import FocusConfig as FocusConfig
 from .config import MappingConfig as MappingConfig
 from .config import ModelConfig as ModelConfig
 from .config import TextConfig as TextConfig
@@ -20,6 +23,10 @@ from .noise import frame_seeds as frame_seeds
 from .precision import Precision as Precision
 from .precision import autocast as autocast
 from .precision import resolve as resolve
+from .readers import READERS as READERS
+from .readers import AUReader as AUReader
+from .readers import AUReading as AUReading
+from .readers import Evidence as Evidence
 from .text import Prototypes as Prototypes
 from .text import TextShape as TextShape
 from .text import descriptions as descriptions

@@ -1,11 +1,15 @@
 """The visual backbone: a timm model per frame, experts in its last blocks, projected to width D (method, section 2).
 
-Knows nothing of clips' labels or of time. Letters: F frames (all clips of the call), D width.
+Gives a frame's feature and, to a reader that looks at places, those of its patches, from one pass. Knows nothing of
+clips' labels or of time. Letters: F frames (all clips of the call), P patches, D width.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +19,45 @@ from ssm.model.config import BackboneConfig
 from ssm.model.experts import ExpertMlp, Routing, mlp_width
 
 
+@dataclass(frozen=True)
+class FrameFeatures:
+    """What the backbone gives of frames; the leading axes (...) are F, or B T of clips."""
+
+    pooled: Tensor  # ... D
+    tokens: Tensor | None = None  # ... P D, row by row over the picture; None where nobody asked
+
+    def shaped(self, *leading: int) -> FrameFeatures:
+        """The same with the first axis cut into these."""
+        return self._each(lambda tensor: tensor.view(*leading, *tensor.shape[1:]))
+
+    def rows(self, index: Tensor | slice) -> FrameFeatures:
+        """Those at `index` of the first axis; an index of several axes puts them there."""
+        return self._each(lambda tensor: tensor[index])
+
+    def split(self, sizes: list[int]) -> list[FrameFeatures]:
+        """So many frames each, one after the other; tokens may be of the last frames alone."""
+        skipped, ends = 0 if self.tokens is None else len(self.pooled) - len(self.tokens), list(accumulate(sizes))
+        return [
+            FrameFeatures(
+                self.pooled[end - size : end],
+                None if self.tokens is None or end <= skipped else self.tokens[end - size - skipped : end - skipped],
+            )
+            for size, end in zip(sizes, ends, strict=True)
+        ]
+
+    def flat(self) -> FrameFeatures:
+        """Clips (B T ...) as frames (F ...)."""
+        return self._each(lambda tensor: tensor.flatten(0, 1))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
+        return FrameFeatures(change(self.pooled), None if self.tokens is None else change(self.tokens))
+
+
 class Backbone(nn.Module):
     """Frames (F, 3, S, S), normalised, to features (F, D)."""
 
-    def __init__(self, config: BackboneConfig, width: int, *, released: bool = False) -> None:
+    def __init__(self, config: BackboneConfig, width: int, *, released: bool = False, tokens: bool = False) -> None:
+        """`tokens`: patches are read too; ValueError for a net whose features lie on no grid."""
         super().__init__()
         from ssm.model.last_block import read_class_token_alone
 
@@ -26,10 +65,11 @@ class Backbone(nn.Module):
         self.routing = Routing()
         self.net = build_timm(config, width)
         _embed_by_product(self.net)
-        if not released:  # there a token's route depends on all others'
-            read_class_token_alone(self.net)
+        # released: a token's route depends on all others'. In a tuple: a module attribute would register it twice
+        self._last = () if released else (read_class_token_alone(self.net),)
         if config.experts is not None:
             self._add_experts(released)
+        self.grid = self._find_grid() if tokens else None
 
     def _add_experts(self, released: bool) -> None:
         experts = self.config.experts
@@ -44,14 +84,69 @@ class Backbone(nn.Module):
             mlp = cast(nn.Module, block.mlp)
             block.mlp = ExpertMlp(mlp, mlp_width(mlp), experts, number, self.routing, released=released)
 
-    def forward(self, frames: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """Features of all frames; `seeds` (int64 F) fix the gate noise in training, None draws it."""
+    def forward(self, frames: Tensor, seeds: Tensor | None = None, *, patches_from: int = 0) -> FrameFeatures:
+        """Features of all frames; `seeds` (int64 F) fix the gate noise in training, None draws it.
+
+        Where patches are read, `patches_from` says from which frame on: `tokens` then has so many rows less.
+        """
         self.routing.seeds = seeds
         if self.config.channels_last:
             frames = frames.contiguous(memory_format=torch.channels_last)
-        features = self.net(frames)
+        wanted = self.grid is not None and patches_from < len(frames)
+        features = self._tokens(frames, patches_from) if wanted else FrameFeatures(self.net(frames))
         self.routing.seeds = None
-        return cast(Tensor, features)
+        return features
+
+    def _tokens(self, frames: Tensor, start: int) -> FrameFeatures:
+        """The net's own head on its pooled row, and on each patch of the frames from `start` on."""
+        net, maps = cast(Any, self.net), self._maps(frames, start)
+        return FrameFeatures(net.forward_head(maps), self._head_of_patches(maps[start:]))
+
+    def _maps(self, frames: Tensor, start: int) -> Tensor:
+        for last in filter(None, self._last):
+            last.patches_from = start
+        maps = cast(Any, self.net).forward_features(frames)
+        for last in filter(None, self._last):
+            last.patches_from = None
+        return cast(Tensor, maps)
+
+    def _head_of_patches(self, maps: Tensor) -> Tensor:
+        """Features (F, P, D) of a map's places: of F L d behind the prefix, of F d h w or F h w d everywhere."""
+        net = cast(Any, self.net)
+        if maps.ndim == 3:
+            return cast(Tensor, net.head(net.head_drop(net.fc_norm(maps[:, net.num_prefix_tokens :]))))
+        channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
+        rows = maps.flatten(1, 2) if channels_last else maps.flatten(2).transpose(1, 2)
+        single = rows.flatten(0, 1)[:, None, None] if channels_last else rows.flatten(0, 1)[:, :, None, None]
+        return cast(Tensor, net.forward_head(single)).view(*rows.shape[:2], -1)
+
+    @torch.no_grad()
+    def _find_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches, as one picture shows them."""
+        net, size, training = cast(Any, self.net), self.config.image_size, self.net.training
+        try:
+            net.eval()
+            maps = self._maps(torch.zeros(1, 3, size, size), 0)
+            grid = _grid(net, maps)
+            if self._head_of_patches(maps).shape[1] != grid[0] * grid[1]:
+                raise TypeError(f"{tuple(maps.shape)} is no grid of {grid[0]} x {grid[1]}")
+        except (AttributeError, TypeError) as error:
+            raise ValueError(
+                f"backbone {self.config.name!r} gives no patches that a reader could look at ({error}): take a vision "
+                "transformer or a ConvNeXt, or au_reader.kind 'linear' or 'evidential'"
+            ) from error
+        net.train(training)
+        return grid
+
+
+def _grid(net: Any, maps: Tensor) -> tuple[int, int]:
+    """Rows and columns of a map F L d (a transformer's patches behind its prefix), F d h w or F h w d."""
+    if maps.ndim == 3:
+        down, across = net.patch_embed.grid_size
+        return int(down), int(across)
+    if maps.ndim != 4:
+        raise TypeError(f"its features are {tuple(maps.shape)}")
+    return tuple(maps.shape[1:3] if getattr(net, "output_fmt", "NCHW") == "NHWC" else maps.shape[2:4])  # type: ignore[return-value]
 
 
 class Patches(nn.Module):

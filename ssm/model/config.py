@@ -156,6 +156,51 @@ class AUTimeConfig(_Frozen):
         return self
 
 
+class FocusConfig(_Frozen):
+    """How an evidential reader's loss favours what is rare, which its answers then undo (methods, 2)."""
+
+    positive: float = Field(default=0.0, ge=0, le=8, description="g+: a present AU weighs (1 - p)^g+")
+    negative: float = Field(default=1.0, ge=0, le=8, description="g-: an absent AU weighs max(p - shift, 0)^g-")
+    shift: float = Field(default=0.0, ge=0, lt=0.5, description="m: an absent AU below this probability weighs nothing")
+
+
+class GraphConfig(_Frozen):
+    """The graph of AU nodes and the attention between them and their descriptions (methods, 3)."""
+
+    neighbours: int = Field(default=4, ge=1, description="K: a node hears those among the K most alike, ties included")
+    metric: Literal["dot", "cosine", "l1"] = Field(default="dot", description="what alike means")
+    heads: int = Field(default=8, ge=1, description="heads of the attention; must divide the width")
+
+
+class LatentConfig(_Frozen):
+    """The latent variable of each AU and frame (methods, 4)."""
+
+    hidden: int = Field(default=128, ge=1, description="H: width of an AU's features at one scale")
+    width: int = Field(default=32, ge=1, description="width of the latent variable")
+    windows: tuple[int, int, int] = Field(
+        default=(1, 5, 15), description="frames that the patch, band and face scales look over; odd"
+    )
+
+    @model_validator(mode="after")
+    def _odd_windows(self) -> Self:
+        if any(window < 1 or window % 2 == 0 for window in self.windows):
+            raise ValueError(f"au_reader.latent.windows are {self.windows}; each must be odd and at least 1")
+        return self
+
+
+class AUReaderConfig(_Frozen):
+    """How AUs are read off a clip's frames: a row of `ssm.model.readers.READERS`, and the settings of its parts."""
+
+    kind: str = Field(
+        default="linear",
+        description="linear: the method's head; evidential: Beta evidence; hiva: AU nodes and their descriptions; "
+        "hiva_evidential: both; cvae_evidential: a latent variable per AU",
+    )
+    focus: FocusConfig = Field(default=FocusConfig(), description="asymmetry of the evidential loss")
+    graph: GraphConfig = Field(default=GraphConfig(), description="of hiva")
+    latent: LatentConfig = Field(default=LatentConfig(), description="of cvae_evidential")
+
+
 class ModelConfig(_Frozen):
     """Everything that fixes the architecture of an `ssm.model.network.SSM`."""
 
@@ -174,6 +219,7 @@ class ModelConfig(_Frozen):
         default="clips", description='"frames": small heads frame by frame on pooled features, nothing over time'
     )
     frame_hidden: int = Field(default=128, ge=1, description='width inside the heads of reading="frames"')
+    au_reader: AUReaderConfig = Field(default_factory=AUReaderConfig, description="how AUs are read")
     affect: AffectConfig = Field(default_factory=AffectConfig, description="valence and arousal, if in the vocabulary")
     semantic_weight: float = Field(default=0.1, ge=0, description="weight w of the semantic logits")
     temperature: float = Field(default=0.01, gt=0, description="divisor of the cosines")

@@ -25,13 +25,7 @@ class SemanticHead(nn.Module):
 
     def forward(self, features: Tensor, prototypes_LD: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Total logits and, where there are prototypes, the semantic part of them (already times w)."""
-        with island(features):
-            features = full(features)
-            direct = cast(Tensor, self.linear(features))
-            if prototypes_LD is None:
-                return direct, None
-            semantic = self.scale * (functional.normalize(features, dim=-1) @ full(prototypes_LD).T)
-            return direct + semantic, semantic
+        return add_semantic(self.linear, self.scale, features, prototypes_LD)
 
 
 class FrameHead(nn.Module):
@@ -54,3 +48,21 @@ class ClipOfFrames(FrameHead):
         """Logits (B, L)."""
         frames, _ = super().forward(features)
         return frames.log_softmax(-1).mean(1), None
+
+
+def add_semantic(
+    linear: nn.Linear, scale: float, features: Tensor, prototypes_LD: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Total logits (..., L) and their semantic part."""
+    with island(features):
+        features = full(features)
+        direct = cast(Tensor, linear(features))
+        if prototypes_LD is None:
+            return direct, None
+        semantic = scale * cosine_scores(features, prototypes_LD)
+        return direct + semantic, semantic
+
+
+def cosine_scores(features: Tensor, prototypes_LD: Tensor) -> Tensor:
+    """Cosines (..., L) of features (..., D) to normalised rows, in float32."""
+    return functional.normalize(features, dim=-1) @ full(prototypes_LD).T

@@ -2,7 +2,9 @@
 
 A prompt is `[start] [K contexts] [description] [end]` (section 3); only the contexts, and for sentence encoders one
 projection, learn. The descriptions' token vectors are constants kept in the checkpoint, so that the tower is needed
-to train or to fold and never to serve. Letters: L labels, K contexts, S longest prompt, W tower width, D width.
+to train or to fold and never to serve. An AU may have several descriptions: its contexts stand in all of them, and its
+prototype is their normalised mean.
+Letters: L prompts, K contexts, S longest prompt, W tower width, D width, A AUs, M descriptions of each.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class TextShape(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     expression_texts: tuple[str, ...] = Field(description="descriptions of the expressions, in column order")
-    au_texts: tuple[str, ...] = Field(description="descriptions of the AUs, in column order")
+    au_texts: tuple[str, ...] = Field(description="descriptions of the AUs, in column order, those of one AU together")
+    per_au: int = Field(default=1, ge=1, description="descriptions of each AU (M)")
     token_width: int = Field(ge=1, description="width of the tower's token vectors (W)")
     lengths: tuple[int, ...] = Field(description="tokens of each description, expressions first")
     out_width: int = Field(ge=1, description="width of the tower's features")
@@ -41,6 +44,8 @@ class TextShape(BaseModel):
         texts = len(self.expression_texts) + len(self.au_texts)
         if len(self.lengths) != texts or any(length < 1 for length in self.lengths):
             raise ValueError(f"lengths are {self.lengths}: must be {texts} positive numbers, one per description")
+        if len(self.au_texts) % self.per_au:
+            raise ValueError(f"{len(self.au_texts)} descriptions of AUs cannot be {self.per_au} of each")
         return self
 
 
@@ -51,6 +56,7 @@ class Prototypes:
     expressions: Tensor
     aus: Tensor
     unfused: Prototypes | None = None  # of fused rows: what they were made of, which explanations need
+    au_texts: Tensor | None = None  # A M D, every description of an AU by itself, where it is asked for
 
 
 class TextualPrototypes(nn.Module):
@@ -66,8 +72,8 @@ class TextualPrototypes(nn.Module):
     def __init__(self, config: TextConfig, width: int, shape: TextShape) -> None:
         super().__init__()
         self.config, self.shape = config, shape
-        self.expressions, self.labels = len(shape.expression_texts), len(shape.expression_texts) + len(shape.au_texts)
-        self.register_buffer("body", torch.zeros(self.labels, max(shape.lengths), shape.token_width))
+        self.expressions, self.prompted = len(shape.expression_texts), len(shape.expression_texts) + len(shape.au_texts)
+        self.register_buffer("body", torch.zeros(self.prompted, max(shape.lengths), shape.token_width))
         self.register_buffer("start", torch.zeros(shape.token_width))
         self.register_buffer("end", torch.zeros(shape.token_width))
         # What follows from the shape alone is not saved.
@@ -78,7 +84,8 @@ class TextualPrototypes(nn.Module):
         for number, group in enumerate(groups):
             self.register_buffer(f"group{number}", torch.tensor(group), persistent=False)
         self.register_buffer("back", torch.tensor(list(chain(*groups))).argsort(), persistent=False)
-        sets = 2 if config.shared_contexts else self.labels
+        labels = self.expressions + len(shape.au_texts) // shape.per_au
+        sets = 2 if config.shared_contexts else labels
         self.contexts = nn.Parameter(torch.randn(sets, config.contexts, shape.token_width) * config.context_std)
         direct = shape.projected and shape.out_width == width
         self.projection = nn.Identity() if direct else nn.Linear(shape.out_width, width)
@@ -87,14 +94,22 @@ class TextualPrototypes(nn.Module):
 
     @classmethod
     def from_texts(
-        cls, config: TextConfig, width: int, expression_texts: Sequence[str], au_texts: Sequence[str], tower: TextTower
+        cls,
+        config: TextConfig,
+        width: int,
+        expression_texts: Sequence[str],
+        au_texts: Sequence[str],
+        tower: TextTower,
+        *,
+        per_au: int = 1,
     ) -> TextualPrototypes:
-        """Prototypes of these descriptions; ValueError names a text that the tower cannot hold."""
+        """Prototypes of these descriptions, `per_au` of each AU; ValueError names a text that the tower cannot hold."""
         vectors = tower.embed([*expression_texts, *au_texts])
         _check_lengths(vectors, config, tower)
         shape = TextShape(
-            expression_texts=tuple(expression_texts), au_texts=tuple(au_texts), token_width=vectors.body.shape[2],
-            lengths=tuple(vectors.lengths.tolist()), out_width=tower.out_width, projected=tower.projected,
+            expression_texts=tuple(expression_texts), au_texts=tuple(au_texts), per_au=per_au,
+            token_width=vectors.body.shape[2], lengths=tuple(vectors.lengths.tolist()), out_width=tower.out_width,
+            projected=tower.projected,
         )  # fmt: skip
         module = cls(config, width, shape)
         module.fill(vectors)
@@ -141,7 +156,9 @@ class TextualPrototypes(nn.Module):
         features = self._features()
         with island(features):
             rows = functional.normalize(self.projection(full(features)), dim=-1)
-        return Prototypes(rows[: self.expressions], rows[self.expressions :])
+            each = rows[self.expressions :].view(-1, self.shape.per_au, rows.shape[1])
+            aus = each[:, 0] if self.shape.per_au == 1 else functional.normalize(each.mean(1), dim=-1)
+        return Prototypes(rows[: self.expressions], aus, au_texts=each)
 
     def _features(self) -> Tensor:
         """The tower's features (L, out_width); without contexts they never change and are computed once."""
@@ -165,17 +182,21 @@ class TextualPrototypes(nn.Module):
 
     def prompts(self) -> tuple[Tensor, Tensor]:
         """Prompt vectors (L, S, W), zero behind the end, and their lengths (L)."""
-        contexts = self._contexts_per_label()
+        contexts = self._contexts_per_prompt()
         # Pool of a label's vectors: contexts, description, start, end, zero; `layout` says which stands where.
-        ends = torch.stack([self.start, self.end, torch.zeros_like(self.start)]).expand(self.labels, -1, -1)
+        ends = torch.stack([self.start, self.end, torch.zeros_like(self.start)]).expand(self.prompted, -1, -1)
         pool = torch.cat([contexts, self.body, ends], dim=1)
         return pool.gather(1, self.layout[..., None].expand(-1, -1, pool.shape[-1])), self.lengths
 
-    def _contexts_per_label(self) -> Tensor:
-        if not self.config.shared_contexts:
+    def _contexts_per_prompt(self) -> Tensor:
+        aus = self.prompted - self.expressions
+        if self.config.shared_contexts:
+            own, others = self.contexts[:1].expand(self.expressions, -1, -1), self.contexts[1:].expand(aus, -1, -1)
+            return torch.cat([own, others])
+        if self.shape.per_au == 1:
             return self.contexts
-        aus = self.labels - self.expressions
-        return torch.cat([self.contexts[:1].expand(self.expressions, -1, -1), self.contexts[1:].expand(aus, -1, -1)])
+        of_aus = self.contexts[self.expressions :].repeat_interleave(self.shape.per_au, dim=0)
+        return torch.cat([self.contexts[: self.expressions], of_aus])
 
 
 def _layout(lengths: Sequence[int], config: TextConfig) -> Tensor:

@@ -46,7 +46,7 @@ def model_card(config: ModelConfig, facts: ModelFacts, fingerprints: Mapping[str
         "# SSM: facial action units and expressions from video",
         f"Backbone `{config.backbone.name}` at {config.backbone.image_size} px, "
         f"text tower `{config.text.tower}`, prompt style `{config.text.style}`, prior `{config.mapping.prior}`. "
-        "Method: arXiv 2604.10541.",
+        f"Method: arXiv 2604.10541.{_reader(config)}",
         "",
         use,
         "## Labels, in column order",
@@ -68,6 +68,14 @@ def model_card(config: ModelConfig, facts: ModelFacts, fingerprints: Mapping[str
         *(f"* {name}: `{value}`" for name, value in fingerprints.items()),
         "",
     ])  # fmt: skip
+
+
+def _reader(config: ModelConfig) -> str:
+    """How AUs are read, where it is not the method's own way. Of the papers only the abstracts could be read."""
+    kind = config.au_reader.kind
+    papers = {"evidential": "UAU-Net (arXiv 2604.21227)", "hiva": "HiVA (arXiv 2602.14425)"}
+    after = " and ".join(paper for word, paper in papers.items() if word in kind)
+    return f" AUs are read by `{kind}`, built after {after}; no constant of it is the authors'." if after else ""
 
 
 def _dump(value: BaseModel | None) -> dict[str, object] | None:

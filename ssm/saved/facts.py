@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from ssm.interface import DecisionRule, Preprocessing, Smoothing
+from ssm.interface import Abstention, DecisionRule, Preprocessing, Smoothing
 from ssm.model import ModelConfig, Precision, SSMNetwork, TextShape
 
 
@@ -24,6 +24,7 @@ class ModelFacts(BaseModel):
         default=None, gt=0, description="divides the expressions' logits; None: 1"
     )
     smoothing: Smoothing | None = Field(default=None, description="what is done to frame scores; None: nothing")
+    abstention: Abstention | None = Field(default=None, description="when an AU is not answered; None: always is")
     precision: Precision | Literal["auto"] = Field(
         default="auto",
         description="type every reader multiplies in; auto: bfloat16 on a GPU that has it",
@@ -51,7 +52,8 @@ def fingerprint(value: object) -> str:
 
 def fingerprints(model: SSMNetwork, facts: ModelFacts) -> dict[str, str]:
     """Fingerprints of whatever a prediction depends on besides the weights."""
-    shape = None if model.text is None else model.text.shape.model_dump(mode="json")
+    # what models of before did not have is left out where it says what they did, so that theirs still hold
+    shape = None if model.text is None else model.text.shape.model_dump(mode="json", exclude_defaults=True)
     prior = (
         None if model.mapping is None else [[round(cell, 6) for cell in row] for row in model.mapping.prior.tolist()]
     )

@@ -60,8 +60,11 @@ def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path:
     """ValueError unless names and shapes agree and every value is finite: nothing is half-loaded."""
     missing, foreign = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or foreign:
+        reader = "; they are of another AU reader: au_reader.kind must be the one that was trained"
+        heads = any(name.startswith("au_head.") for name in foreign)
         raise ValueError(
             f"{path}: the weights do not fit the configuration: lacks {_few(missing)}; has {_few(foreign)}"
+            f"{reader if heads else ''}"
         )
     for name, tensor in found.items():
         if tensor.shape != expected[name].shape:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -130,11 +131,14 @@ def _folds(model: SSM) -> dict[str, Tensor]:
         return {}
     labels, width = model.vocabulary, model.config.width
     rows = Prototypes(torch.empty(len(labels.expressions), width), torch.empty(len(labels.aus), width))
-    return _pack(rows if model.mapping is None else Prototypes(rows.expressions, rows.aus, unfused=rows))
+    each = torch.empty(len(labels.aus), model.text.shape.per_au, width) if model.au_head.needs_texts else None
+    return _pack(replace(rows, unfused=None if model.mapping is None else rows, au_texts=each))
 
 
 def _pack(rows: Prototypes, prefix: str = _FOLDED) -> dict[str, Tensor]:
     packed = {prefix + "expressions": rows.expressions, prefix + "aus": rows.aus}
+    if rows.au_texts is not None:
+        packed[prefix + "au_texts"] = rows.au_texts
     return packed if rows.unfused is None else packed | _pack(rows.unfused, prefix + "unfused.")
 
 
@@ -142,7 +146,8 @@ def _unpack(tensors: dict[str, Tensor], prefix: str = _FOLDED) -> Prototypes | N
     if prefix + "expressions" not in tensors or prefix + "aus" not in tensors:
         return None
     unfused = _unpack(tensors, prefix + "unfused.")
-    return Prototypes(tensors[prefix + "expressions"], tensors[prefix + "aus"], unfused)
+    each = tensors.get(prefix + "au_texts")
+    return Prototypes(tensors[prefix + "expressions"], tensors[prefix + "aus"], unfused, each)
 
 
 def _check_fingerprints(model: SSM, saved: SavedConfig, path: Path) -> None:

@@ -1,7 +1,9 @@
 from .augmentation import AU_AUGMENTATION as AU_AUGMENTATION
 from .augmentation import FE_AUGMENTATION as FE_AUGMENTATION
 from .augmentation import Augmentation as Augmentation
+from .augmentation import Warp as Warp
 from .augmentation import augment as augment
+from .augmentation import draw_warp as draw_warp
 from .batch import AUBatch as AUBatch
 from .batch import FEBatch as FEBatch
 from .batch import VABatch as VABatch
@@ -14,6 +16,8 @@ from .losses import concordance_loss as concordance_loss
 from .losses import moments as moments
 from .optim import OptimConfig as OptimConfig
 from .photograph import Photograph as Photograph
+from .shares import PADDING as PADDING
+from .shares import parts as parts
 from .step import StepResult as StepResult
 from .step import TrainConfig as TrainConfig
 from .step import TrainStep as TrainStep

@@ -8,6 +8,7 @@ pixels, S side of the square input.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Self
 
 import cv2
@@ -53,17 +54,43 @@ def augment(frames: Frames, spec: Augmentation, image_size: int, seed: int) -> F
     A pure function of its arguments. Crop, rotation and flip are one warp per frame; pixels outside repeat the edge.
     """
     check_frames(frames)
-    generator = np.random.default_rng(seed)
-    height, width = frames.shape[1:3]
-    cut = _draw_cut(generator, spec, height, width)
-    matrix = _warp_matrix(generator, spec, cut, image_size)
-    brightness = 1 + spec.brightness * (2 * generator.random() - 1)
-    frames, matrix = _reduce(frames, matrix, min(cut[2], cut[3]) / image_size)
+    warp = draw_warp(spec, frames.shape[1], frames.shape[2], image_size, seed)
+    frames, matrix = _reduce(frames, warp)
     out = np.empty((len(frames), image_size, image_size, 3), np.uint8)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for source, target in zip(frames, out, strict=True):
         cv2.warpAffine(source, matrix, out.shape[1:3], dst=target, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return spec.photograph.shown(_brighten(out, brightness) if spec.brightness else out, seed)
+    return spec.photograph.shown(_brighten(out, warp.brightness) if spec.brightness else out, seed)
+
+
+@dataclass(frozen=True)
+class Warp:
+    """One draw: what is done to all frames of a clip before colours are photographed."""
+
+    matrix: NDArray[np.float64]  # 2 x 3, from output pixel centres to source pixel centres
+    factor: int  # of reduction by area before, 1: none
+    brightness: float  # factor on all pixels
+
+    def reduced(self, height: int, width: int) -> tuple[int, int, NDArray[np.float64]]:
+        """Height and width after the reduction, and the matrix to those pixels."""
+        small = height // self.factor, width // self.factor
+        step = np.array([[small[1] / width], [small[0] / height]])
+        matrix = self.matrix * step
+        matrix[:, 2:] += (step - 1) / 2  # pixel centres lie half a pixel in, before and after
+        return *small, matrix
+
+
+def draw_warp(spec: Augmentation, height: int, width: int, image_size: int, seed: int) -> Warp:
+    """The warp of frames of that size, a pure function of its arguments.
+
+    Where it would shrink by 2 or more, they are first reduced by area, so that bilinear sampling does not alias.
+    """
+    generator = np.random.default_rng(seed)
+    cut = _draw_cut(generator, spec, height, width)
+    matrix = _warp_matrix(generator, spec, cut, image_size)
+    brightness = 1 + spec.brightness * (2 * generator.random() - 1)
+    factor = int(min(cut[2], cut[3]) / image_size)
+    return Warp(matrix, factor if factor >= AREA_FROM else 1, brightness)
 
 
 def _draw_cut(generator: np.random.Generator, spec: Augmentation, height: int, width: int) -> tuple[float, ...]:
@@ -95,17 +122,12 @@ def _warp_matrix(
     return np.column_stack([linear, shift])
 
 
-def _reduce(frames: Frames, matrix: NDArray[np.float64], reduction: float) -> tuple[Frames, NDArray[np.float64]]:
-    """Where the warp would shrink by 2 or more, shrink first by area so that bilinear sampling does not alias."""
-    factor = int(reduction)
-    if factor < AREA_FROM:
-        return frames, matrix
-    height, width = frames.shape[1] // factor, frames.shape[2] // factor
+def _reduce(frames: Frames, warp: Warp) -> tuple[Frames, NDArray[np.float64]]:
+    if warp.factor == 1:
+        return frames, warp.matrix
+    height, width, matrix = warp.reduced(*frames.shape[1:3])
     small = [cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in frames]
-    step = np.array([[width / frames.shape[2]], [height / frames.shape[1]]])
-    reduced = matrix * step
-    reduced[:, 2:] += (step - 1) / 2  # pixel centres lie half a pixel in, before and after
-    return np.stack(small) if small else frames[:, :height, :width], reduced
+    return np.stack(small) if small else frames[:, :height, :width], matrix
 
 
 def _brighten(frames: Frames, factor: float) -> Frames:

@@ -9,9 +9,9 @@ K targets of a frame.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import zip_longest
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from ssm.interface import Preprocessing, normalise
 from ssm.training.collective import Collective, send
 from ssm.training.mixup import VA_STREAM, Mix, draw_mix, known, mix_clips, mix_targets
+from ssm.training.shares import exchanged, parts, slots
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class FEBatch:
     row_ids: Tensor  # int64 B, the row of the plan; seeds whatever is random about the clip in the model
     shares: Tensor | None = None  # float32 B E, a distribution over the classes; None: all on the label
     distinct: Tensor | None = None  # int64 B, frames that lead each clip before its last one repeats; None: all T
+    whole: int | None = None  # clips of the global batch, where some workers have fewer (`shares`); None: B from each
 
     def to(self, device: torch.device) -> FEBatch:
         """The same batch on `device` (the host does not wait for a GPU)."""
-        optional = (None if one is None else send(one, device) for one in (self.shares, self.distinct))
-        return FEBatch(*_move((self.clips, self.labels, self.class_mask, self.row_ids), device), *optional)
+        return _sent(self, device)
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,11 @@ class FrameBatch:
     targets: Tensor  # float32 B T K
     mask: Tensor  # bool B T K
     row_ids: Tensor  # int64 B
+    whole: int | None = None  # as an `FEBatch` has it
 
     def to(self, device: torch.device) -> Self:
         """The same batch on `device` (the host does not wait for a GPU)."""
-        return type(self)(*_move((self.clips, self.targets, self.mask, self.row_ids), device))
+        return _sent(self, device)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class AUBatch(FrameBatch):
 @dataclass(frozen=True)
 class VABatch(FrameBatch):
     """Clips with valence and arousal B T 2 in [-1, 1]."""
+
+
+_Batch = TypeVar("_Batch", bound=FEBatch | FrameBatch)
 
 
 @dataclass(frozen=True)
@@ -180,42 +185,48 @@ def au_part(
     """
     if alpha == 0:
         return AUPart(batch.clips, known(batch.targets, batch.mask), batch.mask.float(), batch.row_ids)
-    world = collective.world
+    size = _whole(batch, collective)
     if faces is not None:
-        pictures = collective.gather(faces.clips)
-        mix = draw_mix(len(batch.clips) * world, alpha, seed, step, among=len(faces.clips) * world)
-        return _among_faces(batch, pictures, collective, mix)
-    return AUPart(*_mixed(batch, draw_mix(len(batch.clips) * world, alpha, seed, step), collective))
+        mix = draw_mix(size, alpha, seed, step, among=_whole(faces, collective))
+        return _among_faces(batch, faces, collective, mix)
+    return AUPart(*_mixed(batch, draw_mix(size, alpha, seed, step), collective))
 
 
 def va_part(batch: VABatch, alpha: float, seed: int, step: int, collective: Collective) -> VAPart:
     """The side of valence and arousal; mixed as AU clips are, by draws of its own."""
     if alpha == 0:
         return VAPart(batch.clips, known(batch.targets, batch.mask), batch.mask.float(), batch.row_ids)
-    mix = draw_mix(len(batch.clips) * collective.world, alpha, seed, step, stream=VA_STREAM)
+    mix = draw_mix(_whole(batch, collective), alpha, seed, step, stream=VA_STREAM)
     return VAPart(*_mixed(batch, mix, collective))
 
 
 def _mixed(batch: FrameBatch, mix: Mix, collective: Collective) -> tuple[Any, ...]:
     """The fields of a part whose clips are mixed with others of the global batch."""
-    clips, targets, mask = (
-        collective.take(tensor, mix.partners) for tensor in (batch.clips, batch.targets, batch.mask)
-    )
+    rows = torch.from_numpy(exchanged(mix.partners.numpy(), collective.world))
+    clips, targets, mask = (collective.take(tensor, rows) for tensor in (batch.clips, batch.targets, batch.mask))
     mixed, weights = mix_targets(batch.targets, batch.mask, targets, mask, mix.share)
     return batch.clips, mixed, weights, batch.row_ids, clips, mix.share
 
 
-def _among_faces(batch: AUBatch, faces: Tensor, collective: Collective, mix: Mix) -> AUPart:
+def _among_faces(batch: AUBatch, faces: FEBatch, collective: Collective, mix: Mix) -> AUPart:
     """AU clips with faces of the other task mixed into their pictures."""
-    local, share = len(batch.clips), max(mix.share, 1 - mix.share)
-    rows = mix.partners[collective.rank * local : (collective.rank + 1) * local].to(faces.device)
+    share, world = max(mix.share, 1 - mix.share), collective.world
+    mine = parts(len(mix.partners), world)[collective.rank].clip(0)  # what fills up gets any face
+    rows = torch.from_numpy(slots(_whole(faces, collective), world))[mix.partners[mine]]
+    partners = collective.gather(faces.clips)[send(rows, faces.clips.device)]
     weights = share * batch.mask.float()
-    return AUPart(batch.clips, known(batch.targets, batch.mask), weights, batch.row_ids, faces[rows], share)
+    return AUPart(batch.clips, known(batch.targets, batch.mask), weights, batch.row_ids, partners, share)
+
+
+def _whole(batch: FEBatch | FrameBatch, collective: Collective) -> int:
+    """Clips of the global batch."""
+    return batch.whole or len(batch.clips) * collective.world
 
 
 def _cut(value: Tensor | float | None, slices: int) -> list[Tensor | float | None]:
     return list(value.tensor_split(slices)) if isinstance(value, Tensor) else [value] * slices
 
 
-def _move(tensors: tuple[Tensor, ...], device: torch.device) -> list[Tensor]:
-    return [send(tensor, device) for tensor in tensors]
+def _sent(batch: _Batch, device: torch.device) -> _Batch:
+    moved: dict[str, Any] = {name: send(value, device) for name, value in vars(batch).items() if torch.is_tensor(value)}
+    return replace(batch, **moved)

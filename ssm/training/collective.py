@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Collective(Protocol):
-    """Workers that hold equal slices of a global batch, in rank order."""
+    """Workers that hold a global batch in rank order, in tensors of one shape (`shares`)."""
 
     @property
     def world(self) -> int:

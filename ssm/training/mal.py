@@ -19,7 +19,7 @@ micro-batches changes rounding only. Letters: B clips, T frames, D width, H widt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -30,11 +30,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import skip_init
 
 from ssm.interface import Preprocessing
-from ssm.model import Prototypes, SSMNetwork, frame_seeds
+from ssm.model import FrameFeatures, Prototypes, SSMNetwork, frame_seeds
 from ssm.training.batch import AUPart, FEPart
 from ssm.training.collective import Collective
-from ssm.training.losses import au_loss, expression_losses
+from ssm.training.losses import LossConfig, coded_loss, expression_losses
 from ssm.training.optim import check_names
+from ssm.training.shares import PADDING
 
 
 class MALConfig(BaseModel):
@@ -57,6 +58,7 @@ class WeightingScope:
     device: torch.device
     collective: Collective
     preprocessing: Preprocessing
+    loss: LossConfig = field(default_factory=LossConfig)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,13 @@ class SampleWeighting:
     """Owns the weighting network and its optimiser; calling it takes one step of both and gives weights."""
 
     def __init__(self, model: SSMNetwork, config: MALConfig, scope: WeightingScope) -> None:
-        self._model, self._config = model, config
+        """ValueError for a model whose AUs are read off more than the projected features."""
+        if model.au_head.needs_tokens:
+            raise ValueError(
+                f"sample_weighting='mal' moves the pooled features alone; au_reader.kind "
+                f"{model.config.au_reader.kind!r} reads patches too: take 'linear' or 'evidential'"
+            )
+        self._model, self._config, self._loss = model, config, scope.loss
         self._collective, self._preprocessing = scope.collective, scope.preprocessing
         self._projection = projection(model)
         self.network = _network(model.config.width + 1, config.hidden, scope.seed).to(scope.device)
@@ -93,7 +101,7 @@ class SampleWeighting:
         """Features and labels of all workers' clips; each worker brings its own."""
         gather = self._collective.gather
         shares = None if fe.shares is None else gather(fe.shares)
-        whole_fe = FEPart(fe.clips, gather(fe.labels), gather(fe.class_mask), fe.row_ids, shares=shares)
+        whole_fe = FEPart(fe.clips, gather(fe.labels), gather(fe.class_mask), gather(fe.row_ids), shares=shares)
         whole_au = AUPart(au.clips, gather(au.targets), gather(au.weights), au.row_ids)
         fe_BTH, au_BTH = self._features(fe, 0, key, slices), self._features(au, 1, key, slices)
         return GlobalFeatures(gather(fe_BTH), gather(au_BTH), whole_fe, whole_au, self._model.prototypes())
@@ -102,7 +110,8 @@ class SampleWeighting:
         """The AU loss after one virtual step on AU loss + weighted FE loss: a function of the weights."""
         shared = tuple(tensor.detach().requires_grad_() for tensor in self._shared())
         losses_B, au = self._losses(batch, *shared)
-        gradients = torch.autograd.grad((weights_B * losses_B).mean() + au, shared, create_graph=True)
+        clips = (batch.fe.row_ids != PADDING).sum()
+        gradients = torch.autograd.grad((weights_B * losses_B).sum() / clips + au, shared, create_graph=True)
         rate = self._config.virtual_rate
         weight, bias = (tensor - rate * gradient for tensor, gradient in zip(shared, gradients, strict=True))
         return self._losses(batch, weight, bias)[1]
@@ -136,9 +145,11 @@ class SampleWeighting:
         fe_BTD, au_BTD = (functional.linear(x, weight, bias) for x in (batch.fe_BTH, batch.au_BTH))
         with sdpa_kernel(SDPBackend.MATH):  # the only one that can be differentiated twice
             fe_logits, _ = self._model.read_expression(fe_BTD, batch.prototypes)
-        au_logits, _ = self._model.read_aus(au_BTD, batch.prototypes)
+        au = self._model.read_aus(FrameFeatures(au_BTD), batch.prototypes)
         losses_B = expression_losses(fe_logits, batch.fe.labels, batch.fe.class_mask, batch.fe.shares)
-        return losses_B, au_loss(au_logits, batch.au.targets, batch.au.weights) / batch.au.count.clamp_min(1)
+        focus = self._model.config.au_reader.focus
+        au_sum = coded_loss(au.logits, au.evidence, batch.au.targets, batch.au.weights, focus, self._loss)
+        return losses_B, au_sum / batch.au.count.clamp_min(1)
 
     def _look(self, batch: GlobalFeatures, losses_B: Tensor) -> Tensor:
         """What the network sees of a clip: its mean feature, normalised, and its loss (B D+1)."""

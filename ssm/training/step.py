@@ -229,7 +229,7 @@ class TrainStep:
             return None
         if not isinstance(self.model, SSMNetwork):
             raise ValueError(f"sample_weighting = mal needs an SSM model, got {type(self.model).__name__}")
-        scope = WeightingScope(self.config.seed, self.device, self.collective, self.preprocessing)
+        scope = WeightingScope(self.config.seed, self.device, self.collective, self.preprocessing, self.config.loss)
         return SampleWeighting(self.model, self.config.mal, scope)
 
     def _make_teacher(self) -> MapTeacher | None:
@@ -315,7 +315,7 @@ class TrainStep:
         with self._autocast():
             # as a tensor: a compiled model would otherwise be compiled again for another number
             output = model(**inputs, noise_key=torch.full((), key, device=self.device))
-        one = Pass(part, output, self.model, self._moments)
+        one = Pass(part, output, self.model, self.config.loss, self._moments)
         sums = [loss.total(one) for loss in self.losses]
         zero = torch.zeros((), device=self.device)
         return torch.stack([zero if value is None else value for value in sums]), [v is not None for v in sums]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,3 +232,39 @@ def test_a_hundred_thousand_keys_are_listed_page_by_page() -> None:
     storage._client = crowded = Crowded(100_000)
     assert storage.list() == [f"{number:06d}" for number in range(100_000)]
     assert crowded.asked == 200, "a fault costs its page, not the listing"
+
+
+class CountsAndDiscards:
+    """The client's side of an upload in parts: keeps sizes and ends, not bytes."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[int, int] = {}
+        self.ends: dict[int, bytes] = {}
+        self.completed: list[int] = []
+
+    def create_multipart_upload(self, **_: Any) -> dict[str, str]:
+        return {"UploadId": "u"}
+
+    def upload_part(self, *, PartNumber: int, Body: bytes, **_: Any) -> dict[str, str]:
+        self.sizes[PartNumber], self.ends[PartNumber] = len(Body), Body[-4:]
+        return {"ETag": str(PartNumber)}
+
+    def complete_multipart_upload(self, *, MultipartUpload: dict[str, Any], **_: Any) -> None:
+        self.completed = [part["PartNumber"] for part in MultipartUpload["Parts"]]
+
+
+def test_a_state_over_five_gib_is_sent_in_parts(tmp_path: Path) -> None:
+    """What one request cannot hold: a file with a hole of 5.1 GiB, and a mark at its end."""
+    size, path = int(5.1 * 2**30), tmp_path / "state"
+    with path.open("wb") as file:
+        file.truncate(size - 4)
+        file.seek(size - 4)
+        file.write(b"mark")
+    storage, client = S3Storage("s3://b/runs", StorageSettings()), CountsAndDiscards()
+    vars(storage)["_client"] = client
+    storage.write_file("state.pt", path)
+    assert sum(client.sizes.values()) == size
+    assert max(client.sizes.values()) <= StorageSettings().part_bytes
+    assert client.completed == sorted(client.sizes)
+    assert client.ends[max(client.ends)] == b"mark"
+    assert max(client.sizes) <= 10_000

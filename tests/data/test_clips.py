@@ -10,6 +10,7 @@ import pickle
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from stamp import read_stamp, stamp
 from ssm.interface.preprocessing import Preprocessing
 from ssm.labels.vocabulary import Vocabulary
 from ssm.training.augmentation import Augmentation
+from ssm.training.shares import PADDING
 from ssm_platform.base.hashing import UNREAD
 from ssm_platform.base.storage import DamagedObject, StorageError
 from ssm_platform.data import clips
@@ -32,7 +34,8 @@ from ssm_platform.data.feed import START, ResumingDataConfig
 from ssm_platform.data.order import OrderHash, verify
 from ssm_platform.data.plan import AU, FE, Plan, PlanConfig, Rows, evaluation_rows
 from ssm_platform.data.sampling import segment_indices, window_indices
-from ssm_platform.data.streams import ClipStream, batches
+from ssm_platform.data.streams import ClipStream, batches, decoders
+from ssm_platform.data.turns import Course
 from ssm_platform.records.manifest import Manifest, Record
 from ssm_platform.train.endings import may_pass
 
@@ -89,7 +92,7 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
     return [Manifest.build(root, "dfew", "fe", FE_LABELS, fe), Manifest.build(root, "bp4d", "au", AU_LABELS, au)]
 
 
-def reader_of(manifests: list[Manifest], augmentation: tuple[Augmentation, ...] | None = PLAIN) -> ClipReader:
+def reader_of(manifests: list[Manifest], augmentation: tuple[Augmentation | None, ...] | None = PLAIN) -> ClipReader:
     preprocessing = Preprocessing(image_size=SIDE)
     config = ClipConfig(frames=T, preprocessing=preprocessing, augmentation=augmentation)
     return ClipReader(manifests, VOCABULARY, config)
@@ -238,13 +241,20 @@ def uneven(reader: ClipReader) -> ClipReader:
 
 
 def global_batches(shards: list[Any], plan: Plan, steps: int) -> list[Columns]:
-    """Steps of what all workers got, put together in order of rank."""
-    share = plan.config.chunk(len(shards))
+    """Steps of what all workers got, put together in the order of the plan."""
+    share = plan.config.shares(len(shards)).slots
     parts = ray.get([consume.remote(shard, share, steps) for shard in shards])
     assert {len(part) for part in parts} == {steps}
-    return [
-        {name: np.concatenate([part[step][name] for part in parts]) for name in parts[0][0]} for step in range(steps)
-    ]
+    return [put_together([part[step] for part in parts]) for step in range(steps)]
+
+
+def put_together(parts: list[Columns]) -> Columns:
+    """What the workers have of one turn, without what fills up, which is black and has no label."""
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    empty = whole["row"] == PADDING
+    assert not any(whole[name][empty].any() for name in ("clip", "fe_classes", "au_mask"))
+    order = np.argsort(np.where(empty, np.iinfo(np.int64).max, whole["row"]), kind="stable")[: (~empty).sum()]
+    return {name: column[order] for name, column in whole.items()}
 
 
 class Weather:
@@ -307,7 +317,7 @@ def test_global_batches_are_the_plan_row_for_row_at_any_worker_count_and_across_
         return global_batches(shards, plan, last - first)
 
     straight = run(0, steps, 1)
-    elastic = run(0, stop, 2) + run(stop, steps, 4)
+    elastic = run(0, stop, 2) + run(stop, 6, 5) + run(6, steps, 4)  # five share neither side evenly
     for got in (straight, elastic):
         for name, column in expected.items():
             np.testing.assert_array_equal(np.concatenate([step[name] for step in got]), column, err_msg=name)
@@ -352,26 +362,41 @@ def test_ray_train_hands_out_the_plan_in_order_from_the_step_it_resumes_at(
     manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, first, total = Plan.of(manifests, PLAN_CONFIG), 2, 7
-    stream = ClipStream(reader_of(manifests), decode_workers=1, decode_cpus=0.5)
+    reader = reader_of([*manifests, *manifests], (*PLAIN, None, None))
+    stream = ClipStream(reader, decode_workers=4, decode_cpus=0.1, group=8)
     looks = iter([first, total])  # a late checkpoint of a dying worker would answer the second look otherwise
-    config = ResumingDataConfig(stream, plan, total, lambda: SimpleNamespace(first=next(looks)))
-    nodes = [node["NodeID"] for node in ray.nodes()] * 2
+    seen = evaluation_rows(manifests, T)
+    course = Course(plan, total, replace(seen, corpus=seen.corpus + np.int16(2)), every=4)
+    config = ResumingDataConfig(stream, course, lambda: SimpleNamespace(first=next(looks)))
+    nodes = [node["NodeID"] for node in ray.nodes()] * 3
     monkeypatch.setattr("ssm_platform.data.feed._BLOCKS", 1)  # segments of one block for each worker
-    monkeypatch.setattr("ssm_platform.data.streams._BLOCK_CLIPS", 12)  # of two steps
-    starts = [told[START] for told in config.configure({START: None}, 2, None, nodes)]
-    assert [start.begun.first for start in starts] == [first, first], "decided once, told to every worker"
+    monkeypatch.setattr("ssm_platform.data.streams._BLOCK_CLIPS", 12)  # of two turns
+    starts = [told[START] for told in config.configure({START: None}, 3, None, nodes)]
+    assert [start.begun.first for start in starts] == [first] * 3, "decided once, told to every worker"
+    rounds = starts[0].shares.rounds(len(seen))
     segments = [name for name in config.names if name != START]
-    assert len(segments) >= 3, "as many as there may be"
+    assert len(segments) >= (total - first + 2 * rounds) / 2, "as many as there may be"
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # of what Ray 2.64 takes away
-        made = {name: config.configure({name: None}, 2, None, nodes) for name in segments[:3]}
-    streams = [start.batches(lambda name, rank=rank: made[name][rank][name], 6, 1) for rank, start in enumerate(starts)]
-    got = together([partial(list, stream) for stream in streams])
-    rows = np.concatenate([np.concatenate([part[step]["row"] for part in got]) for step in range(total - first)])
-    np.testing.assert_array_equal(rows, plan.rows(first, total).row)
-    assert {len(part) for part in got} == {total - first}
-    with pytest.raises(ValueError, match="5 workers cannot share a batch of 8 FE and 4 AU clips"):
-        config.configure({segments[0]: None}, 5, None, None)
+        made = {name: config.configure({name: None}, 3, None, nodes) for name in segments[:6]}
+    streams = [start.batches(lambda name, rank=rank: made[name][rank][name], 1) for rank, start in enumerate(starts)]
+    got = [put_together(list(parts)) for parts in zip(*together([partial(list, one) for one in streams]), strict=True)]
+    turns = [starts[0].turns.at(number) for number in range(len(got))]
+    assert [turn.step for turn in turns] == [2, 3, *[None] * rounds, 4, 5, 6, *[None] * rounds]
+    trained = [columns["row"] for columns, turn in zip(got, turns, strict=True) if turn.round is None]
+    np.testing.assert_array_equal(np.concatenate(trained), plan.rows(first, total).row)
+    validated = [columns for columns, turn in zip(got, turns, strict=True) if turn.round is not None]
+    alone = reader_of(manifests, None).read(seen.columns())
+    for half in (validated[:rounds], validated[rounds:]):
+        for name in ("row", "clip", "fe_label", "au_target", "sample"):
+            np.testing.assert_array_equal(np.concatenate([columns[name] for columns in half]), alone[name], name)
+    with pytest.raises(ValueError, match="13 workers cannot share a batch of 12 clips"):
+        config.configure({segments[0]: None}, 13, None, None)
+
+
+def test_fewer_decode_for_a_smaller_group() -> None:
+    assert [decoders(6, world, group=4) for world in (1, 2, 3, 4)] == [2, 3, 5, 6]
+    assert decoders(1, 1, group=64) == 1
 
 
 def together(calls: list[Any]) -> list[Any]:
@@ -382,7 +407,7 @@ def together(calls: list[Any]) -> list[Any]:
 def test_a_start_costs_the_same_however_long_the_run_is(manifests: list[Manifest]) -> None:
     """The rest of the run was laid out as rows at every start: 12 s for 3 epochs of a million clips."""
     plan, stream = Plan.of(manifests, PLAN_CONFIG), ClipStream(reader_of(manifests))
-    short, long = (stream.layout(plan, 3, last, 2) for last in (1_000, 1_000_000))
+    short, long = (stream.layout(Course(plan, last), 3, 2) for last in (1_000, 1_000_000))
     assert len(pickle.dumps(short)) == pytest.approx(len(pickle.dumps(long)), abs=16)
     every = plan.rows(3, 3 + 4 * short.together)
     shares = np.arange(len(every)).reshape(4 * short.together, 2, -1)
@@ -392,5 +417,5 @@ def test_a_start_costs_the_same_however_long_the_run_is(manifests: list[Manifest
         for name, column in every.columns().items():
             np.testing.assert_array_equal(long.rows(number).columns()[name], column[mine], err_msg=name)
     for total in (1_000, 1_000_000):
-        segments = ResumingDataConfig(stream, plan, total, lambda: SimpleNamespace(first=0)).names
+        segments = ResumingDataConfig(stream, Course(plan, total), lambda: SimpleNamespace(first=0)).names
         assert len(segments) <= 2 + total / 10_000

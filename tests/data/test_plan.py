@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssm.labels.vocabulary import Vocabulary
+from ssm.training.shares import PADDING
 from ssm_platform.data.plan import AU, FE, Clips, Plan, PlanConfig, apportion, endless_passes, evaluation_rows
 from ssm_platform.data.sampling import segment_indices, window_indices, windows
+from ssm_platform.data.turns import Turn, Turns
 from ssm_platform.records.manifest import Manifest, Record, Task
+from ssm_platform.train.loop import Schedule
 
 FAST = settings(max_examples=60, deadline=None)
 LABELS = {"au": Vocabulary(aus=(1, 4, 12)), "fe": Vocabulary(expressions=("happiness", "fear"))}
@@ -49,16 +52,40 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 @FAST
-@given(plans())
-def test_every_worker_has_the_exact_ratio_at_every_world_size_that_divides_the_unit(plan: Plan) -> None:
-    config = plan.config
-    rows = plan.epoch(0)
-    unit = math.gcd(config.fe_batch, config.au_batch)
-    for world in (count for count in range(1, unit + 1) if unit % count == 0):
-        chunk = config.chunk(world)
-        tasks = rows.task.reshape(plan.steps_per_epoch, world, chunk)
-        assert ((tasks == FE).sum(axis=2) == config.fe_batch // world).all()
-        assert ((tasks == AU).sum(axis=2) == config.au_batch // world).all()
+@given(plans(), st.data())
+def test_any_number_of_workers_shares_a_batch_evenly_up_to_one_clip_of_each_side(
+    plan: Plan, data: st.DataObject
+) -> None:
+    config, tasks = plan.config, plan.rows(0, 1).task
+    world = data.draw(st.integers(1, config.global_batch))
+    shares = config.shares(world)
+    dealt = shares.places[shares.places != PADDING]
+    assert sorted(dealt) == list(range(config.global_batch)), "every clip has one worker"
+    assert (shares.tasks[shares.places != PADDING] == tasks[dealt]).all()
+    for task in np.unique(tasks):
+        each = ((shares.tasks == task) & (shares.places != PADDING)).sum(axis=1)
+        assert each.max() - each.min() <= 1
+        assert ((shares.tasks == task).sum(axis=1) == each.max()).all(), "filled up to one shape"
+        mine = shares.places[shares.tasks == task]
+        assert (np.diff(mine[mine != PADDING]) > 0).all(), "consecutive parts of the side"
+    if math.gcd(config.fe_batch, config.au_batch) % world == 0:
+        assert shares.places.ravel().tolist() == list(range(config.global_batch)), "as it always was"
+
+
+@given(st.integers(0, 40), st.integers(1, 40), st.integers(1, 9), st.integers(0, 4))
+def test_turns_are_the_steps_in_order_with_a_validation_where_the_loop_has_one(
+    first: int, left: int, every: int, rounds: int
+) -> None:
+    total = first + left
+    schedule = Schedule(total, 1, 1, every, 1)
+    expected: list[Turn] = []
+    for step in range(first, total):
+        expected.append(Turn(step, None))
+        if schedule.validates(step + 1):
+            expected += [Turn(None, number) for number in range(rounds)]
+    turns = Turns(first, total, every, rounds)
+    assert [turns.at(number) for number in range(len(turns))] == expected
+    assert turns.at(len(turns)) is None
 
 
 @FAST
@@ -160,10 +187,10 @@ def test_an_impossible_plan_is_refused_by_name(corpora: list[Clips], config: Pla
         Plan(corpora, config)
 
 
-def test_a_worker_count_that_breaks_the_ratio_is_refused_with_the_possible_ones() -> None:
-    with pytest.raises(ValueError, match=r"3 workers .* must divide 4 \(1, 2, 4\)"):
-        PlanConfig(fe_batch=12, au_batch=8).chunk(3)
-    assert PlanConfig(fe_batch=12, au_batch=8).chunk(4) == 5
+def test_more_workers_than_clips_are_refused() -> None:
+    assert PlanConfig(fe_batch=12, au_batch=8).shares(20).slots == 2
+    with pytest.raises(ValueError, match="21 workers cannot share a batch of 20 clips: 1 to 20 can"):
+        PlanConfig(fe_batch=12, au_batch=8).shares(21)
 
 
 def test_windows_without_any_known_label_are_left_out_of_training_and_counted() -> None:

@@ -12,9 +12,10 @@ from sklearn.metrics import f1_score
 
 from jobs import fit_rule
 from ssm.inference.predictor import Predictor
+from ssm.interface.rules import AURule, DecisionRule
 from ssm.labels.vocabulary import Vocabulary
 from ssm.saved.folder import read_config
-from ssm_platform.evaluate.fitting import fit_model
+from ssm_platform.evaluate.fitting import _warmed, fit_model
 from ssm_platform.media.frames import open_frames
 from ssm_platform.media.video import open_video
 from ssm_platform.read.reader import Reader
@@ -65,6 +66,17 @@ def test_thresholds_are_those_that_tell_the_labels_and_the_model_obeys_them(
     others = [au for au in predictor.rule.aus if au not in AUS]
     kept = again.model.vocabulary.au_columns(others)
     np.testing.assert_array_equal(answer.au_present[:, kept], before.au_present[:, kept])
+
+
+@pytest.mark.parametrize("temperature", [0.2, 0.7, 1.0, 20.0])
+def test_a_rule_that_is_kept_decides_as_before_whatever_the_temperature(temperature: float) -> None:
+    rule = DecisionRule(rules={6: AURule(threshold=0.9), 12: AURule(threshold=0.03, half_window=1, votes=2)})
+    warmed = DecisionRule.model_validate_json(_warmed(rule, temperature).model_dump_json())
+    probabilities = np.random.default_rng(0).uniform(0.01, 0.99, (500, 2))
+    cooled = 1 / (1 + np.exp(-np.log(probabilities / (1 - probabilities)) / temperature))
+    np.testing.assert_array_equal(warmed.apply(cooled), rule.apply(probabilities))
+    extreme = _warmed(rule, 0.01)
+    assert DecisionRule.model_validate_json(extreme.model_dump_json()) == extreme, "it can be saved and loaded"
 
 
 def test_whole_frames_are_cut_as_serving_cuts_them(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,37 @@ def test_a_rule_is_fitted_over_every_corpus_that_labels_its_au() -> None:
     assert rule.rules[12] == fit_rule([12], both, labels, [*one.lengths, *other.lengths]).rules[12]
     assert rule.rules[4] == fit_rule([4], other.probabilities[:, [1]], other.labels[:, [1]], other.lengths).rules[4]
     assert rule.rules[25] == DecisionRule.default([25]).rules[25], "nobody labels AU 25: the plain threshold stays"
+
+
+def with_evidence(table: AUTable, seed: int = 0) -> AUTable:
+    """The table of a model that doubts where it is wrong; tilted probabilities lie above."""
+    wrong = (table.probabilities >= 0.5) != (table.labels > 0)
+    doubts = np.where(wrong, 0.8, 0.2) + 0.1 * np.random.default_rng(seed).random(wrong.shape)
+    return replace(table, doubts=doubts.astype(np.float32), tilted=np.sqrt(table.probabilities))
+
+
+def test_a_model_that_gives_evidence_is_judged_by_it() -> None:
+    validation, test = (with_evidence(au_table((1, 12), seed=seed)) for seed in (1, 2))
+    about = replace(ABOUT, risk=0.05)
+    found, _ = evaluate({"lab": test}, {"lab": validation}, "clean", (1, 12), about)
+    evidence = found.au[0].evidence
+    assert evidence is not None
+    assert evidence.risk.area < found.au[0].risk.area, "doubts know what is wrong better than these probabilities"
+    assert evidence.tilted_error > found.au[0].calibration.before
+    assert found.abstention.risk == 0.05
+    assert 0 < evidence.given < 1
+    assert "calibration error before the asymmetry was undone" in found.summary()
+    both, _ = evaluate({"a": test, "b": test}, {"a": validation}, "clean", (1, 12), ABOUT)
+    assert both.au_pooled.evidence.risk.area == pytest.approx(evidence.risk.area, abs=0.01)
+    plain, _ = evaluate({"a": test, "b": au_table((1, 12))}, {"a": validation}, "clean", (1, 12), ABOUT)
+    assert (plain.au[1].evidence, plain.au_pooled.evidence) == (None, None)
+
+
+def test_files_keep_the_evidence() -> None:
+    table = with_evidence(au_table((1, 12)))
+    again = from_parquet(to_parquet(table))
+    assert np.array_equal(again.doubts, table.doubts)
+    assert np.array_equal(again.tilted, table.tilted)
 
 
 def test_the_noise_floor_grows_when_there_are_fewer_subjects() -> None:

@@ -235,6 +235,8 @@ def test_a_run_encodes_once_trains_judges_and_serves_as_any_model(ray_cluster: N
     assert {one.corpus for one in (*result.evaluation.au, *result.evaluation.fe, *result.evaluation.va)} == {
         f"affwild2_mtl@{task}" for task in ("au", "fe", "va")
     }
+    assert set(result.videos) == {"affwild2_mtl@fe"}
+    assert 0 <= result.videos["affwild2_mtl@fe"] <= 1
     written = sorted(path.stat().st_mtime_ns for path in tmp_path.glob("features/*/*.npy"))
     predictor = Predictor.from_pretrained(tmp_path / run.name / "model")
     frames = np.random.default_rng(0).integers(0, 256, (9, SIZE, SIZE, 3), dtype=np.uint8)

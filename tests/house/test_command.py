@@ -16,7 +16,6 @@ import pytest
 from jobs import command
 from jobs.predict import parse
 from ssm_platform.read.batch import PredictSettings, predict_here, wants_cluster
-from ssm_platform.read.reader import Reader
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -49,10 +48,9 @@ def test_a_table_goes_to_standard_output_and_nothing_else_without_a_terminal(
 ) -> None:
     result = said_by("predict", face_video, "--out", "-", "--model", model_folder, "--device=cpu", "--quiet")
     assert (result.returncode, result.stderr) == (0, "")
-    mine = Reader(model_folder, device="cpu").read(face_video).to_csv(index=False)
-    one, other = (list(csv.reader(io.StringIO(text))) for text in (result.stdout, mine))
-    assert one[0] == other[0]
-    assert len(one) == len(other) == 61
+    head, *rows = csv.reader(io.StringIO(result.stdout))
+    assert head[:2] == ["frame", "face_id"]
+    assert [row[0] for row in rows] == [str(number) for number in range(60)]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,9 @@ PYTHON_ELSEWHERE = {
     "stream.split(": "tests/data/test_clips.py",
     "OrderHash(": "tests/data/test_order.py",
     "ModelConfig()": "tests/ssm/model/test_network.py",
+    "class CalmReader": "tests/house/test_add_a_method.py",
+    "def jumps(": "tests/house/test_add_a_method.py",
+    'made("calm")': "tests/house/test_add_a_method.py",
     "s3://ssm-platform": "tests/models/test_registry.py",
 }
 """Python blocks that are fragments or need what is not here, by a phrase of theirs, and the tests of what they show."""

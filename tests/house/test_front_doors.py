@@ -15,7 +15,7 @@ from ssm_platform.base.storage import open_storage
 from ssm_platform.data.order import OrderHash
 from ssm_platform.runs.preparation import prepare, training_plan
 from ssm_platform.runs.recipes import tiny
-from ssm_platform.train.building import training_reader
+from ssm_platform.train.building import run_reader
 from ssm_platform.train.checkpoints import Checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -63,7 +63,7 @@ def used(folder: Path, tiny_corpora: Path, other: bool) -> None:
     prepared = prepare(config)
     plan, order = training_plan(config, prepared), OrderHash()
 
-    reader = training_reader(config, prepared.train)
+    reader = run_reader(config, prepared.train)
     for step in range(2):
         columns = reader.read(plan.rows(step, step + 1).columns())
         order.update(step, columns["row"], columns["sample"] + int(other))

@@ -28,7 +28,7 @@ from ssm_platform.train.checkpoints import Checkpoints
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-STEPS = 16
+STEPS = 60
 STORE = 150 * 2**20
 REPOSITORY = Path(__file__).resolve().parents[2]
 DRIVER = REPOSITORY / "tests" / "support" / "train_driver.py"
@@ -53,19 +53,23 @@ def nodes() -> Iterator[Cluster]:
         cluster.shutdown()
 
 
-def test_training_survives_the_loss_of_a_node_in_exact_order(
+def test_training_survives_the_loss_of_a_node_and_grows_with_new_ones_in_exact_order(
     nodes: Cluster, tiny_corpora: Path, tmp_path: Path
 ) -> None:
-    """Two workers of 1.55 CPUs cannot share a node: losing one takes a worker with it, and the run goes on smaller."""
+    """Two workers of 1.55 CPUs need two nodes: one is lost with its node, and once a larger one has joined, three share
+    the batches unevenly."""
     settings = {
         "storage": str(tmp_path / "runs"),
         "name": "nodes",
         "steps": STEPS,
         "validate_every": STEPS,
-        "checkpoint.every": 2,
+        "checkpoint.every": 4,
+        "checkpoint.keep": 1000,
         "tracking.every": 1,
-        "scale.workers": [1, 2],
+        "scale.workers": [1, 3],
         "scale.cpus_per_worker": 1.55,
+        "scale.resize_interval": 1,
+        "data.decode_workers": 3,
         "data.decode_cpus": 0.4,
         "data.corpora.bp4d.root": str(tiny_corpora / "bp4d"),
         "data.corpora.dfew.root": str(tiny_corpora / "dfew"),
@@ -78,9 +82,12 @@ def test_training_survives_the_loss_of_a_node_in_exact_order(
         )
         try:
             checkpoints = Checkpoints(open_storage(tmp_path / "runs" / "nodes"))
-            _wait_for(checkpoints, 4, driver, log)
+            _wait_for(lambda: checkpoints.newest() is not None, driver, log)
             nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
+            _wait_for(lambda: _attempts(tmp_path) == 2, driver, log)
+            joined = nodes.add_node(num_cpus=6, object_store_memory=STORE)
             assert driver.wait(timeout=400) == 0, log.read_text()[-5000:]
+            nodes.remove_node(joined)
         finally:
             driver.kill()
             nodes.add_node(num_cpus=3, object_store_memory=STORE)  # for the tests that follow
@@ -90,11 +97,16 @@ def test_training_survives_the_loss_of_a_node_in_exact_order(
     order: dict[str, Any] = state["position"]["order"]
     assert marker.step == STEPS
     worlds = [span["world"] for span in order["spans"]]
-    assert worlds[0] == 2
-    assert 1 in worlds, "the run went on with the one worker that the rest of the cluster can hold"
+    assert (worlds[0], worlds[-1]) == (2, 3)
+    assert _attempts(tmp_path) >= 3, "in between it went on with the one worker that the rest of the cluster can hold"
     config = override(tiny(), settings)
     prepared = prepare(config)
     assert verify(training_plan(config, prepared), prepared.train, order).steps == STEPS
+
+
+def _attempts(place: Path) -> int:
+    """How many groups of workers have begun."""
+    return len(list((place / "runs" / "nodes" / "checkpoints" / "attempts").glob("*")))
 
 
 @pytest.fixture
@@ -155,14 +167,10 @@ def same(rows: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> bool:
     )
 
 
-def _wait_for(
-    checkpoints: Checkpoints, step: int, driver: subprocess.Popen[bytes], log: Path, limit: float = 240
-) -> None:
-    """Until a complete checkpoint at `step` or later is on storage."""
+def _wait_for(there: Callable[[], bool], driver: subprocess.Popen[bytes], log: Path, limit: float = 240) -> None:
     until = time.monotonic() + limit
     while time.monotonic() < until and driver.poll() is None:
-        newest = checkpoints.newest()
-        if newest is not None and newest.step >= step:
+        if there():
             return
         time.sleep(0.1)
     raise AssertionError(log.read_text()[-5000:])

@@ -220,6 +220,26 @@ def test_who_delivers_crops_is_a_table_and_a_setting(tmp_path: Path) -> None:
     assert ingest(manifest, tmp_path / "always", crops="always").clips == 1
 
 
+def test_all_labels_of_a_record_travel_and_frames_without_a_face_become_unknown(tmp_path: Path) -> None:
+    files = write_folder(tmp_path / "raw", "a", 24, range(10, 20))
+    affect = np.linspace(-1, 1, 48, dtype=np.float32).reshape(24, 2)
+    affect[3] = np.nan
+    labels = Vocabulary(aus=(6, 12), expressions=("fear",), affect=("valence", "arousal"))
+    record = Record(
+        "a", "a", "frames", 0, 24, files=files, expression="fear", au_labels=np.ones((24, 2), np.int8), va_labels=affect
+    )
+    ingest(Manifest.build(tmp_path / "raw", CORPUS, "au", labels, [record]), tmp_path / "out")
+    stored = read_manifest(tmp_path / "out")
+    assert stored.tasks == ("au", "fe", "va")
+    unseen = (stored.au_labels(0) < 0).all(1)
+    assert 0 < unseen.sum() < 12
+    unknown = np.isnan(stored.va_labels(0)).all(1)
+    assert unknown[3]
+    assert np.array_equal(np.delete(unknown, 3), np.delete(unseen, 3))
+    assert np.array_equal(stored.va_labels(0)[~unknown], affect[~unknown])
+    assert stored[0].expression == "fear"
+
+
 def test_the_table_of_owners_crops_names_corpora_we_read() -> None:
     assert set(OWNERS_CROPS) <= set(corpora())
 

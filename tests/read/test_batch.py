@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from serving_fixtures import save_model
 
 from ssm_platform.media.images import read_image
 from ssm_platform.media.video import open_video
@@ -51,6 +52,32 @@ def test_one_input_gives_its_table_pictures_overlay_and_sidecar(
     assert (overlay.frames, overlay.width, overlay.height) == (60, 320, 180)
     assert not list(tmp_path.rglob(".*.part*"))
     assert predict_one(job, tmp_path, reader, settings).status == "skipped"
+
+
+@pytest.mark.parametrize("table", ["csv", "parquet"])
+def test_doubts_have_columns_where_they_are_asked_for(table: str, face_video: Path, tmp_path: Path) -> None:
+    """Of a model that gives evidence; the rest of the table, and what a plot takes, stays."""
+    folder = save_model(tmp_path / "model", 1, "evidential")
+    reader, job = ModelReader(folder, "cpu", threads=1), Job(str(face_video), "face.mp4")
+    plain = PredictSettings(model=str(folder), table=table)
+    asked = plain.model_copy(update={"uncertainty": True, "plots": True})
+    assert predict_one(job, tmp_path / "plain", reader, plain).status == "done"
+    assert predict_one(job, tmp_path / "asked", reader, asked).status == "done"
+    without, found = (read_table(tmp_path / name / f"face.mp4.{table}") for name in ("plain", "asked"))
+    codes = reader.description.vocabulary.au_codes
+    assert list(found) == [*without, *(f"{code}_u" for code in codes)]
+    pd.testing.assert_frame_equal(found[list(without)], without)
+    doubts = found.loc[found["success"] == 1, [f"{code}_u" for code in codes]].to_numpy(float)
+    assert ((doubts > 0) & (doubts <= 1)).all()
+    assert (tmp_path / "asked" / "face.mp4.face0.png").is_file()
+
+
+def test_doubts_of_a_model_that_has_none_are_refused(face_video: Path, reader: ModelReader, tmp_path: Path) -> None:
+    settings = PredictSettings(model="x", uncertainty=True)
+    outcome = predict_one(Job(str(face_video), "face.mp4"), tmp_path, reader, settings)
+    assert (outcome.status, outcome.reason) == (
+        "failed", "this model gives no evidence, so it has no uncertainty to write: train with +evidential"
+    )  # fmt: skip
 
 
 def test_a_change_of_input_settings_or_model_is_done_again(

@@ -25,7 +25,8 @@ def model(clip: Clip) -> ClipAnswer:
     frame = low + 256 * high
     au = np.stack([np.sin(frame * (unit + 1) + face) ** 2 for unit in range(AUS)], 1).astype(np.float32)
     affect = np.stack([np.sin(frame + face), np.cos(frame * 2 + face)], 1).astype(np.float32)
-    return ClipAnswer(au, np.float32([frame[0], face[0]]), np.zeros((2, AUS), np.float32), affect)
+    why = np.zeros((2, AUS), np.float32)
+    return ClipAnswer(au, np.float32([frame[0], face[0]]), why, affect, au_uncertainty=au / 2)
 
 
 def vote(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -87,6 +88,7 @@ def test_rows_are_those_of_the_slow_reference(seed: int, delay: int) -> None:
                 row = by_place[number, face]
                 np.testing.assert_allclose(row.au_probability, probability[at], atol=1e-5)
                 np.testing.assert_array_equal(row.au_present, expected[at])
+                np.testing.assert_allclose(row.au_uncertainty, probability[at] / 2, atol=1e-6)
 
 
 def test_every_frame_is_asked_once_in_clips_of_consecutive_frames() -> None:

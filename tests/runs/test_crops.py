@@ -10,7 +10,8 @@ from ssm.interface.crops import FaceCrop, crop_note, served_crop
 from ssm.interface.preprocessing import Preprocessing
 from ssm.labels.vocabulary import BASIC_EXPRESSIONS, Vocabulary
 from ssm.saved.folder import read_config
-from ssm_platform.records.manifest import Kind, Manifest, Record
+from ssm_platform.records.manifest import Manifest, Record
+from ssm_platform.records.record import Kind
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.crops import learned_crop
 from ssm_platform.runs.preflight.crops import check_crops

@@ -58,11 +58,11 @@ def test_a_sound_run_is_not_refused(tmp_path: Path) -> None:
     assert preflight.check_sources(sound) == []
 
 
-@pytest.mark.parametrize("workers", [3, [1, 3], 4])
-def test_workers_that_cannot_share_a_batch(workers: Any) -> None:
+@pytest.mark.parametrize("workers", [11, [1, 11]])
+def test_more_workers_than_clips_cannot_share_a_batch(workers: Any) -> None:
     found = settings(preflight.check_config(config(scale__workers=workers)))
-    assert "scale.workers" in found
-    assert "possible counts: 1, 2" in found
+    assert "scale.workers: 11 workers cannot share data.fe_batch + data.au_batch = 10 clips" in found
+    assert preflight.check_config(config(scale__workers=[1, 10])) == [], "any number up to the batch can"
 
 
 def test_an_impossible_cpu_budget_would_hang() -> None:
@@ -78,6 +78,10 @@ def test_a_group_that_would_grow_until_ray_data_has_no_cpu_is_refused_before() -
     found = settings(preflight.check_cluster(elastic, cluster(3)))
     assert "2 x 1 CPUs for workers" in found
     assert "at most 1 workers leave it enough" in found
+    follows = override(elastic, {"data.decode_workers": 4, "scale.cpus_per_worker": 1.5})
+    assert preflight.cpus_needed(follows) == 6, "four decode for two workers"
+    assert preflight.check_cluster(follows, cluster(3.5)) != []
+    assert "at most 1 workers" in settings(preflight.check_cluster(follows, cluster(3.5))), "two decode for one"
     of_one_per_node = config(scale__workers=[1, 2], scale__cpus_per_worker=1.55, data__decode_cpus=0.4)
     assert preflight.check_cluster(of_one_per_node, cluster(3)) == [], "the second one does not fit"
 

@@ -44,6 +44,9 @@ class Faulty:
         self._target = endpoint.removeprefix("http://")
         self._faults: deque[str] = deque()
         self._seen: list[str] = []
+        self._outage: tuple[int, float] | None = None
+        self._dark_until = 0.0
+        self.unanswered = 0
         self.limit: int | None = None  # bytes of a request's body past which it is refused, as S3 refuses 5 GiB
         proxy = self
 
@@ -67,6 +70,16 @@ class Faulty:
         self._faults = deque(faults)
         self._seen = []
 
+    def outage(self, after: int, seconds: float) -> None:
+        """Nothing is answered for so long, from that many requests on; `unanswered` counts them."""
+        self.schedule()
+        self._outage, self.unanswered = (after, seconds), 0
+
+    def _is_dark(self) -> bool:
+        if self._outage is not None and len(self._seen) >= self._outage[0]:
+            self._dark_until, self._outage = time.monotonic() + self._outage[1], None
+        return time.monotonic() < self._dark_until
+
     def requests(self, method: str) -> int:
         return self._seen.count(method)
 
@@ -78,6 +91,9 @@ class Faulty:
         self._seen.append(client.command)
         body = client.rfile.read(int(client.headers.get("Content-Length", 0)))
         fault = self._faults.popleft() if self._faults else None
+        if self._is_dark():
+            self.unanswered += 1
+            fault = "dropped"
         if self.limit is not None and len(body) > self.limit + 4096:  # boto3 frames what it sends with checksums
             fault = "too_large"
         if fault in ERRORS:

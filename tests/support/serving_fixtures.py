@@ -23,13 +23,21 @@ from ssm import SSM
 from ssm.interface.preprocessing import Preprocessing
 from ssm.interface.rules import AURule, DecisionRule
 from ssm.labels.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
-from ssm.model.config import AUTimeConfig, BackboneConfig, ExpertsConfig, ExpressionTimeConfig, ModelConfig, TextConfig
+from ssm.model.config import (
+    AUReaderConfig,
+    AUTimeConfig,
+    BackboneConfig,
+    ExpertsConfig,
+    ExpressionTimeConfig,
+    ModelConfig,
+    TextConfig,
+)
 from ssm.saved.facts import ModelFacts
 
 SIZE, FRAMES = 32, 8
 
 
-def save_model(folder: Path, seed: int) -> Path:
+def save_model(folder: Path, seed: int, reader: str = "linear") -> Path:
     """An untrained model with a rule of its own: real weights, real files, a few kilobytes."""
     torch.manual_seed(seed)
     config = ModelConfig(
@@ -45,6 +53,7 @@ def save_model(folder: Path, seed: int) -> Path:
         text=TextConfig(tower="minilm"),
         expression_time=ExpressionTimeConfig(heads=2, head_width=8, hidden=16),
         au_time=AUTimeConfig(heads=2),
+        au_reader=AUReaderConfig(kind=reader),
     )
     model = SSM(config)
     rule = DecisionRule(rules={au: AURule(threshold=0.5, half_window=au % 3, votes=1 + au % 3) for au in BP4D_AUS})

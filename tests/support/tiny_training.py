@@ -6,7 +6,6 @@ As a script, `tiny_training.py RANK WORLD STORE_FILE RESULT_FILE`, it is one wor
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,22 @@ from torch import nn
 
 from ssm import SSM
 from ssm.labels.vocabulary import AFFECT, Vocabulary
-from ssm.model.config import AUTimeConfig, BackboneConfig, ExpertsConfig, ExpressionTimeConfig, ModelConfig, TextConfig
+from ssm.model.config import (
+    AUReaderConfig,
+    AUTimeConfig,
+    BackboneConfig,
+    ExpertsConfig,
+    ExpressionTimeConfig,
+    GraphConfig,
+    LatentConfig,
+    ModelConfig,
+    TextConfig,
+)
 from ssm.training.batch import AUBatch, FEBatch, VABatch
 from ssm.training.collective import ProcessGroup
 from ssm.training.losses import LossConfig
 from ssm.training.optim import OptimConfig
+from ssm.training.shares import PADDING, parts
 from ssm.training.step import StepResult, TrainConfig, TrainStep
 
 AUS, EXPRESSIONS, FRAMES, SIZE = (1, 4, 12, 15), ("happiness", "sadness", "neutral"), 4, 32
@@ -100,9 +110,9 @@ def tiny_step(config: TrainConfig = FAST, **changes: object) -> TrainStep:
 
 
 def train(
-    step: TrainStep, steps: range, total: int = 20, cut: Callable[[int], slice] | None = None, run: str = "plain"
+    step: TrainStep, steps: range, total: int = 20, group: ProcessGroup | None = None, run: str = "plain"
 ) -> list[StepResult]:
-    """Run `steps` of `total`; `cut` gives the rows of a batch of some size that are this worker's."""
+    """Run `steps` of `total`; a worker of a group has its part of each batch."""
     results = []
     for number in steps:
         fe, au = fe_batch(number), au_batch(number)
@@ -111,12 +121,20 @@ def train(
             unread(fe, 1)
         if run == "stills":
             fe = stills(fe, [1 + row % 2 for row in range(FE_BATCH)])
-        if cut is not None:
-            fe = FEBatch(*(None if value is None else value[cut(FE_BATCH)] for value in vars(fe).values()))
-            au = AUBatch(*(value[cut(AU_BATCH)] for value in vars(au).values()))
-            va = va and VABatch(*(value[cut(VA_BATCH)] for value in vars(va).values()))
+        if group is not None:
+            fe, au, va = part_of(fe, group), part_of(au, group), va and part_of(va, group)
         results.append(step(fe, None if run == "one side" else au, number, total, va))
     return results
+
+
+def part_of(batch: Any, group: ProcessGroup) -> Any:
+    """A worker's part of a batch; where it has fewer clips than others, black ones without labels fill it up."""
+    size = len(batch.clips)
+    mine = torch.from_numpy(parts(size, group.world)[group.rank])
+    tensors = {name: value[mine.clamp_min(0)] for name, value in vars(batch).items() if torch.is_tensor(value)}
+    for name, value in tensors.items():
+        value[mine < 0] = PADDING if name == "row_ids" else FRAMES if name == "distinct" else 0
+    return replace(batch, **tensors, whole=size)
 
 
 def unread(batch: FEBatch, row: int) -> None:
@@ -137,22 +155,40 @@ def fast_with(**changes: object) -> TrainConfig:
     return FAST.model_copy(update=changes)
 
 
-WORKER_RUNS: tuple[tuple[str, dict[str, object], int], ...] = (
-    ("plain", {}, 20),
-    ("accumulated", {"accumulation": 2}, 4),
-    ("evidence", {"loss": LossConfig(map_evidence=1.0)}, 4),
-    ("weighted", {"sample_weighting": "mal"}, 4),
-    ("one side", {}, 4),
-    ("unread", {"sample_weighting": "mal"}, 4),
-    ("stills", {"expression_teacher": 0.2, "au_partners": "faces"}, 4),
-    ("affect", {}, 4),
-)
-"""What a worker trains one after the other: name, settings, steps."""
+WORKER_RUNS: dict[int, tuple[tuple[str, dict[str, object], int], ...]] = {
+    2: (
+        ("plain", {}, 20),
+        ("accumulated", {"accumulation": 2}, 4),
+        ("evidence", {"loss": LossConfig(map_evidence=1.0)}, 4),
+        ("weighted", {"sample_weighting": "mal"}, 4),
+        ("one side", {}, 4),
+        ("unread", {"sample_weighting": "mal"}, 4),
+        ("stills", {"expression_teacher": 0.2, "au_partners": "faces"}, 4),
+        ("hiva_evidential", {"expression_teacher": 0.2}, 3),
+        ("cvae_evidential", {"accumulation": 2}, 3),
+        ("affect", {}, 4),
+    ),
+    5: (
+        ("plain", {}, 4),
+        ("weighted", {"sample_weighting": "mal"}, 4),
+        ("stills", {"expression_teacher": 0.2, "au_partners": "faces", "loss": LossConfig(map_evidence=1.0)}, 4),
+        ("affect", {}, 4),
+    ),
+}
+"""What the workers of a group of that size train one after the other: name, settings, steps. Five share neither batch
+evenly, and one of them has no AU clip at all."""
+
+
+MODELS: dict[str, dict[str, object]] = {
+    "hiva_evidential": {"au_reader": AUReaderConfig(kind="hiva_evidential", graph=GraphConfig(heads=2, neighbours=2))},
+    "cvae_evidential": {"au_reader": AUReaderConfig(kind="cvae_evidential", latent=LatentConfig(hidden=8, width=4))},
+}
+"""What the model of a run of that name has besides."""
 
 
 def model_of(run: str) -> dict[str, object]:
     """Fields of the model that such a run trains."""
-    return WITH_AFFECT if run == "affect" else {}
+    return WITH_AFFECT if run == "affect" else MODELS.get(run, {})
 
 
 def _worker(rank: int, world: int, store: str, result: Path) -> None:
@@ -164,12 +200,10 @@ def _worker(rank: int, world: int, store: str, result: Path) -> None:
 
     group = ProcessGroup()
     runs: dict[str, Any] = {"taken": _takes_what_gathering_would(group)}
-    for name, changes, steps in WORKER_RUNS:
+    for name, changes, steps in WORKER_RUNS[world]:
         config = fast_with(**changes)
         step = TrainStep(tiny_model(**model_of(name)), config, device="cpu", wrap=wrap, collective=group)
-        found = train(
-            step, range(steps), cut=lambda size: slice(rank * size // world, (rank + 1) * size // world), run=name
-        )
+        found = train(step, range(steps), group=group, run=name)
         runs[name] = {"floats": [r.floats() for r in found], "model": step.state_dict()["model"]}
     if rank == 0:
         torch.save(runs, result)

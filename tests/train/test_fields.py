@@ -28,7 +28,7 @@ from ssm_platform.base.overrides import describe_fields, override
 from ssm_platform.base.storage import open_storage
 from ssm_platform.data.clips import to_batches
 from ssm_platform.data.feed import START, Start
-from ssm_platform.data.plan import evaluation_rows
+from ssm_platform.data.streams import ClipStream
 from ssm_platform.records.manifest import Manifest
 from ssm_platform.runs import preflight
 from ssm_platform.runs.config import RunConfig
@@ -37,13 +37,13 @@ from ssm_platform.runs.recipes import tiny
 from ssm_platform.runs.splits import Split
 from ssm_platform.synthetic import PRESETS, write_corpus
 from ssm_platform.train import checkpoints
-from ssm_platform.train.building import evaluation_reader, make_step, step_config, training_reader
+from ssm_platform.train.building import make_step, run_reader, step_config
 from ssm_platform.train.checkpoints import Attempt, CheckpointError, Checkpoints
-from ssm_platform.train.opening import open_run
+from ssm_platform.train.opening import Run, open_run
 from ssm_platform.train.place import Job, RunPlace
-from ssm_platform.train.running import ray_trainer, scaling
+from ssm_platform.train.running import course, ray_trainer, scaling
 from ssm_platform.train.tracking import Origin, Trackers
-from ssm_platform.train.validation import spread
+from ssm_platform.train.validation import validation_rows
 from ssm_platform.train.worker import schedule, work
 
 Observe = Callable[[RunConfig], Any]
@@ -92,7 +92,7 @@ def order(config: RunConfig) -> Any:
 def pixels(config: RunConfig) -> Any:
     manifests = prepare(config).train
     rows = training_plan(config, prepare(config)).rows(0, 1)
-    return digest(training_reader(config, manifests).read(rows.columns())["clip"])
+    return digest(run_reader(config, manifests).read(rows.columns())["clip"])
 
 
 def first_loss(config: RunConfig) -> Any:
@@ -101,19 +101,25 @@ def first_loss(config: RunConfig) -> Any:
     prepared = prepare(config)
     plan = training_plan(config, prepared)
     step = make_step(config, torch.device("cpu"), SingleProcess())
-    columns = training_reader(config, prepared.train).read(plan.rows(0, 1).columns())
+    columns = run_reader(config, prepared.train).read(plan.rows(0, 1).columns())
     fe, au, va = to_batches(columns)
     return step(fe, au, 0, 10, va).floats()
 
 
 def evaluated(config: RunConfig) -> Any:
     manifests = prepare(config).validation
-    rows = spread(evaluation_rows(manifests, config.model.frames), config.validation_clips)
-    return digest(evaluation_reader(config, manifests).read(rows.columns())["clip"])
+    rows = validation_rows(config, manifests)
+    return digest(run_reader(config, [], manifests).read(rows.columns())["clip"])
 
 
 def decoder(config: RunConfig) -> Any:
-    return evaluation_reader(config, []).__reduce__()[1][2].decoder
+    return run_reader(config, []).__reduce__()[1][2].decoder
+
+
+def shipped(config: RunConfig) -> Any:
+    """The columns that decode processes send."""
+    none = {name: np.zeros(0, np.int64) for name in ("row", "task", "corpus", "record", "start", "seed")}
+    return sorted(run_reader(config, []).read(none))
 
 
 def when(config: RunConfig) -> Any:
@@ -161,20 +167,30 @@ class Shard:
         return iter(self.batches)
 
 
+def cut(block: dict[str, Any], size: int) -> list[dict[str, Any]]:
+    """Batches of a block."""
+    starts = range(0, len(block["row"]), size)
+    return [{name: column[first : first + size] for name, column in block.items()} for first in starts]
+
+
 def worked(config: RunConfig, folder: Path) -> Shard:
     """Ray Train's per-worker function, to the end of a run of one step; the cluster's side is made of plain values."""
     prepared = prepare(config)
-    rows = training_plan(config, prepared).rows(0, 1)
-    shard = Shard([training_reader(config, prepared.train).read(rows.columns())])
+    run = Run(Job(config, str(folder), "", 1, prepared.validation), prepared, training_plan(config, prepared))
+    reader = run_reader(config, prepared.train, prepared.validation)
+    layout = ClipStream(reader).layout(course(run), 0, 1)
+    blocks = [reader.read(layout.rows(number).columns()) for number in range(layout.groups)]
+    shard = Shard([part for block in blocks for part in cut(block, layout.shares.slots)])
+    start = Start(Attempt(0, None), reader.config, layout.shares, layout.turns, 10**6)
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_world_size=lambda: 1))
-        patch.setattr(ray.train, "get_dataset_shard", {"plan-0": shard, START: Start(Attempt(0, None), 1, 1)}.get)
+        patch.setattr(ray.train, "get_dataset_shard", {"plan-0": shard, START: start}.get)
         patch.setattr(ray.train, "report", lambda _: None)
         patch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
         patch.setattr(logging.getLogger(), "level", logging.WARNING)
         try:
-            work(Job(config, str(folder), "", 1, prepared.validation))
+            work(run.job)
         finally:
             torch.set_num_threads(threads)
     return shard
@@ -258,8 +274,9 @@ FIELDS: dict[str, tuple[str, Any, Observe]] = {
     "data.corpora.N.role": (f"{CORPUS}.role", "test", sides),
     "data.fe_batch": ("data.fe_batch", 2, order),
     "data.au_batch": ("data.au_batch", 2, order),
-    "data.va_batch": ("data.va_batch", 2, lambda config: plan_config(config, prepare(config).train).chunk(1)),
+    "data.va_batch": ("data.va_batch", 2, lambda config: plan_config(config, prepare(config).train).shares(1).slots),
     "data.decoder": ("data.decoder", "decord", decoder),
+    "data.warp": ("data.warp", "worker", shipped),
     "data.decode_workers": ("data.decode_workers", 3, budget),
     "data.decode_cpus": ("data.decode_cpus", 2.0, budget),
     "data.resize": ("data.resize", 40, evaluated),

@@ -34,8 +34,9 @@ def loop(outlets: Outlets | None = None, total: int = 9) -> Loop:
         step=tiny_step(),
         schedule=schedule(total),
         position=Position(),
-        validate=lambda model: {"score": float(not model.training)},
+        validate=lambda model, stream: {"score": float(not model.training)},
         outlets=outlets or Outlets(),
+        places=np.arange(GLOBAL),
     )
 
 
@@ -99,8 +100,8 @@ def test_what_happens_when() -> None:
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        (feed(1, 9), r"step 0.*plan has 0\.\.9"),
-        ([*feed(0, 2), *feed(3, 9)], r"step 2.*plan has 20\.\.29"),
+        (feed(1, 9), r"step 0.*plan has \[0 1 2\]\.\. \(10\)"),
+        ([*feed(0, 2), *feed(3, 9)], r"step 2.*plan has \[20 21 22\]"),
         ([*feed(0, 2), *feed(1, 9)], "step 2"),
         (feed(0, 5), "ended after step 5 of 9"),
     ],

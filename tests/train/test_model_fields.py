@@ -113,6 +113,9 @@ def layout(config: ModelConfig) -> bool:
 BASE = with_text()
 QUICK_GELU = {"backbone.name": "vit_base_patch16_clip_quickgelu_224"}
 ONES = [[1.0] * len(LABELS.aus)] * len(LABELS.expressions)
+EVIDENTIAL = {"au_reader.kind": "evidential"}
+HIVA = {"au_reader.kind": "hiva", "au_reader.graph.heads": 2, "au_reader.graph.neighbours": 3}
+LATENT = {"au_reader.kind": "cvae_evidential"}
 EXPLICIT = {"mapping.prior": "explicit", "mapping.matrix": ONES}
 FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     # what both models have, the other value, what it must change
@@ -166,6 +169,16 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "au_time.radius": ({}, 2, start),
     "au_time.strength": ({}, 0.9, computed),
     "au_time.smoothing": ({}, 3, start),
+    "au_reader.kind": ({}, "evidential", start),
+    "au_reader.focus.positive": (EVIDENTIAL, 2.0, computed),
+    "au_reader.focus.negative": (EVIDENTIAL, 3.0, computed),
+    "au_reader.focus.shift": (EVIDENTIAL, 0.1, computed),
+    "au_reader.graph.neighbours": (HIVA, 1, computed),
+    "au_reader.graph.metric": (HIVA | {"au_reader.graph.neighbours": 2}, "cosine", computed),
+    "au_reader.graph.heads": (HIVA, 4, computed),
+    "au_reader.latent.hidden": (LATENT, 8, start),
+    "au_reader.latent.width": (LATENT, 8, start),
+    "au_reader.latent.windows": (LATENT, [1, 3, 5], computed),
     "semantic_weight": ({}, 0.5, computed),
     "temperature": ({}, 0.1, computed),
     "released_behaviour": ({}, True, computed),

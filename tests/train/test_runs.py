@@ -123,20 +123,20 @@ def test_every_row_of_the_plan_was_used_once(runs: Runs, straight: dict[str, Any
     assert verdict.steps == STEPS
 
 
-def test_a_killed_run_goes_on_bit_equal_and_with_two_workers_alike(
+def test_a_killed_run_goes_on_bit_equal_and_with_three_workers_alike(
     runs: Runs, straight: dict[str, Any], killed: str
 ) -> None:
     place = runs.folder / "runs"
-    shutil.copytree(place / killed, place / "with-two")
+    shutil.copytree(place / killed, place / "with-three")
     before_commit(place / killed)
     again = runs.finish(killed)
     assert len(again["position"]["order"]["spans"]) == 2, "it went on, and did not start again"
     assert_same_bits(again["train"], straight["train"])
     assert again["position"]["curves"] == straight["position"]["curves"]
-    damage(place / "with-two")
-    with_two = runs.finish("with-two", scale__workers=2, scale__max_failures=0)
-    assert len(with_two["position"]["order"]["spans"]) == 2
-    assert_alike(with_two, straight)
+    damage(place / "with-three")
+    with_three = runs.finish("with-three", scale__workers=3, scale__max_failures=0)  # who share 6 and 4 clips unevenly
+    assert len(with_three["position"]["order"]["spans"]) == 2
+    assert_alike(with_three, straight)
 
 
 def test_two_workers_of_which_one_dies_equal_one(runs: Runs, straight: dict[str, Any]) -> None:

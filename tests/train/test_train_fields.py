@@ -15,6 +15,7 @@ import pytest
 import tiny_training as tiny
 import torch
 
+from ssm.model.config import AUReaderConfig
 from ssm.training.step import TrainConfig
 from ssm_platform.base.overrides import describe_fields, override
 
@@ -37,9 +38,19 @@ def averages(config: TrainConfig) -> str:
     return _trained(config)[1]
 
 
+def evidential(config: TrainConfig) -> str:
+    """As `weights`, of a model that gives Beta evidence."""
+    return _trained(config, "evidential")[0]
+
+
+def latent(config: TrainConfig) -> str:
+    """As `weights`, of a model with a latent variable."""
+    return _trained(config, "cvae_evidential")[0]
+
+
 @cache
-def _trained(config: TrainConfig) -> tuple[str, str]:
-    step = tiny.tiny_step(config)
+def _trained(config: TrainConfig, reader: str = "linear") -> tuple[str, str]:
+    step = tiny.tiny_step(config, au_reader=AUReaderConfig(kind=reader))
     tiny.train(step, STEPS, TOTAL)
     state = step.state_dict()
     return _digest(state["model"]), _digest(state["average"])
@@ -103,6 +114,12 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "loss.fe_semantic": ({}, 3.0, weights),
     "loss.au_semantic": ({}, 3.0, weights),
     "loss.map_evidence": ({}, 1.0, weights),
+    "loss.evidential.form": ({}, "type2", evidential),
+    "loss.evidential.regulariser": ({}, 1.0, evidential),
+    "loss.evidential.ramp": ({}, 1.0, evidential),
+    "loss.latent.posterior": ({}, 0.9, latent),
+    "loss.latent.divergence": ({}, 1.0, latent),
+    "loss.latent.ramp": ({}, 1.0, latent),
     "loss.affect": ({}, 3.0, affect_weights),
     "loss.ramp": ({}, 1.0, weights),
     "loss.momentum": ({}, 0.2, weights),

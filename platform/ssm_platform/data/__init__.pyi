@@ -4,6 +4,7 @@ from .clips import ClipReader as ClipReader
 from .clips import Columns as Columns
 from .clips import Quarantine as Quarantine
 from .clips import to_batches as to_batches
+from .encoded import PixelMaker as PixelMaker
 from .feed import START as START
 from .feed import ResumingDataConfig as ResumingDataConfig
 from .feed import Start as Start
@@ -21,6 +22,11 @@ from .plan import PlanConfig as PlanConfig
 from .plan import Rows as Rows
 from .plan import evaluation_rows as evaluation_rows
 from .sampling import segment_indices as segment_indices
+from .shares import Shares as Shares
 from .streams import ClipStream as ClipStream
 from .streams import batches as batches
+from .streams import decoders as decoders
 from .streams import steps_of_block as steps_of_block
+from .turns import Course as Course
+from .turns import Turn as Turn
+from .turns import Turns as Turns

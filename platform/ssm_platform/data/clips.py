@@ -7,9 +7,10 @@ False: order, counts and the other rows of the batch stay what the plan says, no
 raises: the same rows read later are the same pixels. Knows no Ray.
 
 Columns of a batch (all dense, none ever null):
-    row int64 N, task int8 N, corpus int16 N, record int32 N, start int32 N      as in the plan
+    row int64 N, task int8 N, corpus int16 N, record int32 N, start int32 N      as in the plan; row `PADDING`: no
+                          clip, black and without labels, only there so that all workers have as many
     sample int64 N        identity of the clip really read, for `order.OrderHash`; `UNREAD` where it was not
-    clip uint8 N T S S 3
+    clip uint8 N T S S 3  (not where frames are shipped encoded, see `encoded`)
     fe_label int64 N      column of the class; fe_classes uint8 N E: the corpus's classes (0 everywhere in AU rows)
     fe_shares float32 N E  only where a corpus has soft labels: the distribution over classes (hard rows: one class)
     distinct int64 N      frames that lead the clip before its last one repeats (T where none does)
@@ -26,7 +27,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ssm.interface import Preprocessing, center
 from ssm.labels import Vocabulary
-from ssm.training import Augmentation, augment
+from ssm.training import PADDING, Augmentation, augment
 from ssm_platform.base import UNREAD, may_return, sample_ids, text_key
 from ssm_platform.data.plan import AU, FE, VA
 from ssm_platform.data.sampling import Window, segment_indices, window_indices
@@ -47,7 +48,7 @@ if TYPE_CHECKING:  # loading torch costs a decode process seconds and hundreds o
     from ssm.training import AUBatch, FEBatch, VABatch
 
 Columns = dict[str, NDArray[Any]]
-ReadFrames = Callable[[], NDArray[np.uint8]]
+ReadFrames = Callable[[], Any]  # frames T H W 3, or the files of them
 Reading = tuple[Window, ReadFrames]
 
 _OPEN_SOURCES = 8  # long videos of AU corpora are read again and again; each open reader holds some MB
@@ -62,10 +63,22 @@ class ClipConfig(BaseModel):
 
     frames: int = Field(default=16, ge=1, le=1024, description="frames T of a clip")
     preprocessing: Preprocessing = Field(default_factory=Preprocessing, description="geometry, shared with serving")
-    augmentation: tuple[Augmentation, ...] | None = Field(
+    augmentation: tuple[Augmentation | None, ...] | None = Field(
         default=None, description="random warp per manifest, in their order; null: evaluation, nothing is random"
     )
     decoder: str = Field(default=DEFAULT_DECODER, description="video decoder: decord, av or torchcodec")
+    encoded: bool = Field(default=False, description="ship frames as they are stored in shards (`encoded`)")
+
+    def warp_of(self, corpus: int) -> Augmentation | None:
+        """The random warp of a manifest's clips, None where nothing of them is random."""
+        return None if self.augmentation is None else self.augmentation[corpus]
+
+    def warped(self, frames: NDArray[np.uint8], corpus: int, seed: int) -> NDArray[np.uint8]:
+        """The frames as the model gets them, T S S 3."""
+        spec = self.warp_of(corpus)
+        if spec is None:
+            return center(frames, self.preprocessing)
+        return augment(frames, spec, self.preprocessing.image_size, seed)
 
 
 class TooManyUnreadable(ValueError):
@@ -86,37 +99,48 @@ class ClipReader:
     def __init__(self, manifests: Sequence[Manifest], vocabulary: Vocabulary, config: ClipConfig) -> None:
         if config.augmentation is not None and len(config.augmentation) != len(manifests):
             raise ValueError(f"{len(config.augmentation)} augmentations for {len(manifests)} manifests: one for each")
+        for manifest in manifests if config.encoded else ():
+            if others := sorted(set(manifest.column("kind").unique().to_pylist()) - {"shard"}):
+                raise ValueError(f"corpus {manifest.corpus!r}: clips of kind {others} cannot be shipped as files")
         self._manifests = tuple(manifests)
         self._vocabulary = vocabulary
-        self._config = config
+        self.config = config
         self._columns = [_label_columns(manifest, vocabulary) for manifest in manifests]
         self._open: OrderedDict[tuple[int, int], FrameSource] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[ClipReader], tuple[Any, ...]]:
-        return ClipReader, (self._manifests, self._vocabulary, self._config)
+        return ClipReader, (self._manifests, self._vocabulary, self.config)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row of the columns, problem texts aside."""
-        none = {name: np.zeros(1, np.int64) for name in ("row", "task", "corpus", "record", "start")}
-        return sum(column.nbytes for column in self._blank(none).values())
+        none = {name: np.zeros(1, np.int64) for name in ("row", "task", "corpus", "record", "start", "seed")}
+        pixels = self.config.frames * self.config.preprocessing.image_size**2 * 3 if self.config.encoded else 0
+        return pixels + sum(column.nbytes for column in self._blank(none).values())  # what is encoded is smaller
 
     def read(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
         """The columns (see above) of these rows of a plan, in their order. StorageError or OSError for an outage."""
         out, seeds = self._blank(rows), rows["seed"].tolist()
+        if "clip" in out:
+            out["clip"][out["row"] == PADDING] = 0
+        places = np.flatnonzero(out["row"] != PADDING).tolist()
         ahead: deque[Reading] = deque()
-        for place in range(len(seeds)):
-            while len(ahead) < _AHEAD and place + len(ahead) < len(seeds):
-                ahead.append(self._begun(out, place + len(ahead), seeds[place + len(ahead)]))
+        for number, place in enumerate(places):
+            for coming in places[number + len(ahead) : number + _AHEAD]:
+                ahead.append(self._begun(out, coming, seeds[coming]))
             self._read_one(out, place, seeds[place], *ahead.popleft())
         return out
 
     def _blank(self, rows: Mapping[str, NDArray[Any]]) -> Columns:
-        count, frames, size = len(rows["row"]), self._config.frames, self._config.preprocessing.image_size
+        count, frames, size = len(rows["row"]), self.config.frames, self.config.preprocessing.image_size
         aus, classes = len(self._vocabulary.aus), len(self._vocabulary.expressions)
         out: Columns = {name: np.array(rows[name]) for name in ("row", "task", "corpus", "record", "start")}
         out["sample"] = np.full(count, UNREAD, np.int64)
-        out["clip"] = np.empty((count, frames, size, size, 3), np.uint8)
+        if self.config.encoded:
+            out |= {"jpeg": np.full(count, b"", object), "sizes": np.zeros((count, frames), np.int32)}
+            out |= {"frame": np.zeros((count, frames), np.int16), "seed": np.array(rows["seed"])}
+        else:
+            out["clip"] = np.empty((count, frames, size, size, 3), np.uint8)
         out["problem"] = np.full(count, "", object)
         out["distinct"] = np.full(count, frames, np.int64)
         if any(manifest.soft for manifest in self._manifests):
@@ -135,8 +159,12 @@ class ClipReader:
         turn, since opening one may close another."""
         task, corpus, record, start = (int(out[name][place]) for name in ("task", "corpus", "record", "start"))
         manifest = self._manifests[corpus]
-        window = self._window(task, int(manifest.lengths[record]), start, seed)
+        window = self._window(task, corpus, int(manifest.lengths[record]), start, seed)
         indices = np.unique(window.indices).tolist()  # a repeated frame is read and warped once
+        if self.config.encoded:
+            stored = cast(ShardFrames, self._source(corpus, record))
+            coming = self._fetching.submit(stored.fetch, indices)
+            return window, coming.result
         if "://" not in manifest.root or not isinstance(source := self._source(corpus, record), ShardFrames):
             return window, lambda: self._source(corpus, record).read(indices)
         fetched = self._fetching.submit(source.fetch, indices)
@@ -157,11 +185,16 @@ class ClipReader:
             if may_return(error):
                 raise
             out["problem"][place] = f"{manifest.corpus}: clip {name!r}: {error}"
-            out["clip"][place] = 0
+            if "clip" in out:
+                out["clip"][place] = 0
             return
         key = np.array([text_key(f"{manifest.corpus}/{name}")], np.int64)
         out["sample"][place] = sample_ids(key, np.array([start], np.int32))[0]
-        out["clip"][place] = self._warp(frames, corpus, seed)[places]
+        if self.config.encoded:
+            out["jpeg"][place] = b"".join(frames)
+            out["sizes"][place, : len(frames)], out["frame"][place] = [len(frame) for frame in frames], places
+        else:
+            out["clip"][place] = self.config.warped(frames, corpus, seed)[places]
         if task == FE:
             out["distinct"][place] = len(distinct)
             self._label_clip(out, place, corpus, record)
@@ -196,24 +229,18 @@ class ClipReader:
             shares[manifest.expression_columns[record]] = 1
         return shares
 
-    def _window(self, task: int, length: int, start: int, seed: int) -> Window:
+    def _window(self, task: int, corpus: int, length: int, start: int, seed: int) -> Window:
         if task != FE:
-            return window_indices(start, length, self._config.frames)
-        chosen = segment_indices(length, self._config.frames, None if self._config.augmentation is None else seed)
+            return window_indices(start, length, self.config.frames)
+        chosen = segment_indices(length, self.config.frames, None if self.config.warp_of(corpus) is None else seed)
         return Window(chosen, np.ones(len(chosen), bool))
-
-    def _warp(self, frames: NDArray[np.uint8], corpus: int, seed: int) -> NDArray[np.uint8]:
-        preprocessing, augmentation = self._config.preprocessing, self._config.augmentation
-        if augmentation is None:
-            return center(frames, preprocessing)
-        return augment(frames, augmentation[corpus], preprocessing.image_size, seed)
 
     def _source(self, corpus: int, record: int) -> FrameSource:
         """An open source; the least recently used one is closed past a few."""
         key = (corpus, record)
         if key not in self._open:
             manifest = self._manifests[corpus]
-            self._open[key] = open_frames(manifest[record], manifest.root, self._config.decoder)
+            self._open[key] = open_frames(manifest[record], manifest.root, self.config.decoder)
             if len(self._open) > _OPEN_SOURCES:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(key)
@@ -236,7 +263,7 @@ class Quarantine:
 
     def check(self, columns: Columns) -> list[str]:
         """Take in a batch; returns the problems not met before, for a log."""
-        self.seen += len(columns["row"])
+        self.seen += int((columns["row"] != PADDING).sum())
         met = [str(problem) for problem in columns["problem"] if problem]
         new = [problem for problem in dict.fromkeys(met) if problem not in self.problems]
         for problem in met:
@@ -265,13 +292,21 @@ def _fe_batch(columns: Columns, rows: NDArray[np.int64]) -> FEBatch:
     from ssm.training import FEBatch
 
     return FEBatch(
-        clips=from_numpy(columns["clip"][rows]),
+        clips=_pixels(columns, rows),
         labels=from_numpy(columns["fe_label"][rows]),
         class_mask=from_numpy(columns["fe_classes"][rows]).bool(),
         row_ids=from_numpy(columns["row"][rows]),
         shares=from_numpy(columns["fe_shares"][rows]) if "fe_shares" in columns else None,
         distinct=_distinct(columns, rows),
     )
+
+
+def _pixels(columns: Columns, rows: NDArray[np.int64]) -> Tensor:
+    """The clips of some rows, which may lie on a GPU already (`encoded`)."""
+    import torch
+
+    clips: Any = columns["clip"]
+    return clips[torch.from_numpy(rows).to(clips.device)] if torch.is_tensor(clips) else torch.from_numpy(clips[rows])
 
 
 def _distinct(columns: Columns, rows: NDArray[np.int64]) -> Tensor | None:
@@ -288,7 +323,7 @@ def _au_batch(columns: Columns, rows: NDArray[np.int64]) -> AUBatch:
     from ssm.training import AUBatch
 
     return AUBatch(
-        clips=from_numpy(columns["clip"][rows]),
+        clips=_pixels(columns, rows),
         targets=from_numpy(columns["au_target"][rows]).float(),
         mask=from_numpy(columns["au_mask"][rows]).bool(),
         row_ids=from_numpy(columns["row"][rows]),

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssm.training import PADDING
 from ssm_platform.base import UNREAD, mix, sample_ids, text_key
 from ssm_platform.data.plan import Plan, Rows
 from ssm_platform.records import Manifest
@@ -101,7 +102,8 @@ class OrderHash:
         world: int = 1,
     ) -> dict[str, Any]:
         """Take in this worker's part of global batch `step`; all workers call it. Returns the new state."""
-        self.settle(step, [Used.of(rows, samples)], combine, len(rows) * world, world)
+        (count,) = combine(np.array([(rows != PADDING).sum()], np.int64)).tolist()
+        self.settle(step, [Used.of(rows, samples)], combine, count, world)
         return self.state
 
     def settle(self, first: int, parts: Sequence[Used], combine: Combine, count: int, world: int) -> None:
@@ -137,7 +139,9 @@ class Used:
 
     @classmethod
     def of(cls, rows: NDArray[np.int64], samples: NDArray[np.int64]) -> Used:
-        """By the rows and the identities of what was decoded for them."""
+        """By the rows and the identities of what was decoded for them; what fills a batch up is no row of the plan."""
+        real = rows != PADDING
+        rows, samples = rows[real], samples[real]
         return cls(_fingerprint(rows, samples), rows[samples == UNREAD])
 
 

@@ -1,11 +1,11 @@
 """The order of training: a pure function of (manifests, mixture weights, seed, epoch), as cheap columns of pointers.
 
 One plan serves all tasks. Global batch `step` is `fe_batch` expression rows, `au_batch` AU rows and `va_batch` rows of
-valence and arousal in a repeating unit of (fe_batch / g, au_batch / g, va_batch / g) rows, g = gcd: cut into `world`
-equal runs, world | g, every worker's run has the exact ratio. An epoch lasts as long as the longest task. Each corpus
-is an endless chain of passes, a pass being a permutation of its clips; a new pass starts where the last one ends,
-across batches and epochs, so nothing is dropped. Corpora of a task share its rows by weight, exactly apportioned per
-epoch (largest remainder) and spread evenly over it.
+valence and arousal in a repeating unit of (fe_batch / g, au_batch / g, va_batch / g) rows, g = gcd; `shares` says which
+of them each worker has. An epoch lasts as long as the longest task. Each corpus is an endless chain of passes, a pass
+being a permutation of its clips; a new pass starts where the last one ends, across batches and epochs, so nothing is
+dropped. Corpora of a task share its rows by weight, exactly apportioned per epoch (largest remainder) and spread evenly
+over it.
 Permutations and seeds are sorted or mixed integer hashes, not a library's generator: they outlive its versions.
 Knows no pixels, no Ray and no worker count.
 
@@ -18,7 +18,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
@@ -26,8 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ssm.training import PADDING
 from ssm_platform.base import mix, text_key
 from ssm_platform.data.sampling import Windows, windows
+from ssm_platform.data.shares import Shares
 from ssm_platform.records import Manifest, Task
 
 FE, AU, VA = 0, 1, 2
@@ -72,24 +74,16 @@ class PlanConfig(BaseModel):
         """Rows of one task in a step."""
         return int(getattr(self, f"{task}_batch"))
 
-    def chunk(self, world: int) -> int:
-        """Rows of one worker in a step. ValueError where `world` workers cannot each have the exact ratio."""
-        unit = math.gcd(*self.batches)
-        if world < 1 or unit % world:
-            possible = [count for count in range(1, unit + 1) if unit % count == 0]
-            third = f" and {self.va_batch} VA" if self.va_batch else ""
-            raise ValueError(
-                f"{world} workers cannot share a batch of {self.fe_batch} FE and {self.au_batch} AU{third} clips: "
-                f"the number must divide {unit} ({', '.join(map(str, possible))})"
-            )
-        return self.global_batch // world
+    def shares(self, world: int) -> Shares:
+        """Each worker's places of a global batch. ValueError for more workers than it has clips."""
+        return Shares.of(_pattern(self), world)
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Pointers to clips, one array per column, all of one length."""
 
-    row: NDArray[np.int64]  # global number: step * G + place in the global batch
+    row: NDArray[np.int64]  # global number: step * G + place in the global batch; `PADDING`: no clip
     task: NDArray[np.int8]  # FE or AU
     corpus: NDArray[np.int16]  # index of the manifest
     record: NDArray[np.int32]  # index in that manifest
@@ -101,6 +95,11 @@ class Rows:
 
     def __getitem__(self, index: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Rows:
         return Rows(**{name: column[index] for name, column in self.columns().items()})
+
+    def filled(self, places: NDArray[np.int64], tasks: NDArray[np.int8]) -> Rows:
+        """The rows at `places`; where that is `PADDING`, a row of that task without a clip."""
+        rows, empty = self[places.clip(0)], places == PADDING
+        return replace(rows, row=np.where(empty, PADDING, rows.row), task=np.where(empty, tasks, rows.task))
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns by name."""

@@ -1,6 +1,6 @@
 """Clips through Ray Data: numbers of blocks in, uint8 batches out, the same global batches at any worker count.
 
-A block is one worker's shares (its rows of a step) of a few consecutive steps, and the workers' blocks follow each
+A block is one worker's shares (its rows of a turn) of a few consecutive turns, and the workers' blocks follow each
 other (`Layout`). What Ray Data carries before decoding is the block's number alone: its rows are computed where they
 are decoded, so a start costs the same however long the run is. A decode task turns a number into one block of clips
 (`repartition(strict=True)`), and `streaming_split(equal=True)` deals the blocks out in turn, so every worker gets its
@@ -12,7 +12,7 @@ three. Decoding itself is `clips.ClipReader`; this module only adapts it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -21,9 +21,12 @@ import ray
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, DataIterator, Dataset
 
+from ssm.training import PADDING
 from ssm_platform.data.clips import ClipReader, Columns
 from ssm_platform.data.ledger import TRIES, ledger
 from ssm_platform.data.plan import Plan, Rows
+from ssm_platform.data.shares import Shares
+from ssm_platform.data.turns import Course, Turn, Turns
 
 _BLOCK_CLIPS = 256  # at most in a block: a task costs Ray some 15 ms of CPU, as much as decoding a few small clips
 _BLOCK_BYTES = 96 * 2**20  # at most in a block of clips, unless a single share is more
@@ -35,6 +38,11 @@ _NUMBER = "block"
 def steps_of_block(share: int, row_bytes: int) -> int:
     """How many shares of that many rows, of that many bytes each, a block holds at most."""
     return max(1, min(_BLOCK_CLIPS // share, _BLOCK_BYTES // (share * row_bytes)))
+
+
+def decoders(decode_workers: int, world: int, group: int) -> int:
+    """How many processes decode for `world` workers, where so many do for a full group of `group`."""
+    return max(1, -(-decode_workers * world // group))
 
 
 class Blocks(Protocol):
@@ -49,24 +57,41 @@ class Blocks(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """The blocks of steps first.. of a plan: each holds `together` shares of one worker, the workers in turn."""
+    """The blocks of some turns of a course: each holds `together` turns of one worker, the workers in turn."""
 
-    plan: Plan
-    first: int
-    world: int
-    together: int  # steps in a block
+    course: Course
+    shares: Shares
+    turns: Turns
+    begin: int  # the first turn of the first block
+    together: int  # turns in a block
     groups: int  # of one block for each worker
 
     def __len__(self) -> int:
-        return self.groups * self.world
+        return self.groups * self.shares.world
 
     def rows(self, number: int) -> Rows:
-        """A worker's shares of a few steps, one step after the other."""
-        group, rank = divmod(number, self.world)
-        begin = self.first + group * self.together
-        rows = self.plan.rows(begin, begin + self.together)
-        share = self.plan.config.chunk(self.world)
-        return rows[np.arange(len(rows)).reshape(self.together, self.world, share)[:, rank].ravel()]
+        """A worker's rows of a few turns, one turn after the other; past the last turn nothing but `PADDING`."""
+        group, rank = divmod(number, self.shares.world)
+        begin = self.begin + group * self.together
+        turns = [self.turns.at(begin + place) for place in range(self.together)]
+        steps = [turn.step for turn in turns if turn is not None and turn.step is not None]
+        plan, size = self.course.plan, self.course.plan.config.global_batch
+        first, last = (steps[0], steps[-1] + 1) if steps else (0, 1)
+        known, every = last * size - first * size, plan.rows(first, last)
+        if self.course.validation is not None:
+            every = Rows.concatenate([every, self.course.validation])
+        places = [self._places(turn, rank, first * size, known) for turn in turns]
+        return every.filled(np.concatenate(places), np.tile(self.shares.tasks[rank], self.together))
+
+    def _places(self, turn: Turn | None, rank: int, first: int, known: int) -> NDArray[np.int64]:
+        """A worker's rows of a turn (S) among `known` rows of the plan from row `first` on and those of validation."""
+        mine = self.shares.places[rank]
+        if turn is None:
+            return np.full_like(mine, PADDING)
+        if turn.step is not None:
+            return np.where(mine == PADDING, PADDING, turn.step * self.course.plan.config.global_batch - first + mine)
+        mine = self.shares.of_round(self.course.clips, turn.round or 0, rank)
+        return np.where(mine == PADDING, PADDING, known + mine)
 
 
 @dataclass(frozen=True)
@@ -91,6 +116,7 @@ class ClipStream:
     reader: ClipReader
     decode_workers: int = 1
     decode_cpus: float = 1.0
+    group: int = 1  # the number of workers that so many decode for; fewer decode for a smaller group
 
     def steps_per_block(self, share: int) -> int:
         """How many shares of that many rows a block holds, at most."""
@@ -98,23 +124,26 @@ class ClipStream:
 
     def decode(self, rows: Rows, size: int) -> Dataset:
         """Clips in blocks of exactly `size` rows (the last may be shorter), in the order of `rows`."""
-        return self._decoded(Cut(rows, size), size)
+        return self._decoded(Cut(rows, size), size, self.decode_workers)
 
-    def layout(self, plan: Plan, first: int, last: int, world: int) -> Layout:
-        """Steps first..last-1 in blocks; whole ones, so a few steps more. ValueError where workers cannot share."""
-        together = self.steps_per_block(plan.config.chunk(world))
-        return Layout(plan, first, world, together, -(-(last - first) // together))
+    def layout(self, course: Course, first: int, world: int) -> Layout:
+        """All that is left of a course from step `first` on. ValueError where so many workers cannot share a batch."""
+        shares = course.plan.config.shares(world)
+        turns = Turns(first, course.total, course.every, shares.rounds(course.clips))
+        together = self.steps_per_block(shares.slots)
+        return Layout(course, shares, turns, 0, together, -(-len(turns) // together))
 
-    def dealt(self, plan: Plan, first: int, last: int, world: int) -> Dataset:
-        """Steps first..last-1 (and the rest of the last block) in blocks to be dealt out in turn."""
-        layout = self.layout(plan, first, last, world)
-        return self._decoded(layout, layout.together * plan.config.chunk(world))
+    def dealt(self, layout: Layout) -> Dataset:
+        """Clips in the blocks of a layout, to be dealt out in turn; as many decode as that group of workers needs."""
+        workers = decoders(self.decode_workers, layout.shares.world, self.group)
+        return self._decoded(layout, layout.together * layout.shares.slots, workers)
 
     def split(self, plan: Plan, first: int, last: int, world: int) -> list[DataIterator]:
-        """One iterator per worker, without Ray Train."""
-        return list(self.dealt(plan, first, last, world).streaming_split(world, equal=True))
+        """Steps first..last-1, one iterator per worker, without Ray Train; `world` is the full group."""
+        clips = replace(self, group=world)
+        return list(clips.dealt(clips.layout(Course(plan, last), first, world)).streaming_split(world, equal=True))
 
-    def _decoded(self, blocks: Blocks, size: int) -> Dataset:
+    def _decoded(self, blocks: Blocks, size: int, workers: int) -> Dataset:
         numbers = ray.data.from_arrow(pa.table({_NUMBER: np.arange(len(blocks), dtype=np.int64)}))
         context = numbers.context
         context.execution_options.preserve_order = True
@@ -125,7 +154,7 @@ class ClipStream:
             fn_constructor_args=(ray.put((self.reader, blocks)), ledger()),
             batch_size=None,
             batch_format="numpy",
-            compute=ActorPoolStrategy(size=self.decode_workers, max_tasks_in_flight_per_actor=_TASKS_AHEAD),
+            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=_TASKS_AHEAD),
             num_cpus=self.decode_cpus,
             memory=_PROCESS_BYTES + 3 * size * self.reader.row_bytes,
         )

@@ -26,6 +26,7 @@ import numpy as np
 from ssm import SSM
 from ssm.interface import DecisionRule
 from ssm.metrics import AffectTable, AUTable, ExpressionTable
+from ssm.model import READERS
 from ssm_platform.base import Storage, describe_machine, open_storage, override
 from ssm_platform.cluster import joined
 from ssm_platform.data import ClipConfig, keep_pace, segment_indices
@@ -64,13 +65,15 @@ def assess(
     changes: Mapping[str, Any] | None = None,
     people: People | None = None,
     *,
+    risk: float | None = None,
     blur: bool = False,
 ) -> Outcome:
     """Evaluate the finished run in `folder` (or `s3://` prefix) under its own protocol or one that fits on test labels.
 
     `changes` replace fields of the run's config that leave its numbers alone: CPUs, GPU, places of corpora. `people`
-    says who is in which group (`read_people`): the same figures are then given for each. `blur`: the faces in the
-    report cannot be recognised, as a report needs whose corpus forbids to show them. ValueError
+    says who is in which group (`read_people`): the same figures are then given for each. `risk` is the share of wrong
+    AU answers that is wanted among those given: when to abstain is then fitted and saved with the model. `blur`: the
+    faces in the report cannot be recognised, as a report needs whose corpus forbids to show them. ValueError
     where the folder holds no finished run, where its corpora have changed, for a protocol that the run was not split
     for, and where no corpus has a test side.
     """
@@ -78,6 +81,7 @@ def assess(
     stored = _run_file(storage)
     config = _changed(RunConfig.model_validate(stored["config"]), changes or {})
     protocol = _checked(protocol, config)
+    _check_risk(risk, config)
     prepared = prepare(config)
     _check_data(storage.uri, stored["data"], prepared)
     with local_model(storage) as path:
@@ -88,6 +92,7 @@ def assess(
             map_report(model, _true_association(prepared)),
             unreadable,
             people,
+            risk,
         )
         evaluation, rule = evaluate(test, validation, protocol, config.model.vocabulary.aus, about)
         for side, tables in (("validation", validation), ("test", test)):
@@ -99,6 +104,17 @@ def assess(
         storage.write(f"report{place}.html", _page(storage, evaluation, rule, prepared, test, blur).encode())
         version = _publish(model, path, storage, config.name, evaluation, rule, registry) if own else None
     return Outcome(evaluation, f"{storage.uri}/report{place}.html", version)
+
+
+def _check_risk(risk: float | None, config: RunConfig) -> None:
+    """ValueError for a risk that no model has, or that this one has no doubts to keep it by."""
+    if risk is None:
+        return
+    if not 0 < risk < 1:
+        raise ValueError(f"the wanted risk is {risk}: must lie in (0, 1)")
+    kind = config.model.au_reader.kind
+    if not READERS[kind].gives_evidence:
+        raise ValueError(f"au_reader.kind is {kind!r}, which gives no evidence to abstain by: train with +evidential")
 
 
 def run_config(storage: Storage) -> RunConfig:
@@ -242,6 +258,7 @@ def _publish(
     figures = json.loads(evaluation.model_dump_json(exclude=left_out))
     provenance = json.loads(evaluation.provenance.model_dump_json())
     found = {"rule": rule, "metrics": figures, "data": provenance, "smoothing": evaluation.smoothing}
+    found["abstention"] = evaluation.abstention
     model.facts = model.facts.model_copy(update=found)
     model.save_pretrained(path)
     if "://" in storage.uri:

@@ -198,7 +198,8 @@ def _warmed(rule: DecisionRule, temperature: float) -> DecisionRule:
 
     def moved(one: AURule) -> AURule:
         logit = np.log(one.threshold / (1 - one.threshold)) / temperature
-        return one.model_copy(update={"threshold": float(1 / (1 + np.exp(-logit)))})
+        threshold = min(float(1 / (1 + np.exp(-logit))), float(np.nextafter(1, 0)))  # a rule of 1 is none
+        return one.model_copy(update={"threshold": threshold})
 
     return DecisionRule(rules={au: moved(one) for au, one in rule.rules.items()})
 

@@ -52,6 +52,8 @@ def _of_aus(table: AUTable, columns: Sequence[int]) -> AUTable:
         aus=tuple(table.aus[column] for column in columns),
         probabilities=table.probabilities[:, columns],
         labels=table.labels[:, columns],
+        doubts=None if table.doubts is None else table.doubts[:, columns],
+        tilted=None if table.tilted is None else table.tilted[:, columns],
     )
 
 

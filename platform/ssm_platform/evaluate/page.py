@@ -92,6 +92,7 @@ def _au_figures(scores: AUScores) -> dict[str, str]:
             np.array(bins.confidence), np.array(bins.observed), np.array(bins.counts), "Calibration"
         ),
         "risk": _risk(scores.risk),
+        "doubt": _risk(scores.evidence.risk, "Risk and coverage by doubt") if scores.evidence else "",
     }
 
 
@@ -103,8 +104,8 @@ def _fe_figures(scores: FEScores) -> dict[str, str]:
     }
 
 
-def _risk(found: RiskCoverage) -> str:
-    return figures.risk(np.array(found.coverage), np.array(found.risk), "Risk and coverage")
+def _risk(found: RiskCoverage, title: str = "Risk and coverage") -> str:
+    return figures.risk(np.array(found.coverage), np.array(found.risk), title)
 
 
 def number(value: float) -> str:

@@ -53,8 +53,10 @@ def pooled_aus(tables: Mapping[str, AUTable]) -> AUTable:
         columns = [aus.index(au) for au in table.aus]
         probabilities.append(_spread(table.probabilities, columns, len(aus), 0.5))
         labels.append(_spread(table.labels, columns, len(aus), -1))
+    evidence = {name: _evidence(tables, name, aus) for name in ("doubts", "tilted")}
     return AUTable(
         aus=aus,
+        **evidence,
         probabilities=np.concatenate(probabilities),
         labels=np.concatenate(labels),
         lengths=tuple(length for table in tables.values() for length in table.lengths),
@@ -62,6 +64,16 @@ def pooled_aus(tables: Mapping[str, AUTable]) -> AUTable:
         subjects=tuple(f"{name}/{one}" for name, table in tables.items() for one in table.subjects),
         subject=_subject(tables.values()),
     )
+
+
+def _evidence(tables: Mapping[str, AUTable], field: str, aus: tuple[int, ...]) -> NDArray[Any] | None:
+    """A field that all tables have or none."""
+    parts = [
+        _spread(values, [aus.index(au) for au in table.aus], len(aus), 0.5)
+        for table in tables.values()
+        if (values := getattr(table, field)) is not None
+    ]
+    return np.concatenate(parts) if len(parts) == len(tables) else None
 
 
 def pooled_expressions(tables: Mapping[str, ExpressionTable]) -> ExpressionTable:

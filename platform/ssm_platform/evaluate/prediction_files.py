@@ -1,6 +1,7 @@
 """Predictions on disk: one Parquet file per corpus and side, readable by anybody and read back exactly.
 
-AU files have a row per frame (`sequence`, `stretch`, `subject`, then `AU01` probability and `AU01_label`, -1 unknown);
+AU files have a row per frame (`sequence`, `stretch`, `subject`, then `AU01` probability and `AU01_label`, -1 unknown;
+of models that give evidence also its vacuity `AU01_u`, and `AU01_tilted`, the probability as the loss left it);
 affect files likewise with `valence` and `valence_label` (nan unknown);
 expression files a row per clip (`clip`, `subject`, `label`, then a probability per class, and where people voted their
 shares as `happiness_share`). The metadata names the model that made them, so that files of two models are not read as
@@ -101,13 +102,25 @@ def _au_content(table: AUTable) -> pa.Table:
     for column, au in enumerate(table.aus):
         columns[ACTION_UNITS[au].code] = pa.array(table.probabilities[:, column])
         columns[f"{ACTION_UNITS[au].code}_label"] = pa.array(table.labels[:, column])
+        for suffix, values in (("u", table.doubts), ("tilted", table.tilted)):
+            if values is not None:
+                columns[f"{ACTION_UNITS[au].code}_{suffix}"] = pa.array(values[:, column])
     return pa.table(columns).replace_schema_metadata({_AUS: ",".join(map(str, table.aus)).encode()})
 
 
 def _au_table(content: pa.Table, aus: tuple[int, ...]) -> AUTable:
     codes = [ACTION_UNITS[au].code for au in aus]
     labels = _stacked(content, (f"{code}_label" for code in codes))
-    return AUTable(aus=aus, probabilities=_stacked(content, codes), labels=labels, **_frames_of(content))
+    doubts, tilted = (_optional(content, [f"{code}_{suffix}" for code in codes]) for suffix in ("u", "tilted"))
+    return AUTable(
+        aus=aus, probabilities=_stacked(content, codes), labels=labels, doubts=doubts, tilted=tilted,
+        **_frames_of(content),
+    )  # fmt: skip
+
+
+def _optional(content: pa.Table, names: list[str]) -> npt.NDArray[Any] | None:
+    """Columns that a file may lack."""
+    return _stacked(content, names) if set(names) <= {*content.schema.names} else None
 
 
 def _fe_content(table: ExpressionTable) -> pa.Table:

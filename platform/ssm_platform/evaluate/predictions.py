@@ -124,7 +124,7 @@ class _Gatherer:
         self._manifest = manifest
         labels = manifest.labels
         self.name = manifest.task
-        self._au_columns = vocabulary.au_columns(labels.aus)
+        self._au_columns, self._aus = vocabulary.au_columns(labels.aus), len(vocabulary.aus)
         self._fe_columns = vocabulary.expression_columns(labels.expressions)
         self._au, self._fe = AUPredictions(labels.aus), ExpressionPredictions(labels.expressions)
         self._va = AffectPredictions()
@@ -145,7 +145,12 @@ class _Gatherer:
             self._va.update(name, subject, frames, answer[:count], manifest.va_labels(record, start, count))
             return
         labels = manifest.au_labels(record, start, count)
-        self._au.update(name, subject, frames, answer[:count, self._au_columns], labels)
+        found, *evidence = (part[:count, self._au_columns] for part in np.split(answer, self._parts(answer), axis=1))
+        self._au.update(name, subject, frames, found, labels, (evidence[0], evidence[1]) if evidence else None)
+
+    def _parts(self, answer: Floats) -> range:
+        """Where probabilities end, and doubts, of an answer (T A) or (T 3A)."""
+        return range(self._aus, answer.shape[1], self._aus)
 
     def table(self) -> Table:
         if self.name == "va":
@@ -176,14 +181,15 @@ class _Scorer:
 
         labels, (count, frames) = self._model.vocabulary, columns["clip"].shape[:2]
         answers: Columns = {name: columns[name] for name in ("row", "corpus", "record", "start", "problem")}
-        answers["au"] = np.zeros((count, frames, len(labels.aus)), np.float32)
+        parts = 3 if self._model.au_head.gives_evidence else 1  # probabilities, doubts, tilted probabilities
+        answers["au"] = np.zeros((count, frames, parts * len(labels.aus)), np.float32)
         answers["fe"] = np.zeros((count, len(labels.expressions)), np.float32)
         answers["va"] = np.zeros((count, frames, len(labels.affect)), np.float32)
         fe, au, va = to_batches(columns)
         with torch.inference_mode(), autocast(self._device, self._precision):
             if au is not None:
-                logits = self._model(au_clips=normalise(au.clips.to(self._device), self._preprocessing)).au_logits
-                answers["au"][columns["task"] == AU] = logits.float().sigmoid().cpu().numpy()
+                output = self._model(au_clips=normalise(au.clips.to(self._device), self._preprocessing))
+                answers["au"][columns["task"] == AU] = _au_answer(output).cpu().numpy()
             if fe is not None:
                 fe = fe.to(self._device)
                 clips = normalise(fe.clips, self._preprocessing)
@@ -193,3 +199,16 @@ class _Scorer:
                 found = self._model(va_clips=normalise(va.clips.to(self._device), self._preprocessing)).affect
                 answers["va"][columns["task"] == VA] = found.float().cpu().numpy()
         return answers
+
+
+def _au_answer(output: Any) -> Any:
+    """Probabilities (B T A); of a model that gives evidence also doubts and tilted probabilities (B T 3A)."""
+    import torch
+
+    from ssm.model import Evidence
+
+    found = output.au_logits.float().sigmoid()
+    if output.au_evidence is None:
+        return found
+    evidence = Evidence.of(output.au_evidence)
+    return torch.cat([found, evidence.vacuity, evidence.probability], dim=-1)

@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.interface import Smoothing
+from ssm.interface import Abstention, Smoothing
 from ssm.metrics import Estimate
 
 EvaluationProtocol = Literal["clean", "published", "published_per_au", "lodo"]
@@ -101,6 +101,22 @@ class RiskCoverage(Result):
     area: float
 
 
+class EvidenceScores(Result):
+    """What a model that gives evidence says of its own doubt."""
+
+    tilted_error: float = Field(description="calibration error of its probabilities before the asymmetry is undone")
+    risk: RiskCoverage = Field(description="least doubt first")
+    given: float | None = Field(default=None, description="share of the answers given under the fitted abstention")
+    wrong: float | None = Field(default=None, description="share of those that is wrong, under the fitted rule")
+
+    def __str__(self) -> str:
+        found = f"calibration error before the asymmetry was undone {self.tilted_error:.3f}; area under risk and "
+        found += f"coverage by doubt {self.risk.area:.3f}"
+        if self.given is None or self.wrong is None:
+            return found
+        return f"{found}; abstaining, {self.given:.1%} of answers are given and {self.wrong:.1%} of these are wrong"
+
+
 class AUScores(Result):
     """Frame-level scores of one AU corpus. Lists run over `aus`; nan where an AU has only one class here."""
 
@@ -120,6 +136,7 @@ class AUScores(Result):
     calibration: Calibration
     risk: RiskCoverage
     reliability: Reliability
+    evidence: EvidenceScores | None = Field(default=None, description="of a model that gives evidence")
 
     @property
     def chance(self) -> tuple[float, ...]:
@@ -267,6 +284,7 @@ class Evaluation(Result):
     groups: tuple[GroupScore, ...] = Field(default=(), description="the same figures on groups of people")
     noise: NoiseFloor
     maps: MapReport | None = None
+    abstention: Abstention | None = Field(default=None, description="fitted on validation, where a risk was wanted")
     left_out: tuple[str, ...] = Field(default=(), description="what was not judged, and why")
     undefined: tuple[str, ...] = Field(default=(), description="figures that are nan, and why")
     provenance: Provenance
@@ -308,6 +326,7 @@ class Evaluation(Result):
             lines.append(f"  {s.corpus}: macro F1 {s.macro_f1} (at 0.5: {s.macro_f1_half}), AUC {s.mean_auc}")
             lines.append(f"    always positive {s.mean_chance:.3f}; {s.frames} frames of {s.subjects} subjects")
             lines.append(f"    calibration error {s.calibration}")
+            lines += [f"    {s.evidence}"] if s.evidence else []
         for e in self.every_fe:
             lines.append(f"  {e.corpus}: UAR {e.uar}, WAR {e.war}")
             lines.append(f"    chance {1 / len(e.expressions):.3f}; {e.clips} clips of {e.subjects} subjects")

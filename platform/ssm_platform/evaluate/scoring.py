@@ -10,15 +10,17 @@ the people do not allow is nan and said, never an error. Pure functions of table
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from ssm.interface import DecisionRule, Smoothing
+from ssm.interface import Abstention, DecisionRule, Smoothing
 from ssm.metrics import (
     AUTable,
     ExpressionTable,
     RiskCoverage,
+    abstained,
     au_figures,
     au_risk,
+    au_risk_by_doubt,
     au_temperature,
     calibration_error,
     cooled_aus,
@@ -26,6 +28,7 @@ from ssm.metrics import (
     expression_figures,
     expression_risk,
     expression_temperature,
+    fit_abstention,
     macro,
     soft_figures,
     winner_error,
@@ -52,6 +55,7 @@ from ssm_platform.evaluate.scores import (
     Calibration,
     Evaluation,
     EvaluationProtocol,
+    EvidenceScores,
     FEScores,
     Interval,
     MapReport,
@@ -69,6 +73,7 @@ class About:
     maps: MapReport | None = None
     unreadable: Sequence[str] = ()  # which clips are missing from the tables, and why
     people: People | None = None  # groups to judge apart
+    risk: float | None = None  # wanted of the answers given; an abstention is fitted for it
 
 
 def evaluate(
@@ -83,10 +88,13 @@ def evaluate(
     rule = protocol_rule(test, validation, protocol, aus)
     au, fe, va = au_tables(test), expression_tables(test), affect_tables(test)
     half_window = fit_half_window(affect_tables(test if protocol in ON_TEST else validation).values())
+    on = au_tables(test if protocol in ON_TEST else validation)
+    abstention = None if about.risk is None else fit_abstention(list(on.values()), rule, about.risk)
     judge = _Judge(
         rule,
         au_temperature(list(au_tables(validation).values())),
         expression_temperature(list(expression_tables(validation).values())),
+        abstention,
     )
     evaluation = Evaluation(
         protocol=protocol,
@@ -101,6 +109,7 @@ def evaluate(
         groups=tuple(group_scores(test, rule, about.people)) if about.people else (),
         noise=noise_floor(test),
         maps=about.maps,
+        abstention=abstention,
         left_out=(*left_out, *about.unreadable),
         undefined=tuple(undefined(test)),
         provenance=about.provenance,
@@ -115,6 +124,7 @@ class _Judge:
     rule: DecisionRule
     au_temperature: float | None
     fe_temperature: float | None
+    abstention: Abstention | None = None
 
     def aus(self, name: str, table: AUTable) -> AUScores:
         figures = au_figures(table, self.rule)
@@ -135,6 +145,7 @@ class _Judge:
             calibration_error=tuple(figures.calibration_error.tolist()),
             calibration=self._au_calibration(table),
             risk=_risk(au_risk(table)),
+            evidence=self._evidence(table),
             reliability=Reliability(
                 confidence=tuple(bins.confidence.tolist()),
                 observed=tuple(bins.observed.tolist()),
@@ -157,6 +168,14 @@ class _Judge:
             risk=_risk(expression_risk(table)),
             soft=None if table.shares is None else SoftScores(**asdict(soft_figures(table))),
         )
+
+    def _evidence(self, table: AUTable) -> EvidenceScores | None:
+        by_doubt = au_risk_by_doubt(table)
+        if by_doubt is None or table.tilted is None:
+            return None
+        error = float(macro(calibration_error(replace(table, probabilities=table.tilted))))
+        given, wrong = (None, None) if self.abstention is None else abstained(table, self.rule, self.abstention)
+        return EvidenceScores(tilted_error=error, risk=_risk(by_doubt), given=given, wrong=wrong)
 
     def _au_calibration(self, table: AUTable) -> Calibration:
         found = [table] if self.au_temperature is None else [table, cooled_aus(table, self.au_temperature)]

@@ -44,6 +44,8 @@ OWNERS_CROPS: Mapping[str, frozenset[Kind]] = {
     "affectnet": frozenset({"frames"}),
     "affwild2_au": frozenset({"frames"}),
     "affwild2_expr": frozenset({"frames"}),
+    "affwild2_mtl": frozenset({"frames"}),
+    "affwild2_va": frozenset({"frames"}),
     "dfew": frozenset({"frames"}),
     "fer2013": frozenset({"frames", "pixels"}),
     "ferplus": frozenset({"frames", "pixels"}),

@@ -6,7 +6,7 @@ cut where the class changes, and a box that ended there would know the label. Le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
@@ -127,11 +127,11 @@ def _expression_table(one: Scored, smoothing: Smoothing, vocabulary: Vocabulary)
     frames = np.where(gated[:, None], np.eye(len(vocabulary.expressions))[classes], smooth)[:, columns]
     gathered = ExpressionPredictions(manifest.labels.expressions)
     labels = manifest.expression_columns
-    for record, (clip, span) in enumerate(zip(_clips(manifest), spans(manifest.lengths.tolist()), strict=True)):
+    for record, (clip, who, span) in enumerate(_each(manifest)):
         mean = frames[span].mean(0)
         total = mean.sum()
         among = mean / total if total > 0 else np.full(len(mean), 1 / len(mean))
-        gathered.update(clip, _people(manifest)[record], among, int(labels[record]))
+        gathered.update(clip, who, among, int(labels[record]))
     return gathered.table()
 
 
@@ -139,9 +139,9 @@ def _au_table(one: Scored, smoothing: Smoothing, vocabulary: Vocabulary) -> AUTa
     manifest, columns = one.manifest, vocabulary.au_columns(one.manifest.labels.aus)
     smooth = box(one.values, smoothing.aus, one.stretches)[:, columns]
     gathered = AUPredictions(manifest.labels.aus)
-    for record, (clip, span) in enumerate(zip(_clips(manifest), spans(manifest.lengths.tolist()), strict=True)):
+    for record, (clip, who, span) in enumerate(_each(manifest)):
         frames = np.arange(span.stop - span.start)
-        gathered.update(clip, _people(manifest)[record], frames, smooth[span], manifest.au_labels(record))
+        gathered.update(clip, who, frames, smooth[span], manifest.au_labels(record))
     return gathered.table()
 
 
@@ -183,6 +183,11 @@ def _first_best(tried: Sequence[Tried], quality: Callable[[Tried], float]) -> Tr
     """The first of those with the greatest quality."""
     qualities = [round(quality(one), 9) for one in tried]
     return tried[int(np.argmax(qualities))]
+
+
+def _each(manifest: Manifest) -> Iterator[tuple[str, str, slice]]:
+    """Name, person and frames of each record."""
+    return zip(_clips(manifest), _people(manifest), spans(manifest.lengths.tolist()), strict=True)
 
 
 def _clips(manifest: Manifest) -> list[str]:

@@ -89,7 +89,7 @@ class TimmEncoder:
     @torch.inference_mode()
     def __call__(self, frames: NDArray[np.uint8]) -> Encoded:
         """As the protocol says."""
-        return Encoded(self.backbone(_pixels(frames, self.preprocessing)).numpy(), None)
+        return Encoded(self.backbone(_pixels(frames, self.preprocessing)).pooled.numpy(), None)
 
 
 class OwnEncoder:
@@ -106,7 +106,7 @@ class OwnEncoder:
     @torch.inference_mode()
     def __call__(self, frames: NDArray[np.uint8]) -> Encoded:
         """As the protocol says."""
-        features = self.model.encode_frames(_pixels(frames, self.preprocessing))
+        features = self.model.encode_frames(_pixels(frames, self.preprocessing)).pooled
         scores, _ = self.model.read_expression(features[:, None], self.model.prototypes())
         return Encoded(features.float().numpy(), scores.float().numpy())
 

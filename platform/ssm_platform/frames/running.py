@@ -9,10 +9,13 @@ torch, `model/`, which serves as any model does; an ONNX encoder's heads are jud
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save
 from tqdm import tqdm
 
@@ -25,11 +28,12 @@ from ssm_platform.base import Storage, describe_machine, open_storage
 from ssm_platform.cluster import joined
 from ssm_platform.evaluate import About, Evaluation, Provenance, describe, evaluate, render
 from ssm_platform.frames.afterwards import Book, choose, scored, tables
-from ssm_platform.frames.cache import place_of, read_features
+from ssm_platform.frames.cache import place_of, read_features, spans
 from ssm_platform.frames.config import FrameRun
 from ssm_platform.frames.encoders import OnnxEncoder, OwnEncoder, TimmEncoder, encoder_key, make_encoder
 from ssm_platform.frames.encoding import encode
 from ssm_platform.frames.heads import Frames, Heads, frames_of, train_heads
+from ssm_platform.frames.pooling import video_classifier, video_features
 from ssm_platform.models import Registry
 from ssm_platform.records import Manifest, Task
 from ssm_platform.runs import Prepared, load, prepare_corpora
@@ -47,6 +51,7 @@ class FrameResult:
     evaluation: Evaluation
     smoothing: Smoothing
     version: str | None  # in the registry; None where the encoder cannot be saved with its heads
+    videos: dict[str, float]  # WAR of whole clips by expression corpus: an SVM on statistics over their frames
 
 
 def run_frames(run: FrameRun) -> FrameResult:
@@ -67,7 +72,26 @@ def run_frames(run: FrameRun) -> FrameResult:
     kept = smoothing.model_copy(update={"gate": 1.0})  # the encoder's own classes are not saved with the heads
     facts = ModelFacts(rule=rule, smoothing=kept, metrics={"protocol": run.protocol})
     version = _keep(run, storage, heads, vocabulary, facts)
-    return FrameResult(storage.uri, evaluation, smoothing, version)
+    videos = judged_videos(prepared, book)
+    storage.write("videos.json", json.dumps(videos).encode())
+    return FrameResult(storage.uri, evaluation, smoothing, version, videos)
+
+
+def judged_videos(prepared: Prepared, book: Book) -> dict[str, float]:
+    """Share of test clips whose class `pooling` names right, for each expression corpus with two classes to learn."""
+    found = {}
+    for side in prepared.splits.values():
+        if side.train.task != "fe" or not len(side.test) or len(np.unique(side.train.expression_columns)) < 2:
+            continue
+        model = video_classifier(_clips(side.train, book), side.train.expression_columns.tolist())
+        stats = np.stack([video_features(clip) for clip in _clips(side.test, book)])
+        found[side.test.corpus] = float((model.predict(stats) == side.test.expression_columns).mean())
+    return found
+
+
+def _clips(manifest: Manifest, book: Book) -> list[NDArray[np.float16]]:
+    features = book.rows(manifest).features
+    return [features[span] for span in spans(manifest.lengths.tolist())]
 
 
 def encoded(run: FrameRun, manifests: dict[str, Manifest]) -> Book:

@@ -13,12 +13,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_platform.media.decoders import DEFAULT_DECODER, VideoReader
+from ssm_platform.media.decoders import DEFAULT_DECODER, VideoReader, choose_decoder
 from ssm_platform.media.errors import UnreadableVideo
 from ssm_platform.media.images import check_indices, read_image
+from ssm_platform.media.kept_indices import corpus_index
 from ssm_platform.media.pixel_rows import PixelRow
 from ssm_platform.media.shards import ShardFrames
-from ssm_platform.media.video import open_video
+from ssm_platform.media.video import Video
 from ssm_platform.media.video_index import VideoInfo
 from ssm_platform.records import Record
 
@@ -55,8 +56,9 @@ class _VideoFrames:
         self._path = root / record.source
         self._start = record.start
         self.length = record.length
-        video = open_video(self._path, decoder)
-        self._info = video.index.info
+        index = corpus_index(self._path, root)
+        video = Video(index, choose_decoder(index, decoder))
+        self._info = index.info
         if record.start + record.length > self._info.frames:
             raise UnreadableVideo(
                 self._path,

@@ -40,6 +40,7 @@ class ModelDescription(BaseModel):
     rule: DecisionRule = Field(description="when an AU counts as present")
     smoothing: Smoothing = Field(default=Smoothing(), description="what is done to scores of single frames")
     fitted: bool = Field(description="whether the rule was fitted; if not it is 0.5 without a vote")
+    evidence: bool = Field(default=False, description="whether it says how little it knows of each AU")
 
     def shown(self, expressions: Expressions) -> Self:
         """What is answered of the model: with `expressions` off, the same without a column that names one."""

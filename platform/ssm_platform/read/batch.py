@@ -47,6 +47,10 @@ class PredictSettings(BaseModel):
     registry: str | None = Field(default=None, description="registry of the alias; None: runs/registry")
     table: Literal["csv", "parquet"] = Field(default="csv", description="form of the tables")
     plots: bool = Field(default=False, description="also draw AU timelines with the expression above them, per face")
+    uncertainty: bool = Field(
+        default=False,
+        description="also AU01_u of each AU, how little is known; plots shade it (evidential models)",
+    )
     overlay: bool = Field(default=False, description="also write the video with boxes, expression and present AUs")
     blur: bool = Field(default=False, description="faces in the overlay are made unrecognisable")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
@@ -208,12 +212,14 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
     from ssm_platform.read.overlay import overlay_ending, write_overlay
     from ssm_platform.read.timeline import plot_faces
 
+    if settings.uncertainty and not reader.description.evidence:
+        raise ValueError("this model gives no evidence, so it has no uncertainty to write: train with +evidential")
     source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
     table = out / f"{job.name}.{settings.table}"
     model = reader.description.shown(settings.analysis.expressions)
     rows = success = 0
     faces: set[int] = set()
-    with open_table(table, model.vocabulary) as writer:
+    with open_table(table, model.vocabulary, settings.uncertainty) as writer:
         for result in read_opened(source, reader, settings.analysis, settings.batch):
             if isinstance(result, Row):
                 writer.write([result])
@@ -233,7 +239,8 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
 def _identity(job: Job, model: ModelDescription, settings: PredictSettings) -> str:
     """What the outputs depend on: the input (a file's size and time, an object's address), the model, the settings."""
     stat = [] if job.source.startswith("s3://") else _stat(job.source)
-    chosen = settings.model_dump(mode="json", include={"table", "plots", "overlay", "blur", "analysis"})
+    wanted = {"table", "plots", "overlay", "blur", "analysis", *(["uncertainty"] if settings.uncertainty else [])}
+    chosen = settings.model_dump(mode="json", include=wanted)
     content = json.dumps([FORMAT, job.source, stat, model.version, chosen], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

@@ -46,13 +46,17 @@ class ModelReader:
             rule=self._predictor.rule,
             fitted=self._predictor.model.facts.rule is not None,
             smoothing=self._predictor.smoothing,
+            evidence=self._predictor.model.au_head.gives_evidence,
         )
 
     def read(self, clips: NDArray[np.uint8]) -> ClipAnswers:
         """Clips uint8 (B, T, S, S, 3), as `ssm.interface.preprocessing.center` cuts them. ValueError for others."""
         self.check(clips)
         answers = self._predictor.read(clips)
-        return ClipAnswers(answers.au_probability, answers.expression, answers.why, answers.affect, answers.affect_why)
+        return ClipAnswers(
+            answers.au_probability, answers.expression, answers.why, answers.affect, answers.affect_why,
+            answers.au_uncertainty,
+        )  # fmt: skip
 
     def check(self, clips: NDArray[Any]) -> None:
         """ValueError unless the array is a batch of clips for this model."""

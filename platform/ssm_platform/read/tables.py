@@ -43,15 +43,19 @@ _COMMENTS = {
 }
 
 
-def columns(vocabulary: Vocabulary) -> list[str]:
-    """The column names, in order."""
+def columns(vocabulary: Vocabulary, doubts: bool = False) -> list[str]:
+    """The column names, in order; `doubts` adds `AU01_u`, the vacuity of models that give evidence, at the end."""
     present = [f"{code}_c" for code in vocabulary.au_codes]
     labels = [*present, *vocabulary.au_codes, *vocabulary.expressions, *vocabulary.affect]
-    return [*FACE_COLUMNS, *BOX_COLUMNS, *LOOK_COLUMNS, *labels]
+    known = [f"{code}_u" for code in vocabulary.au_codes if doubts]
+    return [*FACE_COLUMNS, *BOX_COLUMNS, *LOOK_COLUMNS, *labels, *known]
 
 
-def cells(row: Row, vocabulary: Vocabulary) -> list[Cell]:
-    """The values of a row under `columns(vocabulary)`; None is an empty cell."""
+def cells(row: Row, vocabulary: Vocabulary, doubts: bool = False) -> list[Cell]:
+    """The values of a row under `columns(vocabulary, doubts)`; None is an empty cell."""
+    if doubts:
+        found = [None] * len(vocabulary.aus) if row.au_uncertainty is None else row.au_uncertainty
+        return cells(row, vocabulary) + [_rounded(value, 5) for value in found]
     head: list[Cell] = [row.frame, row.face_id, _rounded(row.timestamp, 5), _rounded(row.score, 4), int(row.success)]
     if row.box is None or row.au_present is None or row.au_probability is None or row.expression is None:
         return head + [None] * (len(columns(vocabulary)) - len(head))
@@ -72,9 +76,9 @@ def _look(look: Look | None) -> list[Cell]:
     return [*angles, *(_rounded(value, 4) for value in look[3:6]), int(look.usable)]
 
 
-def record(row: Row, vocabulary: Vocabulary) -> dict[str, Cell]:
+def record(row: Row, vocabulary: Vocabulary, doubts: bool = False) -> dict[str, Cell]:
     """A row by column name, as the JSON forms give it."""
-    return dict(zip(columns(vocabulary), cells(row, vocabulary), strict=True))
+    return dict(zip(columns(vocabulary, doubts), cells(row, vocabulary, doubts), strict=True))
 
 
 def to_frame(rows: Iterable[Row], vocabulary: Vocabulary) -> Any:
@@ -86,15 +90,15 @@ def to_frame(rows: Iterable[Row], vocabulary: Vocabulary) -> Any:
     return table.astype(dict.fromkeys(empty, float))
 
 
-def csv_header(vocabulary: Vocabulary) -> str:
+def csv_header(vocabulary: Vocabulary, doubts: bool = False) -> str:
     """The first line of a CSV."""
-    return ",".join(columns(vocabulary)) + "\n"
+    return ",".join(columns(vocabulary, doubts)) + "\n"
 
 
-def csv_lines(rows: Iterable[Row], vocabulary: Vocabulary) -> str:
+def csv_lines(rows: Iterable[Row], vocabulary: Vocabulary, doubts: bool = False) -> str:
     """Rows as CSV lines."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(cells(row, vocabulary) for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(cells(row, vocabulary, doubts) for row in rows)
     return text.getvalue()
 
 
@@ -127,7 +131,7 @@ class TableWriter(Protocol):
 
 
 @contextmanager
-def open_table(path: Path, vocabulary: Vocabulary) -> Iterator[TableWriter]:
+def open_table(path: Path, vocabulary: Vocabulary, doubts: bool = False) -> Iterator[TableWriter]:
     """A table to write to, CSV or Parquet by the ending of `path`; the file appears when the block ends well."""
     writers: dict[str, type[_CsvWriter | _ParquetWriter]] = {".csv": _CsvWriter, ".parquet": _ParquetWriter}
     if path.suffix not in writers:
@@ -135,7 +139,7 @@ def open_table(path: Path, vocabulary: Vocabulary) -> Iterator[TableWriter]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(path)
     try:
-        with writers[path.suffix](part, vocabulary) as writer:
+        with writers[path.suffix](part, vocabulary, doubts) as writer:
             yield writer
         part.replace(path)
     finally:
@@ -143,13 +147,13 @@ def open_table(path: Path, vocabulary: Vocabulary) -> Iterator[TableWriter]:
 
 
 class _CsvWriter:
-    def __init__(self, path: Path, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
+    def __init__(self, path: Path, vocabulary: Vocabulary, doubts: bool) -> None:
+        self._vocabulary, self._doubts = vocabulary, doubts
         self._file = path.open("w", encoding="utf-8")
-        self._file.write(csv_header(vocabulary))
+        self._file.write(csv_header(vocabulary, doubts))
 
     def write(self, rows: Iterable[Row]) -> None:
-        self._file.write(csv_lines(rows, self._vocabulary))
+        self._file.write(csv_lines(rows, self._vocabulary, self._doubts))
 
     def __enter__(self) -> Self:
         return self
@@ -159,16 +163,16 @@ class _CsvWriter:
 
 
 class _ParquetWriter:
-    def __init__(self, path: Path, vocabulary: Vocabulary) -> None:
+    def __init__(self, path: Path, vocabulary: Vocabulary, doubts: bool) -> None:
         import pyarrow.parquet as pq
 
-        self._vocabulary = vocabulary
-        self._schema = _schema(vocabulary)
+        self._vocabulary, self._doubts = vocabulary, doubts
+        self._schema = _schema(vocabulary, doubts)
         self._rows: list[list[Cell]] = []
         self._file = pq.ParquetWriter(path, self._schema)
 
     def write(self, rows: Iterable[Row]) -> None:
-        self._rows += [cells(row, self._vocabulary) for row in rows]
+        self._rows += [cells(row, self._vocabulary, self._doubts) for row in rows]
         if len(self._rows) >= _ROW_GROUP:
             self._flush()
 
@@ -190,7 +194,7 @@ class _ParquetWriter:
         self._file.close()
 
 
-def _schema(vocabulary: Vocabulary) -> Any:
+def _schema(vocabulary: Vocabulary, doubts: bool = False) -> Any:
     """Arrow types: whole numbers for frame, face and flags, doubles for what is rounded to five places."""
     import pyarrow as pa
 
@@ -200,7 +204,7 @@ def _schema(vocabulary: Vocabulary) -> Any:
     return pa.schema(
         [
             pa.field(name, kinds.get(name, pa.float64()), metadata=_comment(name, vocabulary))
-            for name in columns(vocabulary)
+            for name in columns(vocabulary, doubts)
         ]
     )
 
@@ -208,6 +212,8 @@ def _schema(vocabulary: Vocabulary) -> Any:
 def _comment(name: str, vocabulary: Vocabulary) -> dict[str, str] | None:
     if name in vocabulary.expressions or name in vocabulary.au_codes:
         return {"comment": "probability"}
+    if name.removesuffix("_u") in vocabulary.au_codes:
+        return {"comment": "vacuity of the evidence, 0..1; 1 where there is none"}
     if name.removesuffix("_c") in vocabulary.au_codes:
         return {"comment": "1 where the model's fitted rule finds the action unit present"}
     if name in vocabulary.affect:

@@ -66,6 +66,8 @@ def _au_rows(axes: Any, time: NDArray[np.float64], rows: Any, vocabulary: Vocabu
     for place, code in enumerate(vocabulary.au_codes):
         floor = -float(place)
         height = rows[code].to_numpy(float)[keep] * 0.75
+        if f"{code}_u" in rows:
+            _shade(axes, time[keep], rows[f"{code}_u"].to_numpy(float)[keep], floor)
         axes.fill_between(time[keep], floor, floor + height, color=_SOFT, linewidth=0)
         axes.plot(time[keep], floor + height, color=_INK, linewidth=0.8)
         here = rows[f"{code}_c"].to_numpy(float)[keep] == 1
@@ -73,6 +75,14 @@ def _au_rows(axes: Any, time: NDArray[np.float64], rows: Any, vocabulary: Vocabu
     labels = [f"{ACTION_UNITS[number].code} {ACTION_UNITS[number].name}" for number in vocabulary.aus]
     axes.set_yticks(-np.arange(len(labels), dtype=float) + 0.3, labels, fontsize=8)
     axes.set_ylim(-len(labels) + 0.7, 1)
+
+
+def _shade(axes: Any, time: NDArray[np.float64], doubts: NDArray[np.float64], floor: float) -> None:
+    """Grey behind an AU's band, the darker the less is known."""
+    if len(time) > 1:
+        shown = np.nan_to_num(np.clip(doubts, 0, 1))[None]
+        extent = (float(time[0]), float(time[-1]), floor - 0.12, floor + 0.8)
+        axes.imshow(shown, extent=extent, aspect="auto", cmap="Greys", vmin=0, vmax=1.6, zorder=0)
 
 
 def _thinned(length: int) -> NDArray[np.intp]:

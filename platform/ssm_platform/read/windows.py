@@ -60,6 +60,7 @@ class ClipAnswer:
     why: Floats | None  # E A, what each AU adds to each expression through the learned map, where there is one
     affect: Floats | None = None  # T 2, valence and arousal, where the model has them
     affect_why: Floats | None = None  # 2 A, what each AU adds to them
+    au_uncertainty: Floats | None = None  # T A, of models that give evidence
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,20 @@ class ClipAnswers:
     why: Floats | None  # B E A
     affect: Floats | None = None  # B T 2
     affect_why: Floats | None = None  # B 2 A
+    au_uncertainty: Floats | None = None  # B T A
+
+    @property
+    def _optional(self) -> tuple[Floats | None, ...]:
+        return (self.why, self.affect, self.affect_why, self.au_uncertainty)
 
     def clip(self, number: int) -> ClipAnswer:
         """The answer to one of them."""
-        optional = (None if value is None else value[number] for value in (self.why, self.affect, self.affect_why))
+        optional = (None if value is None else value[number] for value in self._optional)
         return ClipAnswer(self.au_probability[number], self.expression[number], *optional)
 
     def part(self, start: int, stop: int) -> ClipAnswers:
         """The answers to clips start .. stop-1."""
-        optional = (None if value is None else value[start:stop] for value in (self.why, self.affect, self.affect_why))
+        optional = (None if value is None else value[start:stop] for value in self._optional)
         return ClipAnswers(self.au_probability[start:stop], self.expression[start:stop], *optional)
 
     @classmethod
@@ -88,9 +94,7 @@ class ClipAnswers:
         return cls(
             np.concatenate([piece.au_probability for piece in pieces]),
             np.concatenate([piece.expression for piece in pieces]),
-            _together([piece.why for piece in pieces]),
-            _together([piece.affect for piece in pieces]),
-            _together([piece.affect_why for piece in pieces]),
+            *(_together(values) for values in zip(*(piece._optional for piece in pieces), strict=True)),
         )
 
 
@@ -113,6 +117,7 @@ class Row:
     expression: Floats | None = None  # E
     affect: Floats | None = None  # 2, smoothed
     look: Look | None = None
+    au_uncertainty: Floats | None = None  # A, of models that give evidence
 
     @property
     def success(self) -> bool:
@@ -220,6 +225,7 @@ class _Run:
     length: int = 0
     ended: bool = False
     values: deque[Final] = field(default_factory=deque)
+    doubts: deque[Floats] = field(default_factory=deque)  # A of each answered frame that has no row yet
 
 
 @dataclass
@@ -285,6 +291,7 @@ class Assembler:
             self._windows.append(Window(clip.face_id, clip.start, clip.count, expression, why, affect_why))
         affect = answer.affect[: clip.count] if shown and answer.affect is not None else None
         run.votes.push(answer.au_probability[: clip.count], expression, affect)
+        run.doubts.extend([] if answer.au_uncertainty is None else answer.au_uncertainty[: clip.count])
         _settle(run)
 
     def results(self) -> Iterator[Row | Window]:
@@ -308,6 +315,7 @@ class Assembler:
                     final.expression,
                     final.affect,
                     face.look,
+                    au_uncertainty=run.doubts.popleft() if run.doubts else None,
                 )
 
     def _end_runs(self, keep: set[int]) -> list[Clip]:

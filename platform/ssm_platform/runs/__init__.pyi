@@ -1,4 +1,5 @@
 from .config import CorpusConfig as CorpusConfig
+from .config import DataConfig as DataConfig
 from .config import Protocol as Protocol
 from .config import RunConfig as RunConfig
 from .config import anchored as anchored

@@ -85,6 +85,11 @@ class DataConfig(_Frozen):
     au_batch: int = Field(default=8, ge=0, description="AU clips in a global batch")
     va_batch: int = Field(default=0, ge=0, description="clips of valence and arousal in a global batch")
     decoder: Decoder = Field(default=DEFAULT_DECODER, description="video decoder")
+    warp: Literal["stream", "worker"] = Field(
+        default="stream",
+        description="where stored frames become warped pixels: in the decode processes, or in the training worker (on "
+        "its GPU where it has one), which ships a fifth of the bytes; shards only",
+    )
     decode_workers: int = Field(default=1, ge=1, le=1024, description="decode processes of the training stream")
     decode_cpus: float = Field(default=0.5, gt=0, le=64, description="CPUs that each decode process declares to Ray")
     resize: int | None = Field(
@@ -263,11 +268,30 @@ _PLACES = (".root", ".manifest", ".synthetic", ".crops")
 
 
 _LATER: dict[str, Any] = {
+    "data.warp": "stream",
     "backbone.channels_last": False,
     "train.compile_mode": "default",
     "train.au_partners": "au",
     "train.expression_teacher": 0.0,
     "train.loss.map_evidence": 0.0,
+    "train.loss.evidential.form": "expected",
+    "train.loss.evidential.regulariser": 0.1,
+    "train.loss.evidential.ramp": 1 / 3,
+    "train.loss.latent.posterior": 0.5,
+    "train.loss.latent.divergence": 0.1,
+    "train.loss.latent.ramp": 1 / 3,
+    "model.au_reader.kind": "linear",
+    "model.au_reader.focus.positive": 0.0,
+    "model.au_reader.focus.negative": 1.0,
+    "model.au_reader.focus.shift": 0.0,
+    "model.au_reader.graph.neighbours": 4,
+    "model.au_reader.graph.metric": "dot",
+    "model.au_reader.graph.heads": 8,
+    "model.au_reader.latent.hidden": 128,
+    "model.au_reader.latent.width": 32,
+    "au_reader.latent.windows.0": 1,
+    "au_reader.latent.windows.1": 5,
+    "au_reader.latent.windows.2": 15,
     "train.loss.affect": 1.0,
     "data.va_batch": 0,
     "model.affect.head": "features",

@@ -31,10 +31,10 @@ def ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def _copied(batches: Iterator[Batch], side: torch.cuda.Stream) -> tuple[Batch, torch.cuda.Event] | None:
-    batch = next(batches, None)
-    if batch is None:
-        return None
-    with torch.cuda.stream(side):
+    with torch.cuda.stream(side):  # clips that are made on the GPU are made beside the step, too
+        batch = next(batches, None)
+        if batch is None:
+            return None
         fe = None if batch.fe is None else batch.fe.to(side.device)
         au = None if batch.au is None else batch.au.to(side.device)
         return replace(batch, fe=fe, au=au), side.record_event()

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -72,24 +71,18 @@ def step_config(config: RunConfig) -> TrainConfig:
     return config.train.model_copy(update={"seed": seed})
 
 
-def training_reader(config: RunConfig, manifests: Sequence[Manifest]) -> ClipReader:
-    """Reads training rows: random frames, one random warp per clip."""
-    augmentations = tuple(config.corpus(manifest.corpus).augmentation for manifest in manifests)
-    return ClipReader(manifests, config.model.vocabulary, _clip_config(config, augmentation=augmentations))
-
-
-def evaluation_reader(config: RunConfig, manifests: Sequence[Manifest]) -> ClipReader:
-    """Reads evaluation rows: nothing random."""
-    return ClipReader(manifests, config.model.vocabulary, _clip_config(config, augmentation=None))
-
-
-def _clip_config(config: RunConfig, augmentation: Any) -> ClipConfig:
-    return ClipConfig(
+def run_reader(config: RunConfig, training: Sequence[Manifest], validation: Sequence[Manifest] = ()) -> ClipReader:
+    """Reads what a run reads: training rows with random frames and one random warp a clip, then validation rows, of
+    which nothing is random."""
+    warps = [config.corpus(manifest.corpus).augmentation for manifest in training]
+    clips = ClipConfig(
         frames=config.model.frames,
         preprocessing=config.preprocessing,
-        augmentation=augmentation,
+        augmentation=(*warps, *[None] * len(validation)),
         decoder=config.data.decoder,
+        encoded=config.data.warp == "worker",
     )
+    return ClipReader([*training, *validation], config.model.vocabulary, clips)
 
 
 def _distributed(config: RunConfig, model: nn.Module) -> nn.Module:

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssm.training import AUBatch, FEBatch, StepResult, TrainStep, VABatch
+from ssm.training import PADDING, AUBatch, FEBatch, StepResult, TrainStep, VABatch
 from ssm_platform.data import OrderError, OrderHash, Used
 
 
 @dataclass(frozen=True)
 class Batch:
-    """This worker's slice of one global batch."""
+    """What this worker has of one global batch, or of a round of validation."""
 
-    rows: NDArray[np.int64]  # global row numbers of the plan
+    rows: NDArray[np.int64]  # global row numbers of the plan, `PADDING` where there is no clip; of validation, its own
     samples: NDArray[np.int64]  # identities of the clips that were decoded for them
     fe: FEBatch | None
     au: AUBatch | None
@@ -85,6 +85,10 @@ class Outlets:
     report: Callable[[dict[str, float]], None] = _nothing  # on every worker: Ray Train's barrier
 
 
+Validate = Callable[[torch.nn.Module, Iterator[Batch]], dict[str, float]]
+"""Reads its rounds from the stream; all workers call it together. `score` is what chooses."""
+
+
 @dataclass
 class Loop:
     """Steps, validations and checkpoints of one worker."""
@@ -92,19 +96,20 @@ class Loop:
     step: TrainStep
     schedule: Schedule
     position: Position
-    validate: Callable[[torch.nn.Module], dict[str, float]]  # all workers call it together; `score` is what chooses
+    validate: Validate
     outlets: Outlets
+    places: NDArray[np.int64]  # of the global batch that are this worker's, `PADDING` where it has fewer than others
     _used: list[Used] = field(default_factory=list)  # by this worker, not yet summed over all
     _notes: dict[str, str] = field(default_factory=dict)  # last loss and last score, for the progress bar
 
     def run(self, batches: Iterable[Batch]) -> Position:
         """Trains to the end. Raises `OrderError`, `ssm.training.watch.TrainingDiverged`, `CheckpointError`."""
-        stream = self._checked(batches)
+        stream = iter(batches)
         while self.position.done < self.schedule.total:
-            batch = next(stream)
+            batch = self._next(stream)
             result = self.step(batch.fe, batch.au, self.position.done, self.schedule.total, batch.va)
             self.position.done += 1
-            self._after_step(result)
+            self._after_step(result, stream)
         self._settle_order()
         self.step.check()
         return self.position
@@ -119,20 +124,19 @@ class Loop:
         self.step.load_state_dict(state["train"])
         self.position = Position.of(state["position"])
 
-    def _checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches, each compared with the rows that the plan has for this worker at this step."""
-        collective, size = self.step.collective, self.schedule.global_batch
-        for batch in batches:
-            share = size // collective.world
-            first = self.position.done * size + collective.rank * share
-            if not np.array_equal(batch.rows, np.arange(first, first + share)):
-                raise OrderError(
-                    f"step {self.position.done}, worker {collective.rank} of {collective.world}: got rows "
-                    f"{batch.rows[:3]}.. ({len(batch.rows)}), the plan has {first}..{first + share - 1}"
-                )
-            self._used.append(Used.of(batch.rows, batch.samples))
-            yield batch
-        raise OrderError(f"the feed ended after step {self.position.done} of {self.schedule.total}")
+    def _next(self, stream: Iterator[Batch]) -> Batch:
+        """The next batch, compared with the rows that the plan has for this worker at this step."""
+        done, first = self.position.done, self.position.done * self.schedule.global_batch
+        if (batch := next(stream, None)) is None:
+            raise OrderError(f"the feed ended after step {done} of {self.schedule.total}")
+        wanted = np.where(self.places == PADDING, PADDING, first + self.places)
+        if not np.array_equal(batch.rows, wanted):
+            raise OrderError(
+                f"step {done}, worker {self.step.collective.rank} of {self.step.collective.world}: got rows "
+                f"{batch.rows[:3]}.. ({len(batch.rows)}), the plan has {wanted[:3]}.. ({len(wanted)})"
+            )
+        self._used.append(Used.of(batch.rows, batch.samples))
+        return batch
 
     def _settle_order(self) -> None:
         """Sums what the steps since the last time used over the workers: a sum a step would wait for a GPU."""
@@ -145,19 +149,19 @@ class Loop:
         """Signed 64-bit numbers summed over the workers, wrapping."""
         return np.asarray(self.step.collective.sum(torch.from_numpy(values).to(self.step.device)).cpu())
 
-    def _after_step(self, result: StepResult) -> None:
+    def _after_step(self, result: StepResult, stream: Iterator[Batch]) -> None:
         done, total = self.position.done, self.schedule.total
         if self.schedule.logs(done):
             self._log(result.floats())
             self._notes["loss"] = f"loss {self.position.curves[-1]['total']:.3f}"
-        score = self._validate() if self.schedule.validates(done) else None
+        score = self._validate(stream) if self.schedule.validates(done) else None
         self.outlets.progress(done, total, ", ".join(self._notes.values()))
         if self.schedule.checkpoints(done):
             self.outlets.checkpoint(self.state(), done, score)
 
-    def _validate(self) -> float:
+    def _validate(self, stream: Iterator[Batch]) -> float:
         with self.step.averaged() as model:
-            metrics = self.validate(model)
+            metrics = self.validate(model, stream)
         self._log({f"validation/{name}": value for name, value in metrics.items()})
         self._notes["score"] = f"score {metrics['score']:.3f} at {self.position.done}"
         self.outlets.report({**metrics, "step": float(self.position.done)})

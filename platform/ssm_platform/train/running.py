@@ -13,16 +13,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from ssm_platform.cluster import joined
-from ssm_platform.data import ClipStream, ResumingDataConfig, keep_pace
+from ssm_platform.data import ClipStream, Course, ResumingDataConfig, keep_pace
 from ssm_platform.runs import RunConfig, preflight
-from ssm_platform.train.building import training_reader
+from ssm_platform.train.building import run_reader
 from ssm_platform.train.checkpoints import Attempt
 from ssm_platform.train.endings import EndAtOnce, RunEnded
 from ssm_platform.train.finishing import TrainingFailed, TrainingResult, finish
 from ssm_platform.train.opening import Run, open_run
 from ssm_platform.train.place import RunPlace
 from ssm_platform.train.progress import shown
+from ssm_platform.train.validation import validation_rows
 from ssm_platform.train.worker import work
 
 
@@ -63,9 +66,9 @@ def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     job, config, scale = run.job, run.job.config, run.job.config.scale
-    stream = ClipStream(
-        training_reader(config, run.prepared.train), config.data.decode_workers, config.data.decode_cpus
-    )
+    data = config.data
+    reader = run_reader(config, run.prepared.train, job.validation)
+    stream = ClipStream(reader, data.decode_workers, data.decode_cpus, scale.bounds[1])
     run_config = _ray_train().RunConfig(
         name="ray",
         storage_path=job.folder,
@@ -74,7 +77,7 @@ def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
         logging_config=_ray_train().LoggingConfig("WARNING"),
     )
     per_worker: Any = partial(work, replace(job, board=board))
-    feed: Any = ResumingDataConfig(stream, run.plan, job.total, partial(_begin, job.place))
+    feed: Any = ResumingDataConfig(stream, course(run), partial(_begin, job.place))
     return TorchTrainer(
         per_worker,
         scaling_config=scaling(config),
@@ -83,6 +86,13 @@ def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
         datasets=feed.names,
         dataset_config=feed,
     )
+
+
+def course(run: Run) -> Course:
+    """What is read for a run: its plan, with its validation clips after the steps that are validated."""
+    config, validation = run.job.config, validation_rows(run.job.config, run.job.validation)
+    corpus = validation.corpus + np.int16(len(run.prepared.train))  # its manifests follow those of training
+    return Course(run.plan, run.job.total, replace(validation, corpus=corpus), config.validate_every)
 
 
 def _ray_train() -> Any:

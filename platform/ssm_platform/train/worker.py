@@ -10,22 +10,24 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ssm.training import Collective, ProcessGroup, SingleProcess, TrainStep
-from ssm_platform.data import START, Quarantine, Rows, evaluation_rows, to_batches
+from ssm_platform.data import START, Columns, PixelMaker, Quarantine, Shares, Turns, to_batches
+from ssm_platform.runs import DataConfig
 from ssm_platform.train.ahead import ahead
 from ssm_platform.train.broadcast import broadcast
-from ssm_platform.train.building import evaluation_reader, make_step, start_digest
+from ssm_platform.train.building import make_step, start_digest
 from ssm_platform.train.checkpoints import Attempt, CheckpointError, Checkpoints, Writer
 from ssm_platform.train.endings import RunEnded, may_pass
 from ssm_platform.train.loop import Batch, Loop, Outlets, Position, Schedule
 from ssm_platform.train.place import Job
 from ssm_platform.train.progress import Reporter, heralded
 from ssm_platform.train.tracking import Origin, Trackers
-from ssm_platform.train.validation import Validation, spread
+from ssm_platform.train.validation import Validation, validation_rows
 
 LOG = logging.getLogger(__name__)
 
@@ -51,15 +53,17 @@ def _work(job: Job) -> None:
     context = ray.train.get_context()
     collective: Collective = ProcessGroup() if context.get_world_size() > 1 else SingleProcess()
     _check_start(job)
-    step = make_step(config, get_device(), collective)
-    checkpoints = job.place.checkpoints
-    loop = Loop(step, schedule(job), Position(), validation(job, step), Outlets())
     start: Any = ray.train.get_dataset_shard(START)  # what was decided once, for the stream and all workers
     attempt: Attempt = start.begun
+    step = make_step(config, get_device(), collective)
+    places = start.shares.places[collective.rank]
+    loop = Loop(step, schedule(job), Position(), validation(job, step, start.shares), Outlets(), places)
+    checkpoints = job.place.checkpoints
     _resume(loop, checkpoints, attempt, job.fingerprint)
-    share = config.data.global_batch // collective.world
-    stream = start.batches(ray.train.get_dataset_shard, share, config.data.prefetch_batches)
-    _run(loop, job, checkpoints, attempt, ahead(_typed(stream), step.device))
+    stream = start.batches(ray.train.get_dataset_shard, config.data.prefetch_batches)
+    if start.clips.encoded:
+        stream = map(PixelMaker(start.clips, step.device, config.scale.threads_per_worker), stream)
+    _run(loop, job, checkpoints, attempt, ahead(typed(stream, start.turns, config.data), step.device))
 
 
 def _check_start(job: Job) -> None:
@@ -85,24 +89,14 @@ def schedule(job: Job) -> Schedule:
     )
 
 
-def validation(job: Job, step: TrainStep) -> Validation:
+def validation(job: Job, step: TrainStep, shares: Shares) -> Validation:
     """Validation while training, on this worker's share."""
     config = job.config
-    reader, quarantine = evaluation_reader(config, job.validation), Quarantine()
-    judged: set[int] = set()  # clips come again at every validation, and count once
-
-    def read(rows: Rows) -> Any:
-        columns = reader.read(rows.columns())
-        new = [row not in judged for row in columns["row"].tolist()]
-        _warn(quarantine.check({name: columns[name][new] for name in ("row", "problem")}))
-        judged.update(columns["row"].tolist())
-        return to_batches(columns)
-
     return Validation(
         manifests=job.validation,
-        rows=spread(evaluation_rows(job.validation, config.model.frames), config.validation_clips),
+        rows=validation_rows(config, job.validation),
+        shares=shares,
         vocabulary=config.model.vocabulary,
-        read=read,
         preprocessing=config.preprocessing,
         collective=step.collective,
         device=step.device,
@@ -122,11 +116,26 @@ def _resume(loop: Loop, checkpoints: Checkpoints, attempt: Attempt, fingerprint:
     loop.load(broadcast(state, loop.step.device) if collective.world > 1 else state)
 
 
-def _typed(stream: Iterator[dict[str, Any]]) -> Iterator[Batch]:
-    quarantine = Quarantine()
-    for columns in stream:
-        _warn(quarantine.check(columns))
-        yield Batch(columns["row"], columns["sample"], *to_batches(columns))
+def typed(stream: Iterator[Columns], turns: Turns, data: DataConfig) -> Iterator[Batch]:
+    """The batches of each turn; clips without pixels are told of once, and too many end the run."""
+    training, validating = Quarantine(), Quarantine()
+    judged: set[int] = set()  # validation clips come again at every validation, and count once
+    for number, columns in enumerate(stream):
+        turn = turns.at(number)
+        if turn is not None and turn.round is not None:
+            new = [row not in judged for row in columns["row"].tolist()]
+            _warn(validating.check({name: columns[name][new] for name in ("row", "problem")}))
+            judged.update(columns["row"].tolist())
+        else:
+            _warn(training.check(columns))
+        fe, au, va = to_batches(columns)
+        yield Batch(
+            columns["row"],
+            columns["sample"],
+            None if fe is None else replace(fe, whole=data.fe_batch),
+            None if au is None else replace(au, whole=data.au_batch),
+            None if va is None else replace(va, whole=data.va_batch),
+        )
 
 
 def _warn(problems: list[str]) -> None:

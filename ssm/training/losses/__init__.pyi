@@ -1,3 +1,4 @@
+from .beta import coded_loss as coded_loss
 from .concordance import Moments as Moments
 from .concordance import concordance_loss as concordance_loss
 from .concordance import moments as moments

@@ -3,8 +3,35 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+class EvidentialLoss(BaseModel):
+    """The loss of readers that give Beta evidence; its asymmetry is the model's `au_reader.focus`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    form: Literal["expected", "type2"] = Field(
+        default="expected", description="expected cross-entropy under the Beta, or its marginal likelihood (type2)"
+    )
+    regulariser: float = Field(
+        default=0.1, ge=0, description="weight, beside the AU loss, of the divergence of misleading evidence from none"
+    )
+    ramp: float = Field(default=1 / 3, gt=0, le=1, description="training progress over which that weight rises from 0")
+
+
+class LatentLoss(BaseModel):
+    """The loss of readers with a latent variable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    posterior: float = Field(
+        default=0.5, gt=0, lt=1, description="share of the AU loss on what labels say; the rest is on what pictures say"
+    )
+    divergence: float = Field(default=0.1, ge=0, description="weight, beside the AU loss, of KL(posterior || prior)")
+    ramp: float = Field(default=1 / 3, gt=0, le=1, description="training progress over which that weight rises from 0")
 
 
 class LossConfig(BaseModel):
@@ -19,6 +46,8 @@ class LossConfig(BaseModel):
     map_evidence: float = Field(
         default=0.0, ge=0, description="weight of `ssm.training.evidence`, by which the maps learn; 0: as published"
     )
+    evidential: EvidentialLoss = Field(default=EvidentialLoss(), description="of Beta evidence")
+    latent: LatentLoss = Field(default=LatentLoss(), description="of a latent variable")
     affect: float = Field(default=1.0, ge=0, description="weight of 1 - CCC of valence and arousal")
     ramp: float = Field(default=10.0, gt=0, description="steepness of the ramp on L3 and L4 over training progress")
     momentum: float = Field(
@@ -29,3 +58,8 @@ class LossConfig(BaseModel):
 def ramp(progress: float, steepness: float = 10.0) -> float:
     """0 at the start of training, 1 (to 1e-4) at its end."""
     return 2 / (1 + math.exp(-steepness * progress)) - 1
+
+
+def rise(progress: float, over: float) -> float:
+    """0 at the start of training, 1 from `over` on, straight between."""
+    return min(1.0, progress / over)

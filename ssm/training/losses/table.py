@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssm.model import AUReader, Evidence
 from ssm.training.batch import MicroBatch
 from ssm.training.evidence import map_evidence
+from ssm.training.losses.beta import coded_loss, divergence_from_ignorance, misleading
 from ssm.training.losses.concordance import concordance_loss, moments
-from ssm.training.losses.config import LossConfig, ramp
+from ssm.training.losses.config import LossConfig, ramp, rise
 from ssm.training.losses.plain import au_loss, expression_loss
 
 AFFECT_LOSS = "affect"
@@ -30,12 +32,18 @@ _SCALE = 3.0  # the divisor of the method's total
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass in training: what went in, what came out, and of which model."""
+    """One forward pass in training: what went in, what came out, of which model and how losses are set."""
 
     part: MicroBatch
     output: Any  # SSMOutput
-    model: nn.Module
+    model: Any  # SSMNetwork
+    config: LossConfig
     moments: Callable[[str, Tensor], Tensor] = lambda name, own: own  # this pass's to those of the step (`Moments`)
+
+    def coded(self, logits: Tensor, evidence: Tensor | None, targets: Tensor, weights: Tensor) -> Tensor:
+        """L2 in the form of the model's reader."""
+        focus = None if evidence is None else self.model.config.au_reader.focus
+        return coded_loss(logits, evidence, targets, weights, focus, self.config)
 
 
 def _always(config: LossConfig, model: nn.Module) -> bool:
@@ -43,7 +51,7 @@ def _always(config: LossConfig, model: nn.Module) -> bool:
     return True
 
 
-def _nothing(part: MicroBatch) -> dict[str, bool]:
+def _nothing(part: MicroBatch) -> dict[str, Any]:
     return {}
 
 
@@ -57,7 +65,7 @@ class Loss:
     weight: Callable[[LossConfig, float], float]  # its factor at training progress in [0, 1]
     on: Callable[[LossConfig, nn.Module], bool] = _always  # whether a run has it; ValueError where it cannot
     divisor: str | None = "own"  # the running mean it is divided by: its own, that of the loss named, or none
-    asks: Callable[[MicroBatch], dict[str, bool]] = _nothing  # what it asks of the forward pass besides logits
+    asks: Callable[[MicroBatch], dict[str, Any]] = _nothing  # what it asks of the forward pass besides logits
     joint: bool = False  # whether its sum needs moments of the whole step
 
 
@@ -66,7 +74,7 @@ def losses_of(config: LossConfig, model: nn.Module) -> tuple[Loss, ...]:
     return tuple(loss for loss in LOSSES if loss.on(config, model))
 
 
-def asked(losses: Iterable[Loss], part: MicroBatch) -> dict[str, bool]:
+def asked(losses: Iterable[Loss], part: MicroBatch) -> dict[str, Any]:
     """What all of them ask of a forward pass over `part`."""
     return {name: value for loss in losses for name, value in loss.asks(part).items()}
 
@@ -78,21 +86,35 @@ def _fe_sum(one: Pass, logits_BE: Tensor | None) -> Tensor | None:
     return expression_loss(logits_BE, fe.labels, fe.class_mask, fe.weights, fe.shares)
 
 
-def _au_sum(one: Pass, logits_BTA: Tensor | None) -> Tensor | None:
-    au = one.part.au
+def _au_semantic(one: Pass) -> Tensor | None:
+    au, logits_BTA = one.part.au, one.output.au_semantic_logits
     return None if au is None or logits_BTA is None else au_loss(logits_BTA, au.targets, au.weights)
 
 
 def _au_and_taught(one: Pass) -> Tensor | None:
     """L2, and what the map teaches of the FE clips' AUs."""
-    coded, fe = _au_sum(one, one.output.au_logits), one.part.fe
+    coded, fe = _coded(one), one.part.fe
     if fe is None or fe.au_targets is None or fe.au_weights is None:
         return coded
-    taught = au_loss(one.output.fe_au_logits.mean(1), fe.au_targets, fe.au_weights)
+    pairs = one.output.fe_au_evidence
+    evidence = None if pairs is None else pairs.mean(1)
+    taught = one.coded(one.output.fe_au_logits.mean(1), evidence, fe.au_targets, fe.au_weights)
     return taught if coded is None else coded + taught
 
 
-def _ask_taught(part: MicroBatch) -> dict[str, bool]:
+def _coded(one: Pass) -> Tensor | None:
+    """L2 of the coded clips; with a latent variable, shared by what the labels and what the pictures say."""
+    au, output = one.part.au, one.output
+    if au is None or output.au_logits is None:
+        return None
+    seen = one.coded(output.au_logits, output.au_evidence, au.targets, au.weights)
+    if getattr(output, "au_posterior", None) is None:
+        return seen
+    share = one.config.latent.posterior
+    return (1 - share) * seen + share * one.coded(output.au_logits, output.au_posterior, au.targets, au.weights)
+
+
+def _ask_taught(part: MicroBatch) -> dict[str, Any]:
     return {"fe_aus": True} if part.fe is not None and part.fe.au_targets is not None else {}
 
 
@@ -107,6 +129,38 @@ def _au_count(part: MicroBatch) -> Tensor | None:
 def _au_and_taught_count(part: MicroBatch) -> Tensor | None:
     counts = [*([part.au.count] if part.au else []), *([part.fe.taught] if part.fe else [])]
     return torch.stack(counts).sum() if counts else None
+
+
+def _reader(model: nn.Module) -> AUReader | None:
+    reader = getattr(model, "au_head", None)
+    return reader if isinstance(reader, AUReader) else None
+
+
+def _evidential(config: LossConfig, model: nn.Module) -> bool:
+    reader = _reader(model)
+    return config.evidential.regulariser > 0 and reader is not None and reader.gives_evidence
+
+
+def _latent(config: LossConfig, model: nn.Module) -> bool:
+    reader = _reader(model)
+    return reader is not None and reader.needs_labels
+
+
+def _regulariser(one: Pass) -> Tensor | None:
+    au, evidence = one.part.au, one.output.au_evidence
+    if au is None or evidence is None:
+        return None
+    return (au.weights * divergence_from_ignorance(misleading(Evidence.of(evidence), au.targets))).sum()
+
+
+def _divergence(one: Pass) -> Tensor | None:
+    au, apart = one.part.au, one.output.au_divergence
+    return None if au is None or apart is None else (au.weights * apart).sum()
+
+
+def _ask_labels(part: MicroBatch) -> dict[str, Any]:
+    """What a posterior is made from."""
+    return {} if part.au is None else {"au_targets": part.au.targets, "au_known": part.au.weights}
 
 
 def _affect_sum(one: Pass) -> Tensor | None:
@@ -142,7 +196,7 @@ def _map_evidence(one: Pass) -> Tensor | None:
     return map_evidence(mapping, one.output.fe_au_logits.detach(), fe.labels, fe.class_mask.any(1))
 
 
-def _ask_evidence(part: MicroBatch) -> dict[str, bool]:
+def _ask_evidence(part: MicroBatch) -> dict[str, Any]:
     return {"fe_aus": True} if _both_sides(part) else {}
 
 
@@ -158,12 +212,23 @@ LOSSES: tuple[Loss, ...] = (
         lambda config, progress: _semantic(config.fe_semantic, config, progress),
     ),
     Loss(
-        "au_semantic", lambda one: _au_sum(one, one.output.au_semantic_logits), _au_count,
+        "au_semantic", _au_semantic, _au_count,
         lambda config, progress: _semantic(config.au_semantic, config, progress),
     ),
     Loss(
         "map_evidence", _map_evidence, _fe_count, lambda config, _: config.map_evidence,
         on=_maps_learn, divisor=None, asks=_ask_evidence,
+    ),
+    Loss(
+        "au_regulariser", _regulariser, _au_count,
+        lambda config, progress: config.au / _SCALE * config.evidential.regulariser
+        * rise(progress, config.evidential.ramp),
+        on=_evidential, divisor="au",
+    ),
+    Loss(
+        "au_divergence", _divergence, _au_count,
+        lambda config, progress: config.au / _SCALE * config.latent.divergence * rise(progress, config.latent.ramp),
+        on=_latent, divisor="au", asks=_ask_labels,
     ),
     Loss(
         AFFECT_LOSS, _affect_sum, lambda part: None if part.va is None else part.va.count,

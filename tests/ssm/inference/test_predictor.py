@@ -126,7 +126,7 @@ def test_reasons_add_up_to_the_semantic_logits() -> None:
     explainer = Explainer.of(model)
     assert explainer is not None
     with torch.no_grad():
-        features = model.encode_frames(clips.flatten(0, 1)).view(3, tiny.FRAMES, -1)
+        features = model.encode_frames(clips.flatten(0, 1)).pooled.view(3, tiny.FRAMES, -1)
         parts = explainer(model.expression_time(features))
         semantic = model(fe_clips=clips).fe_semantic_logits
     assert semantic is not None

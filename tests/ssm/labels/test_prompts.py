@@ -15,14 +15,14 @@ from ssm.model.text import descriptions
 EVERYTHING = Vocabulary(aus=tuple(ACTION_UNITS), expressions=EXPRESSIONS)
 
 
-def test_the_shipped_styles_are_the_five_of_the_method() -> None:
-    assert style_names() == ["anatomy", "facs", "label", "narrative", "template"]
+def test_the_shipped_styles_are_the_five_of_the_method_and_one_of_several_texts_each() -> None:
+    assert style_names() == ["anatomy", "facs", "label", "llm", "narrative", "template"]
 
 
 @pytest.mark.parametrize("name", style_names())
 def test_a_shipped_style_has_a_text_of_its_own_for_every_label(name: str) -> None:
     texts = load_style(name).texts(EVERYTHING)
-    assert len(set(texts.aus)) == len(ACTION_UNITS)
+    assert len(set(texts.aus)) == texts.per_au * len(ACTION_UNITS)
     assert len(set(texts.expressions)) == len(EXPRESSIONS)
 
 
@@ -59,6 +59,23 @@ def test_a_file_of_ones_own_is_a_style(tmp_path: Path) -> None:
     config = _write(tmp_path / "mine.json", aus={"12": "smile"}, expressions={"happiness": "joie"})
     texts = descriptions(config, Vocabulary(aus=(12,), expressions=("happiness",)))
     assert (texts.aus, texts.expressions) == (("smile",), ("joie",))
+
+
+def test_an_au_may_have_several_texts_as_many_as_every_other(tmp_path: Path) -> None:
+    both = Vocabulary(aus=(12, 4), expressions=("neutral",))
+    fields = {"aus": {"4": ["a", "b"], "12": ["c", "d"], "1": "e"}, "expressions": {"neutral": "n"}}
+    config = _write(tmp_path / "mine.json", **fields)
+    texts = descriptions(config, both)
+    assert (texts.aus, texts.per_au) == (("c", "d", "a", "b"), 2)
+    assert descriptions(config.model_copy(update={"scramble": 1}), both).aus == ("a", "b", "c", "d")
+    with pytest.raises(ValueError, match=r"'mine' has 1 texts for AU 1 and 2 for AU 4: give every AU as many"):
+        descriptions(config, Vocabulary(aus=(4, 1), expressions=("neutral",)))
+    with pytest.raises(
+        ValueError, match=r"mine\.json, line 3: the text of '4' is \[\]; it must be a non-empty string, or"
+    ):
+        descriptions(_write(tmp_path / "mine.json", aus={"4": []}, expressions={}), both)
+    with pytest.raises(ValueError, match=r"the text of 'neutral' is \['n'\]; it must be a non-empty string"):
+        descriptions(_write(tmp_path / "mine.json", aus={}, expressions={"neutral": ["n"]}), both)
 
 
 def test_a_bad_file_is_named_with_its_line_and_label(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ from ssm.metrics import (
     winner_error,
 )
 from ssm.metrics.figures import recall
-from ssm.metrics.risk import risk_coverage
+from ssm.metrics.risk import abstained, au_risk_by_doubt, fit_abstention, risk_coverage
 
 AUS, EXPRESSIONS = (1, 4, 12), ("happiness", "sadness", "neutral", "fear")
 
@@ -296,6 +297,49 @@ def test_intervals_of_few_people_hold_the_truth(subjects: int) -> None:
         found = share_interval(counts, lambda hits: hits[..., 0] / (hits[..., 0] + hits[..., 2]))
         held += bool(found.low[0] <= truth <= found.high[0])
     assert 0.92 <= held / 400 <= 0.985
+
+
+def _doubting(doubts: list[float], wrong: list[bool]) -> AUTable:
+    """One AU that is always found present, with labels that make these answers wrong."""
+    count, column = len(doubts), np.array(doubts, np.float32)[:, None]
+    labels = (~np.array(wrong))[:, None].astype(np.int8)
+    return AUTable(
+        aus=(12,), probabilities=np.full((count, 1), 0.9, np.float32), labels=labels,
+        lengths=(count,), sequences=("a",), subjects=("s",), subject=np.zeros(count, np.intp), doubts=column,
+        tilted=column,
+    )  # fmt: skip
+
+
+def test_abstention_keeps_the_wanted_risk_on_what_it_was_fitted_on() -> None:
+    """1,000 answers, of which the tenth with most doubt is half wrong and the rest one in a hundred."""
+    doubts = np.linspace(0.1, 0.9, 1000)
+    wrong = [n % 100 == 99 if n < 900 else n % 2 == 0 for n in range(1000)]
+    table, rule = _doubting(doubts.tolist(), wrong), DecisionRule.default((12, 4))
+    found = fit_abstention([table], rule, 0.02)
+    given, error = abstained(table, rule, found)
+    assert (given, error) == (found.coverage, pytest.approx(0.02, abs=1e-3))
+    assert error <= 0.02
+    more = np.flatnonzero(~found.withheld(table.doubts[:, 0]))[-1] + 1
+    assert np.mean(wrong[: more + 1]) > 0.02, "not one answer more could be given"
+    assert fit_abstention([table], rule, 0.5).coverage == 1
+    assert au_risk_by_doubt(table).risk[-1] == pytest.approx(np.mean(wrong))
+
+
+def test_an_abstention_that_validation_cannot_support_is_refused_with_the_mend() -> None:
+    rule, table = (
+        DecisionRule.default((12,)),
+        _doubting([0.1 + n / 1000 for n in range(200)], [n % 10 == 0 for n in range(200)]),
+    )
+    with pytest.raises(ValueError, match=r"at a risk of 0\.01: the least it reaches is 0\.1.* ask for at least that"):
+        fit_abstention([table], rule, 0.01)
+    with pytest.raises(ValueError, match="10 labelled answers with doubts are too few"):
+        fit_abstention([_doubting([0.5] * 10, [False] * 10)], rule, 0.1)
+    with pytest.raises(ValueError, match=r"risk is 1\.5: must lie in"):
+        fit_abstention([table], rule, 1.5)
+    with pytest.raises(ValueError, match=r"no evidence, so nothing says when to abstain: train with \+evidential"):
+        fit_abstention([replace(table, doubts=None)], rule, 0.1)
+    equal = _doubting([0.3] * 100, [n < 10 for n in range(100)])
+    assert fit_abstention([equal], rule, 0.1).coverage == 1, "equal doubts are answered together"
 
 
 def test_risk_falls_with_coverage_where_confidence_means_something_and_ties_share_their_errors() -> None:

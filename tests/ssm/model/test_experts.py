@@ -109,10 +109,10 @@ def test_one_frame_alone_is_as_within_a_batch(config: BackboneConfig) -> None:
     torch.manual_seed(0)
     backbone = Backbone(config, 16).eval()
     frames = tiny.clips(2).flatten(0, 1)
-    together = backbone(frames)
+    together = backbone(frames).pooled
     assert together.shape == (8, 16)
     for index in range(8):
-        torch.testing.assert_close(backbone(frames[index : index + 1])[0], together[index], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(backbone(frames[index : index + 1]).pooled[0], together[index], atol=1e-5, rtol=1e-5)
     assert sum(isinstance(module, ExpertMlp) for module in backbone.modules()) == 2
 
 
@@ -213,7 +213,7 @@ def test_the_class_token_alone_is_as_with_the_others() -> None:
     whole = copy.deepcopy(alone)
     list(whole.net.blocks)[-1].__class__ = Block  # type: ignore[arg-type]
     frames, seeds = tiny.clips(2).flatten(0, 1), noise.frame_seeds(torch.tensor([3, 4]), tiny.FRAMES, key=5, side=0)
-    outputs = [net(frames, seeds) for net in (alone, whole)]
+    outputs = [net(frames, seeds).pooled for net in (alone, whole)]
     torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
     mine, theirs = (
         torch.autograd.grad(out.square().sum(), list(net.parameters()), allow_unused=True)

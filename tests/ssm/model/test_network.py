@@ -157,7 +157,7 @@ def test_the_logits_are_the_equations_of_the_method() -> None:
     model = tiny.small_model(tiny.with_text()).fold()
     clips = tiny.clips(2)
     output = model(clips, clips)
-    frames = model.encode_frames(clips.flatten(0, 1)).view(2, T, -1)
+    frames = model.encode_frames(clips.flatten(0, 1)).pooled.view(2, T, -1)
     prototypes = model.prototypes()
     assert prototypes is not None
     feature, local = model.expression_time(frames), model.au_time(frames)

@@ -50,13 +50,15 @@ def test_losses_fall() -> None:
     }  # fmt: skip
 
 
-def test_resumed_run_equals_the_straight_run_bit_for_bit(tmp_path: Path) -> None:
-    straight = tiny.tiny_step()
+@pytest.mark.parametrize("model", ["plain", *tiny.MODELS])
+def test_resumed_run_equals_the_straight_run_bit_for_bit(tmp_path: Path, model: str) -> None:
+    changes = tiny.MODELS.get(model, {})
+    straight = tiny.tiny_step(**changes)
     tiny.train(straight, range(6))
-    half = tiny.tiny_step()
+    half = tiny.tiny_step(**changes)
     tiny.train(half, range(3))
     torch.save(half.state_dict(), tmp_path / "state.pt")
-    resumed = tiny.tiny_step(seed=99)
+    resumed = tiny.tiny_step(seed=99, **changes)
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     tiny.train(resumed, range(3, 6))
     assert _equal(straight.state_dict(), resumed.state_dict())
@@ -80,18 +82,15 @@ def test_accumulation_changes_rounding_only(slices: int) -> None:
         assert a.floats() == pytest.approx(b.floats(), rel=1e-4)
 
 
-def test_two_workers_equal_one(tmp_path: Path) -> None:
-    script, result = tiny.__file__, tmp_path / "runs.pt"
+@pytest.mark.parametrize("world", tiny.WORKER_RUNS)
+def test_any_number_of_workers_equals_one(tmp_path: Path, world: int) -> None:
+    script, result, runs_of = tiny.__file__, tmp_path / "runs.pt", tiny.WORKER_RUNS[world]
     command = [sys.executable, script]
-    workers = [subprocess.Popen([*command, str(rank), "2", str(tmp_path / "store"), str(result)]) for rank in range(2)]
-    alone = {
-        name: tiny.tiny_step(tiny.fast_with(**changes), **tiny.model_of(name)) for name, changes, _ in tiny.WORKER_RUNS
-    }
-    curves = {
-        name: [r.floats() for r in tiny.train(alone[name], range(steps), run=name)]
-        for name, _, steps in tiny.WORKER_RUNS
-    }
-    assert [worker.wait(timeout=250) for worker in workers] == [0, 0]
+    ends = [str(world), str(tmp_path / "store"), str(result)]
+    workers = [subprocess.Popen([*command, str(rank), *ends]) for rank in range(world)]
+    alone = {name: tiny.tiny_step(tiny.fast_with(**changes), **tiny.model_of(name)) for name, changes, _ in runs_of}
+    curves = {name: [r.floats() for r in tiny.train(alone[name], range(steps), run=name)] for name, _, steps in runs_of}
+    assert [worker.wait(timeout=250) for worker in workers] == [0] * world
     runs = torch.load(result, weights_only=True)
     assert runs.pop("taken"), "mixup's partners are those of the gathered batch, bit for bit"
     for name, run in runs.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from ssm_platform.cluster import ClusterSize, will_join
-from ssm_platform.data import steps_of_block
+from ssm_platform.data import decoders, steps_of_block
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preflight.refusals import Refusal
 
@@ -26,8 +25,12 @@ def cpus_needed(config: RunConfig) -> float:
 
 
 def _cpus_with(config: RunConfig, workers: int) -> float:
-    data = config.data
-    return workers * config.scale.cpus_per_worker + data.decode_workers * data.decode_cpus + 1
+    return workers * config.scale.cpus_per_worker + _decoders(config, workers) * config.data.decode_cpus + 1
+
+
+def _decoders(config: RunConfig, workers: int) -> int:
+    """Decode processes beside so many workers: as many as are set beside the greatest number of them."""
+    return decoders(config.data.decode_workers, workers, config.scale.bounds[1])
 
 
 def store_bytes(config: RunConfig) -> int:
@@ -38,7 +41,7 @@ def store_bytes(config: RunConfig) -> int:
         return int(config.scale.store_gib * 2**30)
     workers, data = config.scale.bounds[1], config.data
     clip = config.model.frames * config.model.backbone.image_size**2 * 3
-    share = -(-data.global_batch // workers)
+    share = -(-data.fe_batch // workers) - (-data.au_batch // workers)
     block = clip * share * steps_of_block(share, clip)
     return 2 * block * (3 * data.decode_workers + 2 * workers)
 
@@ -91,25 +94,18 @@ def check_cluster(config: RunConfig, size: ClusterSize) -> list[Refusal]:
 
 
 def _check_shares(config: RunConfig) -> list[Refusal]:
-    low, high = config.scale.bounds
-    data = config.data
-    unit = math.gcd(*data.batches.values())
-    wrong = [count for count in range(low, high + 1) if unit % count]
-    if not wrong:
+    workers, size = config.scale.bounds[1], config.data.global_batch
+    if workers <= size:
         return []
-    fitting = [count for count in range(1, unit + 1) if unit % count == 0]
-    why = (
-        f"{', '.join(map(str, wrong))} workers cannot share data.fe_batch={data.fe_batch} and "
-        f"data.au_batch={data.au_batch}{f' and data.va_batch={data.va_batch}' if data.va_batch else ''} evenly; "
-        f"possible counts: {', '.join(map(str, fitting))}"
-    )
+    sides = " + ".join(f"data.{task}_batch" for task, batch in config.data.batches.items() if batch)
+    why = f"{workers} workers cannot share {sides} = {size} clips: at most one worker a clip"
     return [Refusal("scale.workers", why)]
 
 
 def _check_accumulation(config: RunConfig) -> list[Refusal]:
     """Each worker cuts its share of either batch into that many micro-batches of at least a clip."""
     workers, wanted = config.scale.bounds[1], config.train.accumulation
-    shares = {f"data.{task}_batch": batch // workers for task, batch in config.data.batches.items() if batch}
+    shares = {f"data.{task}_batch": -(-batch // workers) for task, batch in config.data.batches.items() if batch}
     return [
         Refusal(
             "train.accumulation",
@@ -125,12 +121,13 @@ def _check_budget(config: RunConfig, size: ClusterSize, workers: int) -> list[Re
     scale, data = config.scale, config.data
     if (needed := _cpus_with(config, workers)) <= size.cpus:
         return []
+    decoding = f"{_decoders(config, workers)} x {data.decode_cpus:g}"
     why = (
-        f"{workers} x {scale.cpus_per_worker:g} CPUs for workers + {data.decode_workers} x {data.decode_cpus:g} for "
+        f"{workers} x {scale.cpus_per_worker:g} CPUs for workers + {decoding} for "
         f"decoding + 1 for reading = {needed:g}, but the cluster declares {size.cpus:g}; Ray Data would get no CPU "
         f"and the run would hang"
     )
-    possible = int((size.cpus - _cpus_with(config, 0)) // scale.cpus_per_worker)
+    possible = max((count for count in range(1, workers) if _cpus_with(config, count) <= size.cpus), default=0)
     if workers > scale.bounds[0] <= possible:
         why += f": at most {possible} workers leave it enough"
     return [Refusal("scale.workers, scale.cpus_per_worker, data.decode_workers or data.decode_cpus", why)]

@@ -62,6 +62,9 @@ def _check_split(config: RunConfig, name: str, split: Split) -> list[Refusal]:
             refusals.append(Refusal(f"{where}.{setting}", f"the {side} side is empty"))
         elif (problem := label_problem(manifest)) is not None:
             refusals.append(Refusal(where, f"the {side} side {problem}"))
+        elif config.data.warp == "worker" and (kinds := set(manifest.column("kind").unique().to_pylist()) - {"shard"}):
+            why = f"is worker, but {name} has clips of kind {', '.join(sorted(kinds))}: only shards hold files to ship"
+            refusals.append(Refusal("data.warp", why))
     return refusals
 
 

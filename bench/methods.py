@@ -1,0 +1,314 @@
+"""What AU readers add, on drawn faces: calibration, doubt, places, few people, wrong labels (docs/methods.md).
+
+    python bench/study.py --out runs/methods --variants full evidential hiva hiva+evidential cvae_evidential \\
+        --seeds 1 2 3 --unseen --steps=400 --train.optim.warmup=0.1
+    python bench/methods.py calibration --out runs/methods    # of those runs, on people whom no run has seen
+    python bench/methods.py doubt --out runs/methods          # u and variance against blur and occlusion
+    python bench/methods.py where --out runs/methods          # heat-map mass in the region that an AU moves
+    python bench/methods.py few --out runs/methods-few --steps=400      # trains: 5, 10, 100 % of the people
+    python bench/methods.py wrong --out runs/methods-wrong --steps=400  # trains: 0, 20, 40 % of AU labels wrong
+
+Each prints one Markdown table. `few` and `wrong` train like bench/study.py does, a study of its own for every share, so
+they go on where they were cut off. The region of an AU is where a drawn face changes when it alone is switched on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from study import METHODS, Study
+
+from ssm import SSM
+from ssm.inference import Predictor
+from ssm.interface import normalise
+from ssm.metrics import AUTable, au_risk, au_risk_by_doubt, au_temperature, calibration_error, cooled_aus, macro
+from ssm.model import Evidence
+from ssm_platform.base.machine import describe_machine
+from ssm_platform.evaluate.prediction_files import from_parquet
+from ssm_platform.records.manifest import Manifest
+from ssm_platform.runs.preparation import prepare
+from ssm_platform.synthetic.face.muscles import AU_ORDER
+from ssm_platform.synthetic.performance import Performance, person, stream, wild_performance
+
+READERS = ("full", *METHODS)
+BLURS, COVERED = (0.0, 0.5, 1.0, 2.0, 4.0), (0.0, 0.15, 0.3, 0.5, 0.7)
+FACES = 24
+_CHANGED = 6  # grey levels by which a pixel of an AU's region changes at least
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="folder of the study's runs")
+    parser.add_argument("--recipe", default="quickstart")
+    parser.add_argument("--variants", nargs="+", default=list(READERS), choices=READERS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    options, fields = parser.parse_known_args()
+    print(f"<!-- python {' '.join(sys.argv)} -->\n\nMachine: {describe_machine()}\n")
+    for line in TABLES[options.table](options, tuple(fields)):
+        print(line, flush=True)
+
+
+def calibration(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
+    """ECE as served, before the asymmetry was undone, after a temperature; areas under risk and coverage."""
+    names = ("ECE", "before un-tilt", "after temperature", "risk by probability", "risk by doubt", "risk at 80 %")
+    yield f"| variant | seeds | {' | '.join(names)} |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for variant, folders in _finished(options, fields):
+        rows = [row for folder in folders if (row := _calibrated(folder))]
+        cells = [_spread([row[column] for row in rows if row[column] is not None]) for column in range(6)]
+        yield f"| {variant} | {len(rows)} | {' | '.join(cells)} |"
+
+
+def _calibrated(folder: Path) -> list[float | None]:
+    """The six figures of one run, over its AU corpora on unseen people."""
+    found: list[list[float | None]] = []
+    for path in sorted((folder / "predictions").glob("*.unseen.parquet")):
+        table = from_parquet(path.read_bytes())
+        if not isinstance(table, AUTable):
+            continue
+        fitted = from_parquet(path.with_name(path.name.replace(".unseen.", ".validation.")).read_bytes())
+        temperature = au_temperature([fitted]) if isinstance(fitted, AUTable) else None
+        by_doubt, tilted = au_risk_by_doubt(table), table.tilted
+        found.append([
+            _error(table),
+            None if tilted is None else _error(replace(table, probabilities=tilted)),
+            None if temperature is None else _error(cooled_aus(table, temperature)),
+            au_risk(table).area,
+            None if by_doubt is None else by_doubt.area,
+            float((by_doubt or au_risk(table)).risk[15]),
+        ])  # fmt: skip
+    return [_mean([row[column] for row in found]) for column in range(6)] if found else []
+
+
+def _error(table: AUTable) -> float:
+    return float(macro(calibration_error(table)))
+
+
+def doubt(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
+    """Mean u at each strength, and its rank correlation with the strength over all answers."""
+    yield "| variant | spoilt by | what | " + " | ".join(f"step {n}" for n in range(5)) + " | rank correlation |"
+    yield "|---|---|---|" + "---|" * 6
+    for variant, folders in _finished(options, fields):
+        for name, spoil, strengths in (("blur", blurred, BLURS), ("occlusion", covered, COVERED)):
+            by_seed = [_doubts(SSM.from_pretrained(folder / "model"), spoil, strengths) for folder in folders]
+            for what in sorted({what for found in by_seed for what in found}):
+                values = np.stack([found[what] for found in by_seed])  # seeds, strengths, answers
+                grades = np.broadcast_to(np.arange(len(strengths))[:, None], values.shape[1:])
+                ranks = [float(spearmanr(grades.ravel(), one.ravel()).statistic) for one in values]
+                means = " | ".join(f"{value:.3f}" for value in values.mean((0, 2)))
+                yield f"| {variant} | {name} | {what} | {means} | {_spread(ranks)} |"
+
+
+@torch.inference_mode()
+def _doubts(model: SSM, spoil: Callable[..., Any], strengths: Sequence[float]) -> dict[str, NDArray[np.float64]]:
+    """u, and the variance of the representation, of faces at each strength: (strengths, answers)."""
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    if not model.au_head.gives_evidence:
+        return {}
+    assert model.facts.preprocessing is not None
+    for strength in strengths:
+        clips = np.stack([spoil(np.stack(list(played.frames())), strength) for played in _performances(model)])
+        output = model(au_clips=normalise(torch.from_numpy(clips), model.facts.preprocessing))
+        found.setdefault("u", []).append(Evidence.of(output.au_evidence).vacuity.double().numpy().ravel())
+        if output.au_variance is not None:
+            found.setdefault("variance", []).append(output.au_variance.double().numpy().ravel())
+    return {what: np.stack(values) for what, values in found.items()}
+
+
+def blurred(frames: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
+    """As a lens out of focus."""
+    return np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in frames]) if sigma else frames
+
+
+def covered(frames: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    """A grey sheet over the lower part."""
+    hidden = frames.copy()
+    hidden[:, round(frames.shape[1] * (1 - share)) :] = 128
+    return hidden
+
+
+def where(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
+    """Mass of an AU's heat map in its own region, of the other AUs' maps there, and the region's share of the face."""
+    yield "| variant | AU | in its region | other AUs' maps there | share of the picture |\n|---|---|---|---|---|"
+    for variant, folders in _finished(options, fields):
+        models = [SSM.from_pretrained(folder / "model") for folder in folders]
+        if not models or not models[0].au_head.needs_texts:
+            continue
+        aus = models[0].vocabulary.aus
+        masses = np.stack([_masses(model) for model in models])  # seeds, AUs, 3
+        for place, au in enumerate(aus):
+            yield f"| {variant} | {au} | {' | '.join(_spread(list(masses[:, place, kind])) for kind in range(3))} |"
+        total = [_spread(list(np.nanmean(masses[:, :, kind], 1))) for kind in range(3)]
+        yield f"| {variant} | all | {' | '.join(total)} |"
+
+
+def _masses(model: SSM) -> NDArray[np.float64]:
+    """(A, 3): own mass, others' mass, and the region's share, means over faces; nan where an AU moves nothing."""
+    assert model.facts.preprocessing is not None
+    predictor, aus = Predictor(model, model.facts.preprocessing), model.vocabulary.aus
+    found = np.full((len(aus), FACES, 3), np.nan)
+    for face in range(FACES):
+        still = _performed(model, face, {})
+        for place, au in enumerate(aus):
+            shown = _performed(model, face, {au: 4.0})
+            region = np.abs(shown.astype(int) - still).max(-1).mean(0) > _CHANGED
+            heat = predictor.where(shown[None])[0].mean(0)  # A h w
+            if not region.any():
+                continue
+            size = region.shape[::-1]
+            maps = np.stack([cv2.resize(one, size, interpolation=cv2.INTER_NEAREST) for one in heat])
+            inside = maps[:, region].sum(1) / maps.sum((1, 2))
+            found[place, face] = inside[place], np.delete(inside, place).mean(), region.mean()
+    return np.asarray(np.nanmean(found, 1))
+
+
+def _performances(model: SSM) -> Iterator[Performance]:
+    """Faces that show a few AUs, without any nuisance."""
+    for number in range(FACES):
+        rng = stream(7, "methods", number)
+        peaks = np.where(rng.random(len(AU_ORDER)) < 0.3, 4.0, 0.0)
+        yield _performance(model, number, peaks)
+
+
+def _performed(model: SSM, face: int, shown: Mapping[int, float]) -> NDArray[np.uint8]:
+    """Frames (T, S, S, 3) of one face and pose that shows these AUs, and no others."""
+    peaks = np.array([shown.get(au, 0.0) for au in AU_ORDER])
+    return np.stack(list(_performance(model, face, peaks).frames()))
+
+
+def _performance(model: SSM, face: int, peaks: NDArray[np.float64]) -> Performance:
+    intensity = np.repeat(peaks[None].astype(np.float32), model.config.frames, 0)
+    size = model.config.backbone.image_size
+    return wild_performance(person(7, "methods", face), stream(7, "pose", face), intensity, 25.0, 0.0, size)
+
+
+def few(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
+    """Macro F1 and AUC when 5, 10 and 100 % of the people of AU corpora are trained on."""
+    yield from _trained_on(
+        options, fields, "share of people", {share: _some_people(share) for share in (0.05, 0.1, 1.0)}
+    )
+
+
+def wrong(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
+    """The same, and mean u, where a share of the AU labels of the training people is turned round."""
+    yield from _trained_on(options, fields, "wrong labels", {share: _turned(share) for share in (0.0, 0.2, 0.4)})
+
+
+Change = Callable[[Manifest, NDArray[np.bool_]], Manifest]
+"""A corpus's manifest, and which of its records are trained on, to another manifest."""
+
+
+def _some_people(share: float) -> Change:
+    def change(manifest: Manifest, trained: NDArray[np.bool_]) -> Manifest:
+        subjects = np.array(manifest.column("subject").to_pylist())
+        people = sorted(set(subjects[trained]), key=lambda who: stream(3, who).random())
+        kept = people[: max(1, round(share * len(people)))]
+        return manifest.filter(~trained | np.isin(subjects, kept))
+
+    return change
+
+
+def _turned(share: float) -> Change:
+    def change(manifest: Manifest, trained: NDArray[np.bool_]) -> Manifest:
+        records = []
+        for record, is_trained in zip(manifest, trained, strict=True):
+            if is_trained and record.au_labels is not None:
+                turn = (stream(4, record.clip).random(record.au_labels.shape) < share) & (record.au_labels >= 0)
+                record = replace(
+                    record, au_labels=np.where(turn, 1 - record.au_labels, record.au_labels).astype(np.int8)
+                )
+            records.append(record)
+        return Manifest.build(manifest.root, manifest.corpus, manifest.task, manifest.labels, records)
+
+    return change
+
+
+def _trained_on(
+    options: argparse.Namespace, fields: tuple[str, ...], what: str, changes: Mapping[float, Change]
+) -> Iterator[str]:
+    yield f"| {what} | variant | seeds | macro F1 | AU AUC | mean u |\n|---|---|---|---|---|---|"
+    for share, change in changes.items():
+        out = options.out / f"{share:g}"
+        places = _changed(Study(out.absolute(), options.recipe, fields), change)
+        for variant in options.variants:
+            command = [sys.executable, str(Path(__file__).with_name("study.py")), "--out", str(out), "--recipe"]
+            command += [options.recipe, "--variants", variant, "--seeds", *map(str, options.seeds), *fields, *places]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        asked = argparse.Namespace(**{**vars(options), "out": out})
+        for variant, folders in _finished(asked, (*fields, *places)):
+            yield f"| {share:.0%} | {variant} | {len(folders)} | {' | '.join(_figures(folders))} |"
+
+
+def _changed(study: Study, change: Change) -> list[str]:
+    """Fields by which a run reads changed manifests of its AU corpora; they are written once."""
+    config = study.config("full", 1)
+    prepared, fields = prepare(config), []
+    for corpus in config.data.corpora:
+        split = prepared.splits[corpus.name]
+        if split.train.task != "au":
+            continue
+        path = study.out / f"{corpus.name}.parquet"
+        whole = [split.train, split.validation, split.test]
+        records = [record for side in whole for record in side]
+        first = split.train
+        manifest = Manifest.build(first.root, corpus.name, first.task, first.labels, records)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        change(manifest, np.arange(len(records)) < len(first)).write(path)
+        fields += [f"--data.corpora.{corpus.name}.manifest={path}"]
+        fields += [f"--data.corpora.{corpus.name}.{name}=null" for name in ("root", "synthetic")]
+    return fields
+
+
+def _figures(folders: Sequence[Path]) -> list[str]:
+    """Macro F1, AUC and mean u on the test side, each a mean over seeds."""
+    from ssm_platform.evaluate.scores import Evaluation
+
+    found = [Evaluation.read(folder / "evaluation.json") for folder in folders]
+    doubts = [
+        float(table.doubts.mean())
+        for folder in folders
+        for path in (folder / "predictions").glob("*.test.parquet")
+        if isinstance(table := from_parquet(path.read_bytes()), AUTable) and table.doubts is not None
+    ]
+    figures = [[one.macro_f1 for one in found], [_mean([s.mean_auc.value for s in one.au]) for one in found], doubts]
+    return [_spread([value for value in values if value is not None]) for values in figures]
+
+
+def _finished(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[tuple[str, list[Path]]]:
+    study = Study(options.out.absolute(), options.recipe, fields)
+    for variant in options.variants:
+        folders = [study.folder(*one) for one in study.finished([(variant, seed) for seed in options.seeds])]
+        if folders:
+            yield variant, folders
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean and spread over seeds."""
+    if not values:
+        return ""
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.3f}"
+
+
+TABLES: Mapping[str, Callable[[argparse.Namespace, tuple[str, ...]], Iterator[str]]] = {
+    "calibration": calibration, "doubt": doubt, "where": where, "few": few, "wrong": wrong
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()
