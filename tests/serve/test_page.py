@@ -72,7 +72,7 @@ def test_averages_marks_and_exclusions_are_seen_and_downloaded(browser: Any, sit
     assert [row["mark"] for row in table if row["mark"]] == ['a, "smile"']
     assert json.loads(downloaded(page, "json"))["excluded"] == [{"from": 10, "to": 50}]
     page.click("#moments-box summary")
-    assert page.locator("#moments tbody tr").count() == 60
+    until(page, "document.querySelectorAll('#moments tbody tr').length === 60")  # filled when it was opened
     page.locator("#notes button").first.click()
     page.locator("#notes button").first.click()
     assert average.inner_text() == mean(rows)
