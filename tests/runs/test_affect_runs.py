@@ -16,6 +16,7 @@ from ssm_platform.base.overrides import override
 from ssm_platform.corpora import read_corpus
 from ssm_platform.data.clips import ClipConfig, ClipReader, to_batches
 from ssm_platform.data.plan import AU, FE, VA, Plan, PlanConfig
+from ssm_platform.data.shares import PADDING, Shares
 from ssm_platform.records import Manifest, Record, groups_of
 from ssm_platform.runs.config import CorpusConfig, RunConfig
 from ssm_platform.runs.preflight.data import check_data, label_problem
@@ -51,14 +52,13 @@ def test_a_corpus_of_three_tasks_stands_on_one_split_and_feeds_three_sides_in_th
     assert not sides[0]["train"] & (sides[0]["validation"] | sides[0]["test"])
     config = PlanConfig(fe_batch=4, au_batch=2, va_batch=6, frames=4)
     plan = Plan.of(prepared.train, config)
-    for world in (1, 2):
-        share = config.chunk(world)
-        rows = plan.rows(0, 3)
-        for first in range(0, len(rows), share):
-            found = Counter(rows.task[first : first + share].tolist())
-            assert found == {FE: 4 // world, AU: 2 // world, VA: 6 // world}
-    with pytest.raises(ValueError, match=r"batch of 4 FE and 2 AU and 6 VA clips: the number must divide 2 \(1, 2\)"):
-        config.chunk(4)
+    rows = plan.rows(0, 3)
+    for first in range(0, len(rows), config.global_batch):
+        step = rows.task[first : first + config.global_batch]
+        assert Counter(step.tolist()) == {FE: 4, AU: 2, VA: 6}
+        shares = Shares.of(step, 2)
+        for places, tasks in zip(shares.places, shares.tasks, strict=True):
+            assert Counter(tasks[places != PADDING].tolist()) == {FE: 2, AU: 1, VA: 3}
     vocabulary = Vocabulary.union(one.test.labels for one in prepared.splits.values())
     clips = ClipConfig(frames=4, preprocessing=Preprocessing(image_size=32), augmentation=None)
     columns = ClipReader(prepared.train, vocabulary, clips).read(plan.rows(0, 1).columns())
