@@ -47,7 +47,7 @@ def sweep_of(base: RunConfig, *words: str, **settings: Any) -> Sweep:
     [
         ((), {"cpus": 1.5}, "cpus is 1.5: one trial needs 2.01"),
         (("seed=1,2",), {"repeats": 2}, "repeats are seeds"),
-        (("scale.workers=1,4",), {"method": "grid"}, "4 workers cannot share"),
+        (("scale.workers=1,400",), {"method": "grid"}, "400 workers cannot share"),
         (("model.mapping.off=0.02..0.9", "model.mapping.on=0.5..1.0"), {"trials": 60}, "the recipe refuses"),
         (("model.mapping.off=0.01..0.1",), {"method": "grid"}, "is a range: a grid needs choices"),
     ],
