@@ -48,7 +48,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, PredictSettings]:
     parser.add_argument("--ray", action="store_true", help="read on Ray, however few inputs there are")
     parser.add_argument("--quiet", action="store_true", help="say nothing but what failed")
     known, fields = parser.parse_known_args(arguments)
-    flags = {name: True for name in ("plots", "overlay", "blur", "uncertainty") if getattr(known, name)}
+    flags = {name: True for name in ("plots", "overlay", "blur") if getattr(known, name)}
+    flags |= {"analysis.uncertainty": True} if known.uncertainty else {}
     return known, override(PredictSettings(), {**split_assignments(fields), **flags})
 
 

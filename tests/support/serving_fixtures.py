@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from serve.local import local_app
 from serve.settings import Limits, Settings
 from ssm import SSM
+from ssm.interface.abstention import Abstention
 from ssm.interface.preprocessing import Preprocessing
 from ssm.interface.rules import AURule, DecisionRule
 from ssm.labels.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
@@ -37,7 +38,7 @@ from ssm.saved.facts import ModelFacts
 SIZE, FRAMES = 32, 8
 
 
-def save_model(folder: Path, seed: int, reader: str = "linear") -> Path:
+def save_model(folder: Path, seed: int, reader: str = "linear", abstention: Abstention | None = None) -> Path:
     """An untrained model with a rule of its own: real weights, real files, a few kilobytes."""
     torch.manual_seed(seed)
     config = ModelConfig(
@@ -58,7 +59,9 @@ def save_model(folder: Path, seed: int, reader: str = "linear") -> Path:
     model = SSM(config)
     rule = DecisionRule(rules={au: AURule(threshold=0.5, half_window=au % 3, votes=1 + au % 3) for au in BP4D_AUS})
     model.facts = ModelFacts(
-        preprocessing=Preprocessing(image_size=SIZE).model_dump(mode="json"), rule=rule.model_dump(mode="json")
+        preprocessing=Preprocessing(image_size=SIZE).model_dump(mode="json"),
+        rule=rule.model_dump(mode="json"),
+        abstention=abstention,
     )
     model.fold().save_pretrained(folder)
     return folder

@@ -47,10 +47,6 @@ class PredictSettings(BaseModel):
     registry: str | None = Field(default=None, description="registry of the alias; None: runs/registry")
     table: Literal["csv", "parquet"] = Field(default="csv", description="form of the tables")
     plots: bool = Field(default=False, description="also draw AU timelines with the expression above them, per face")
-    uncertainty: bool = Field(
-        default=False,
-        description="also AU01_u of each AU, how little is known; plots shade it (evidential models)",
-    )
     overlay: bool = Field(default=False, description="also write the video with boxes, expression and present AUs")
     blur: bool = Field(default=False, description="faces in the overlay are made unrecognisable")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
@@ -135,14 +131,14 @@ def write_csv(jobs: Sequence[Job], out: TextIO, settings: PredictSettings) -> Ou
     if settings.plots or settings.overlay or settings.table != "csv":
         raise ValueError("standard output takes a CSV alone: name a folder for plots, overlays and Parquet")
     job, reader = jobs[0], _reader(_settled(settings))
-    vocabulary = reader.description.shown(settings.analysis.expressions).vocabulary
+    model = reader.description.shown(settings.analysis.expressions, settings.analysis.uncertainty)
     try:
         with _local(job.source) as path:
             source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
-            out.write(csv_header(vocabulary))
+            out.write(csv_header(model.vocabulary, model.evidence))
             for result in read_opened(source, reader, settings.analysis, settings.batch):
                 if isinstance(result, Row):
-                    out.write(csv_lines([result], vocabulary))
+                    out.write(csv_lines([result], model.vocabulary, model.evidence))
     except cv2.error as error:
         raise ValueError(f"{job.source}: {error}") from error
     return Outcome(job.source, "done", "", source.facts.frames)
@@ -212,14 +208,12 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
     from ssm_platform.read.overlay import overlay_ending, write_overlay
     from ssm_platform.read.timeline import plot_faces
 
-    if settings.uncertainty and not reader.description.evidence:
-        raise ValueError("this model gives no evidence, so it has no uncertainty to write: train with +evidential")
+    model = reader.description.shown(settings.analysis.expressions, settings.analysis.uncertainty)
     source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
     table = out / f"{job.name}.{settings.table}"
-    model = reader.description.shown(settings.analysis.expressions)
     rows = success = 0
     faces: set[int] = set()
-    with open_table(table, model.vocabulary, settings.uncertainty) as writer:
+    with open_table(table, model.vocabulary, model.evidence) as writer:
         for result in read_opened(source, reader, settings.analysis, settings.batch):
             if isinstance(result, Row):
                 writer.write([result])
@@ -239,7 +233,7 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
 def _identity(job: Job, model: ModelDescription, settings: PredictSettings) -> str:
     """What the outputs depend on: the input (a file's size and time, an object's address), the model, the settings."""
     stat = [] if job.source.startswith("s3://") else _stat(job.source)
-    wanted = {"table", "plots", "overlay", "blur", "analysis", *(["uncertainty"] if settings.uncertainty else [])}
+    wanted = {"table", "plots", "overlay", "blur", "analysis"}
     chosen = settings.model_dump(mode="json", include=wanted)
     content = json.dumps([FORMAT, job.source, stat, model.version, chosen], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

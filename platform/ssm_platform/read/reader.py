@@ -46,7 +46,7 @@ class Reader:
         threads: int | None = None,
         **options: Any,
     ) -> None:
-        """`options`: fields of `AnalysisOptions`, such as `faces="main"` or `expressions="off"`. ValueError names what
+        """`options`: fields of `AnalysisOptions`, such as `faces="main"` or `uncertainty=True`. ValueError names what
         is absent or wrong; `batch`: clips in one forward pass, `threads`: of torch (None: every core that is ours).
         """
         self._name, self._batch = str(model), batch
@@ -76,10 +76,10 @@ class Reader:
     def stream(self, one: Readable, *, rate: float | None = None, **options: Any) -> Iterator[dict[str, Any]]:
         """The rows of one input by column name, as they are ready; memory does not grow with its length."""
         chosen = self._chosen(options)
-        vocabulary = self.model.shown(chosen.expressions).vocabulary
+        shown = self.model.shown(chosen.expressions, chosen.uncertainty)
         for result in self._results(self._open(one, rate, chosen), chosen):
             if isinstance(result, Row):
-                yield record(result, vocabulary)
+                yield record(result, shown.vocabulary, shown.evidence)
 
     def plot(self, table: pd.DataFrame, face_id: int | None = None) -> Figure:
         """AU timelines of a face with the expression above them; None: the face in most frames."""
@@ -89,7 +89,7 @@ class Reader:
 
     def _table(self, one: Readable, rate: float | None, options: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
         chosen = self._chosen(options)
-        shown = self.model.shown(chosen.expressions)
+        shown = self.model.shown(chosen.expressions, chosen.uncertainty)
         source = self._open(one, rate, chosen)
         rows, windows = list[Row](), list[Window]()
         for result in self._results(source, chosen):
@@ -98,7 +98,8 @@ class Reader:
             else:
                 windows.append(result)
         facts = provenance(source.facts, shown, self._name, chosen)
-        return to_frame(rows, shown.vocabulary), {**facts, "windows": [_plain(window, shown) for window in windows]}
+        table = to_frame(rows, shown.vocabulary, shown.evidence)
+        return table, {**facts, "windows": [_plain(window, shown) for window in windows]}
 
     def _tables(
         self, inputs: Sequence[Readable], rate: float | None, options: dict[str, Any]

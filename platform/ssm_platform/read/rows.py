@@ -45,6 +45,9 @@ class AnalysisOptions(BaseModel):
 
     faces: Faces = Field(default="all", description="every face, or the main person only")
     expressions: Expressions = Field(default="on", description="off: action units only, no expression is named")
+    uncertainty: bool = Field(
+        default=False, description="also AU01_u of each AU, how little is known; plots shade it (evidential models)"
+    )
     most_faces: int = Field(default=8, ge=1, description="faces followed at once; the largest are kept")
     decoder: Decoder = Field(default="av", description="video decoder")
     least_quality: float = Field(
@@ -96,7 +99,10 @@ def read_opened(
 def assembler_for(model: ModelDescription) -> Assembler:
     """The state machine for a model's clips, rule and smoothing, and for what is shown (`ModelDescription.shown`)."""
     shows = bool(model.vocabulary.expressions)
-    return Assembler(model.frames, model.rule.apply, model.rule.reach, model.smoothing, expressions=shows)
+    return Assembler(
+        model.frames, model.rule.apply, model.rule.reach, model.smoothing,
+        expressions=shows, abstention=model.abstention,
+    )  # fmt: skip
 
 
 def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:
