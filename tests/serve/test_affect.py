@@ -62,11 +62,11 @@ def test_a_window_says_what_each_au_adds_where_the_head_knows() -> None:
 
 def test_tensors_and_metadata_name_them_only_where_the_model_has_them() -> None:
     assert model_facts("ssm", MODEL)["affect"] == ["valence", "arousal"]
-    (tensor,) = (one for one in model_metadata(Settings(), MODEL)["outputs"] if one["name"] == "affect")
+    (tensor,) = (one for one in model_metadata(Settings(model="x"), MODEL)["outputs"] if one["name"] == "affect")
     assert (tensor["shape"], tensor["parameters"]) == ([-1, 4, 2], {"affect": ["valence", "arousal"]})
     affect = np.zeros((1, 4, 2), np.float32)
     answers = ClipAnswers(np.zeros((1, 4, 2), np.float32), np.zeros((1, 2), np.float32), None, affect)
-    assert outputs_of(Settings(), Reading(answers, "v"))["affect"] is affect
+    assert outputs_of(Settings(model="x"), Reading(answers, "v"))["affect"] is affect
     plain = MODEL.model_copy(update={"vocabulary": LABELS.model_copy(update={"affect": ()})})
-    assert "affect" not in [one["name"] for one in model_metadata(Settings(), plain)["outputs"]]
+    assert "affect" not in [one["name"] for one in model_metadata(Settings(model="x"), plain)["outputs"]]
     assert model_facts("ssm", plain)["affect"] == []

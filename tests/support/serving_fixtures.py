@@ -33,6 +33,7 @@ from ssm.model.config import (
     ModelConfig,
     TextConfig,
 )
+from ssm.model.readers.table import READERS
 from ssm.saved.facts import ModelFacts
 
 SIZE, FRAMES = 32, 8
@@ -51,7 +52,7 @@ def save_model(folder: Path, seed: int, reader: str = "linear", abstention: Abst
         ),
         width=32,
         frames=FRAMES,
-        text=TextConfig(tower="minilm"),
+        text=TextConfig(tower="minilm", style="llm" if READERS[reader].needs_texts else TextConfig().style),
         expression_time=ExpressionTimeConfig(heads=2, head_width=8, hidden=16),
         au_time=AUTimeConfig(heads=2),
         au_reader=AUReaderConfig(kind=reader),

@@ -46,9 +46,12 @@ class PredictSettings(BaseModel):
     model: str = Field(default="latest", description="folder of a saved model, or an alias or version of the registry")
     registry: str | None = Field(default=None, description="registry of the alias; None: runs/registry")
     table: Literal["csv", "parquet"] = Field(default="csv", description="form of the tables")
-    plots: bool = Field(default=False, description="also draw AU timelines with the expression above them, per face")
+    plots: bool = Field(
+        default=False,
+        description="also draw AU timelines with the expression above them, per face, and where each AU was looked for",
+    )
     overlay: bool = Field(default=False, description="also write the video with boxes, expression and present AUs")
-    blur: bool = Field(default=False, description="faces in the overlay are made unrecognisable")
+    blur: bool = Field(default=False, description="faces in overlays and heat maps are made unrecognisable")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
     batch: int = Field(default=8, ge=1, description="clips in one forward pass")
     workers: int | None = Field(default=None, ge=1, description="inputs read at once; None: as many as the CPUs allow")
@@ -206,15 +209,18 @@ def predict_one(job: Job, out: Path, reader: ModelReader, settings: PredictSetti
 def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: PredictSettings) -> dict[str, Any]:
     """Table, plots and overlay of one local file; returns the sidecar's facts."""
     from ssm_platform.read.overlay import overlay_ending, write_overlay
+    from ssm_platform.read.places import Places
     from ssm_platform.read.timeline import plot_faces
 
     model = reader.description.shown(settings.analysis.expressions, settings.analysis.uncertainty)
     source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
     table = out / f"{job.name}.{settings.table}"
+    places = Places(reader, settings.blur) if settings.plots and model.places else None
     rows = success = 0
     faces: set[int] = set()
     with open_table(table, model.vocabulary, model.evidence) as writer:
-        for result in read_opened(source, reader, settings.analysis, settings.batch):
+        seen = None if places is None else places.see
+        for result in read_opened(source, reader, settings.analysis, settings.batch, seen):
             if isinstance(result, Row):
                 writer.write([result])
                 rows, success = rows + 1, success + result.success
@@ -222,6 +228,8 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
     extras: list[Path] = []
     if settings.plots:
         extras += plot_faces(table, model.vocabulary, out / job.name)
+    if places is not None:
+        extras += places.write(out / job.name)
     if settings.overlay:
         drawn = out / f"{job.name}{overlay_ending(source)}"
         extras.append(write_overlay(source, table, model.vocabulary, drawn, blur=settings.blur))
