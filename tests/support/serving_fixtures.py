@@ -39,11 +39,13 @@ from ssm.saved.facts import ModelFacts
 SIZE, FRAMES = 32, 8
 
 
-def save_model(folder: Path, seed: int, reader: str = "linear", abstention: Abstention | None = None) -> Path:
+def save_model(
+    folder: Path, seed: int, reader: str = "linear", abstention: Abstention | None = None, affect: tuple[str, ...] = ()
+) -> Path:
     """An untrained model with a rule of its own: real weights, real files, a few kilobytes."""
     torch.manual_seed(seed)
     config = ModelConfig(
-        vocabulary=Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS),
+        vocabulary=Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS, affect=affect),
         backbone=BackboneConfig(
             name="convnext_atto",
             image_size=SIZE,

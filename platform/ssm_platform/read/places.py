@@ -6,7 +6,8 @@
 
 For readers that know places (`ModelDescription.places`). Of each face one clip is kept, the one in which most is seen
 (the greatest sum over AUs of the highest probability), and read once more; each AU is shown in the frame of that clip
-where it is likeliest. A map is shares of the patches, from none to the AU's own highest. Letters: T frames, A AUs.
+where it is likeliest. A map is shares of the patches; the more, the brighter and the less of the face shows through.
+Letters: T frames, A AUs.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _HELD = 4 * MOST_FACES  # faces whose clip is kept; the one in fewest frames makes room
 _ACROSS = 4
+_MARKED = 4  # a map is in full colour from so many times an even share on; what looks everywhere stays dim
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,10 @@ def grid(
     for axes, crop, shares, code, note in zip(panels, crops, maps, vocabulary.au_codes, notes, strict=False):
         extent = (0, crop.shape[1], crop.shape[0], 0)
         axes.imshow(crop.mean(-1), cmap="gray", vmin=0, vmax=255, extent=extent)
-        axes.imshow(shares, cmap="inferno", vmin=0, alpha=0.55, extent=extent, interpolation="bilinear")
+        strength = shares / max(float(shares.max()), _MARKED / shares.size)
+        axes.imshow(
+            strength, cmap="inferno", vmin=0, vmax=1, alpha=0.75 * strength, extent=extent, interpolation="bilinear"
+        )
         axes.set_title(f"{code}, {note}", fontsize=8)
     figure.suptitle(f"{title}: where each action unit was looked for", fontsize=9)
     return figure
