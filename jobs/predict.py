@@ -42,13 +42,14 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, PredictSettings]:
     parser.add_argument("inputs", nargs="+", help="videos, pictures, folders, s3:// prefixes")
     parser.add_argument("--out", required=True, type=Path, help="folder of the tables; -: one CSV to standard output")
     parser.add_argument("--uncertainty", action="store_true", help="also AU01_u, how little is known; plots shade it")
-    parser.add_argument("--plots", action="store_true", help="also draw timelines")
+    parser.add_argument("--plots", action="store_true", help="also draw timelines, and where each AU was looked for")
     parser.add_argument("--overlay", action="store_true", help="also write the video with what was found")
-    parser.add_argument("--blur", action="store_true", help="make the faces in the overlay unrecognisable")
+    parser.add_argument("--blur", action="store_true", help="make the faces in overlays and heat maps unrecognisable")
     parser.add_argument("--ray", action="store_true", help="read on Ray, however few inputs there are")
     parser.add_argument("--quiet", action="store_true", help="say nothing but what failed")
     known, fields = parser.parse_known_args(arguments)
-    flags = {name: True for name in ("plots", "overlay", "blur", "uncertainty") if getattr(known, name)}
+    flags = {name: True for name in ("plots", "overlay", "blur") if getattr(known, name)}
+    flags |= {"analysis.uncertainty": True} if known.uncertainty else {}
     return known, override(PredictSettings(), {**split_assignments(fields), **flags})
 
 

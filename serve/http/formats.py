@@ -51,13 +51,19 @@ def model_facts(name: str, model: ModelDescription) -> dict[str, Any]:
         "precision": model.precision,
         "rule": {ACTION_UNITS[au].code: rule.model_dump() for au, rule in model.rule.rules.items()},
         "rule_fitted": model.fitted,
+        "uncertainty": model.evidence,
+        "abstention": None if model.abstention is None else model.abstention.model_dump(),
         "notice": model.notice,
     }
 
 
 def live_facts(name: str, model: ModelDescription, state: Mapping[str, Any]) -> dict[str, Any]:
     """The head of a camera's answers: model, columns, the session's id."""
-    return {"model": model_facts(name, model), "columns": columns(model.vocabulary), "request_id": state["request_id"]}
+    return {
+        "model": model_facts(name, model),
+        "columns": columns(model.vocabulary, model.evidence),
+        "request_id": state["request_id"],
+    }
 
 
 def frame_facts(answer: Answered, dropped: int, model: ModelDescription) -> dict[str, Any]:
@@ -65,7 +71,7 @@ def frame_facts(answer: Answered, dropped: int, model: ModelDescription) -> dict
     facts = {"frame": answer.frame.number, "timestamp": answer.frame.timestamp, "dropped": dropped}
     if answer.refusal is not None:
         return {**facts, "status": answer.refusal.status, "error": answer.refusal.message}
-    rows = [record(result, model.vocabulary) for result in answer.results if isinstance(result, Row)]
+    rows = [record(result, model.vocabulary, model.evidence) for result in answer.results if isinstance(result, Row)]
     windows = [window_facts(result, model) for result in answer.results if isinstance(result, Window)]
     return {**facts, "width": answer.width, "height": answer.height, "rows": rows, "windows": windows}
 
@@ -75,7 +81,7 @@ def start_facts(name: str, start: Start, model: ModelDescription) -> dict[str, A
     return {
         "model": model_facts(name, model),
         "video": start.info.model_dump(mode="json"),
-        "columns": columns(model.vocabulary),
+        "columns": columns(model.vocabulary, model.evidence),
     }
 
 
@@ -114,7 +120,7 @@ def lines(results: Iterable[Result], model: ModelDescription) -> str:
 
 def _line_of(result: Result, model: ModelDescription) -> str:
     if isinstance(result, Row):
-        return line("row", record(result, model.vocabulary))
+        return line("row", record(result, model.vocabulary, model.evidence))
     if isinstance(result, Window):
         return line("window", window_facts(result, model))
     return line("picture", {"frame": result.frame, "jpeg": b64encode(result.jpeg).decode()})
@@ -122,7 +128,8 @@ def _line_of(result: Result, model: ModelDescription) -> str:
 
 def csv(results: Iterable[Result], model: ModelDescription) -> str:
     """Results as CSV lines; windows have no place in a table."""
-    return csv_lines((result for result in results if isinstance(result, Row)), model.vocabulary)
+    rows = (result for result in results if isinstance(result, Row))
+    return csv_lines(rows, model.vocabulary, model.evidence)
 
 
 @dataclass
@@ -140,7 +147,7 @@ class Document:
         """The next results."""
         for result in results:
             if isinstance(result, Row):
-                self._rows.append(_dumped(record(result, self.model.vocabulary)))
+                self._rows.append(_dumped(record(result, self.model.vocabulary, self.model.evidence)))
                 self.rows += 1
             elif isinstance(result, Window):
                 self._windows.append(_dumped(window_facts(result, self.model)))

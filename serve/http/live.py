@@ -22,7 +22,7 @@ from serve.errors import Refusal
 from serve.http import formats
 from serve.http.access import Guards, offered_protocols
 from serve.http.deadline import until
-from serve.http.shown import shown_to
+from serve.http.shown import Uncertainty, answered_of, shown_to
 from serve.intake import Frame, Newest, Places
 from serve.observe import IngressMetrics
 from serve.replicas import Answered, Asked, Backend, CameraAnalysis
@@ -42,20 +42,22 @@ def live(settings: Settings, backend: Backend, metrics: IngressMetrics, guards: 
     router = APIRouter(prefix="/v1")
     places = Places("cameras", settings.limits.live)
 
-    @router.websocket("/live", dependencies=guards("faces", "expressions"))
+    @router.websocket("/live", dependencies=guards("faces", "expressions", "uncertainty"))
     async def live(
         socket: WebSocket,
         faces: Annotated[Faces, Query()] = settings.faces,
         expressions: Annotated[Expressions | None, Query()] = None,
+        uncertainty: Annotated[Uncertainty, Query()] = "off",
     ) -> None:
         asked = Asked(faces, shown_to(settings, expressions))
         await socket.accept(PROTOCOL if PROTOCOL in offered_protocols(socket) else None)
         session = _Session(socket, settings, metrics)
         with places.one():
             served = await backend.describe()
-            socket.scope["state"]["model_version"] = served.description.version
+            shown = answered_of(served.description, asked.expressions, uncertainty)
+            socket.scope["state"]["model_version"] = shown.version
             analysis = await asyncio.to_thread(CameraAnalysis, settings, backend, served, asked)  # may ask the hub
-            await session.run(analysis, served.description.shown(asked.expressions))
+            await session.run(analysis, shown)
 
     return router
 

@@ -40,6 +40,10 @@ class Model(BaseModel):
     precision: str = Field(description="type its products are taken in: float32 or bfloat16")
     rule: dict[str, Any] = Field(description="per action unit: threshold, half window, votes")
     rule_fitted: bool = Field(description="false: 0.5 without a vote")
+    uncertainty: bool = Field(default=False, description="/v1/model: may be asked for; in an answer: is in its rows")
+    abstention: dict[str, Any] | None = Field(
+        default=None, description="when presence of an action unit is withheld (its cell is empty); null: never"
+    )
     notice: str = Field(description="what the numbers are and are not, and what the law asks of who deploys this")
 
 

@@ -1,10 +1,16 @@
-"""Whether an answer names expressions: as its request asks, unless the service is set to action units only."""
+"""What an answer holds: expressions as its request asks, unless the service is set to action units only; doubts where
+it asks for them.
+"""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from serve.errors import Refusal
 from serve.settings import Settings
-from ssm_platform.models import Expressions
+from ssm_platform.models import Expressions, ModelDescription
+
+Uncertainty = Literal["on", "off"]
 
 
 def shown_to(settings: Settings, asked: Expressions | None) -> Expressions:
@@ -12,3 +18,11 @@ def shown_to(settings: Settings, asked: Expressions | None) -> Expressions:
     if settings.expressions == "off" and asked == "on":
         raise Refusal(403, "expressions are switched off here: this service names action units only")
     return asked or settings.expressions
+
+
+def answered_of(model: ModelDescription, expressions: Expressions, uncertainty: Uncertainty) -> ModelDescription:
+    """The model as it is answered of. 422 where it has no doubts to tell."""
+    try:
+        return model.shown(expressions, uncertainty == "on")
+    except ValueError as error:
+        raise Refusal(422, f"uncertainty: {error}") from None

@@ -136,7 +136,7 @@ async def current(backend: Backend, version: str) -> ModelDescription:
 
 def model_metadata(settings: Settings, model: ModelDescription) -> dict[str, Any]:
     """Tensors of a model, and their labels; of what is not switched off."""
-    model = model.shown(settings.expressions)
+    model = model.shown(settings.expressions, model.evidence)
     size, labels = model.preprocessing.image_size, model.vocabulary
     aus, expressions = len(labels.aus), len(labels.expressions)
     units, names = list(labels.au_codes), list(labels.expressions)
@@ -146,6 +146,8 @@ def model_metadata(settings: Settings, model: ModelDescription) -> dict[str, Any
             _tensor("expression_probability", "FP32", [-1, expressions], expressions=names),
             _tensor("why", "FP32", [-1, expressions, aus], expressions=names, aus=units),
         ]
+    if model.evidence:
+        outputs.append(_tensor("au_uncertainty", "FP32", [-1, model.frames, aus], aus=units))
     if labels.affect:
         outputs.append(_tensor("affect", "FP32", [-1, model.frames, 2], affect=list(labels.affect)))
     return {
@@ -173,6 +175,8 @@ def outputs_of(settings: Settings, reading: Reading) -> dict[str, NDArray[Any]]:
     """A reading by the names of the protocol's outputs; of what is not switched off."""
     answers = reading.answers
     outputs = {"au_probability": answers.au_probability}
+    if answers.au_uncertainty is not None:
+        outputs["au_uncertainty"] = answers.au_uncertainty
     if settings.expressions == "on":
         named = {"expression_probability": answers.expression, "why": answers.why, "affect": answers.affect}
         outputs |= {name: values for name, values in named.items() if values is not None}

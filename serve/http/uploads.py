@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -15,12 +16,12 @@ from serve.errors import Refusal
 from serve.http import formats, schemas
 from serve.http.access import Guards
 from serve.http.deadline import until
-from serve.http.shown import shown_to
+from serve.http.shown import Uncertainty, answered_of, shown_to
 from serve.intake import Places, Spool, declared_bytes, read_files, upload_limit
 from serve.observe import IngressMetrics, span
 from serve.replicas import Asked, Backend, Result, Said, Start
 from serve.settings import Settings
-from ssm_platform.models import Expressions
+from ssm_platform.models import Expressions, ModelDescription
 from ssm_platform.read import Faces, Row, csv_header
 
 THUMBNAILS = 120
@@ -42,13 +43,13 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
     async def model() -> dict[str, Any]:
         """The model that is served: its labels and its rule."""
         model = (await backend.describe()).description
-        return formats.model_facts(settings.name, model.shown(settings.expressions))
+        return formats.model_facts(settings.name, model.shown(settings.expressions, model.evidence))
 
     @router.post(
         "/predict",
         responses={200: schemas.ANSWER, **schemas.problems(406, 408, 413, 415, 422, 503, 504, 507)},
         openapi_extra=schemas.UPLOAD,
-        dependencies=guards("faces", "expressions", "pictures"),
+        dependencies=guards("faces", "expressions", "pictures", "uncertainty"),
     )
     async def predict(
         request: Request,
@@ -59,11 +60,17 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
         pictures: Annotated[
             Literal["on", "off"], Query(description="on: lines of JSON hold small pictures of some frames as well")
         ] = "off",
+        uncertainty: Annotated[
+            Uncertainty, Query(description="on: also `AU01_u` of each action unit, how little is known of it")
+        ] = "off",
     ) -> Response:
         """Read a video, or pictures: AUs and expressions per face and frame, as JSON, lines of JSON or CSV."""
         kind, shown = formats.negotiate(request.headers.get("accept")), shown_to(settings, expressions)
         if pictures == "on" and kind != formats.LINES:
             raise Refusal(406, f"pictures=on is answered as {formats.LINES} only")
+        answered = partial(answered_of, expressions=shown, uncertainty=uncertainty)
+        if uncertainty == "on":
+            answered((await backend.describe()).description)  # before a file is taken in
         asked = Asked(faces, shown, THUMBNAILS if pictures == "on" else 0)
         size = declared_bytes(request, upload_limit(settings.limits))
         deadline = asyncio.get_running_loop().time() + settings.limits.request_s
@@ -74,7 +81,7 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
                 async with until(deadline):
                     files = await read_files(request, folder, settings.limits)
             said = backend.analyse([file.path for file in files], asked)
-            answer = _Answer(settings, said, kind, shown, deadline, request.scope["state"])
+            answer = _Answer(settings, said, kind, answered, deadline, request.scope["state"])
             stack.push_async_callback(answer.close)
             await answer.begin()
             if kind == formats.JSON:
@@ -92,18 +99,18 @@ class _Answer:
         settings: Settings,
         said: AsyncIterator[Said],
         kind: str,
-        shown: Expressions,
+        answered: Callable[[ModelDescription], ModelDescription],
         deadline: float,
         state: dict[str, Any],
     ) -> None:
-        self._settings, self._said, self._kind, self._shown = settings, said, kind, shown
+        self._settings, self._said, self._kind, self._answered = settings, said, kind, answered
         self._deadline, self._state = deadline, state
 
     async def begin(self) -> None:
         """Wait for the start, so that a refusal still becomes a status."""
         start = await self._next()
         assert isinstance(start, Start)
-        self._start, self._model = start, start.served.description.shown(self._shown)
+        self._start, self._model = start, self._answered(start.served.description)
         self._state["model_version"] = self._model.version
         self._check(start.info.frames)
 
@@ -121,7 +128,7 @@ class _Answer:
         if self._kind == formats.LINES:
             yield formats.line("start", formats.start_facts(self._settings.name, self._start, self._model))
         else:
-            yield csv_header(self._model.vocabulary)
+            yield csv_header(self._model.vocabulary, self._model.evidence)
         encode_results = formats.lines if self._kind == formats.LINES else formats.csv
         rows = 0
         try:

@@ -17,7 +17,8 @@ function prepared(canvas, height) {
 
 /**
  * A timeline in `box`, a slider by pointer and keys: `pick(frame)` is called, `told(frame)` names a frame.
- * `set(rows, frames, notes)` takes [{label, detail, values by frame with NaN for "no face", present | null}] and
+ * `set(rows, frames, notes)` takes [{label, detail, values by frame with NaN for "no face", present | null}], where
+ * `doubts` (0 to 1 by frame) shade a row and `signed` values run from -1 to 1 around its middle, and
  * {marks: [{frame}], excluded: [{from, to}]}; `draw(frame)` moves the line.
  */
 export function timeline(box, label, pick, told) {
@@ -73,20 +74,23 @@ export function timeline(box, label, pick, told) {
   return { set, draw };
 }
 
-/** One row: the curve as an area (the highest value under each pixel), presence as a strip along the bottom. */
+/** One row: the curve as an area (the highest value under each pixel, the farthest from 0 of signed ones), presence as a strip along the bottom. */
 function curve(context, row, top, height, width, frames) {
-  const floor = top + height - 5, tall = height - 9, step = Math.max(1, frames / width);
+  const floor = row.signed ? top + height / 2 : top + height - 5, tall = row.signed ? height / 2 - 3 : height - 9, step = Math.max(1, frames / width);
   context.fillStyle = cached("--line");
   context.fillRect(0, floor, width, 1);
   for (let start = 0; start < frames; start += step) {
     const stop = Math.max(start + 1, Math.min(frames, start + step));
-    let high = NaN, present = 0;
+    let high = NaN, present = 0, doubt = 0;
     for (let i = Math.floor(start); i < stop; i++) {
-      if (!(row.values[i] <= high)) high = Number.isNaN(row.values[i]) ? high : row.values[i];
+      const value = row.values[i];
+      if (!Number.isNaN(value) && !(row.signed ? Math.abs(value) <= Math.abs(high) : value <= high)) high = value;
+      if (row.doubts?.[i] > doubt) doubt = row.doubts[i];
       if (row.present) present |= row.present[i];
     }
     const x = (start / frames) * width, wide = Math.max(1, ((stop - start) / frames) * width + 0.5);
     if (Number.isNaN(high)) continue;
+    if (doubt) { context.globalAlpha = 0.6 * doubt; context.fillStyle = cached("--edge"); context.fillRect(x, top + 1, wide, height - 2); context.globalAlpha = 1; }
     context.fillStyle = cached("--fill");
     context.fillRect(x, floor - high * tall, wide, high * tall);
     context.fillStyle = cached("--accent");

@@ -16,6 +16,7 @@ export function showMoment(model, row, window, explained, choose) {
     label: code, detail: name, value: row ? percent(row[code]) : "–", share: row?.[code] ?? 0, strong: Boolean(row?.[`${code}_c`]),
   }));
   bars($("units"), units);
+  $("affect-now").textContent = inAffect(model, row);
   $("pose").textContent = inAngles(row);
 }
 
@@ -32,6 +33,11 @@ function showWhy(model, name, window) {
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 const likeliest = (names, row) => (row && names.length ? names.reduce((best, name) => (row[name] > row[best] ? name : best), names[0]) : null);
 
+/** Valence and arousal, of models that read them. */
+function inAffect(model, row) {
+  return row ? (model.affect ?? []).map((name) => `${name} ${row[name] < 0 ? "−" : "+"}${Math.abs(row[name]).toFixed(2)}`).join(", ") : "";
+}
+
 function inAngles(row) {
   if (!row || row.Yaw === null || row.Yaw === undefined) return "";
   const angles = ["Yaw", "Pitch", "Roll"].map((name) => `${name.toLowerCase()} ${Math.round(row[name])}°`).join(", ");
@@ -42,7 +48,8 @@ function inAngles(row) {
 export function inWords(model, row, when) {
   if (!row) return `${when}: no face.`;
   const present = model.aus.filter(({ code }) => row[`${code}_c`]).map(({ code, name }) => `${code} ${name}`);
-  const name = likeliest(model.expressions, row);
+  const withheld = model.aus.filter(({ code }) => row[`${code}_c`] === null).map(({ code }) => code);
+  const name = likeliest(model.expressions, row), affect = inAffect(model, row);
   const expression = name ? `Expression ${name}, ${percent(row[name])}. ` : "";
-  return `${when}, face ${row.face_id}. ${expression}Present: ${present.join(", ") || "no action unit"}. ${inAngles(row)}`;
+  return `${when}, face ${row.face_id}. ${expression}Present: ${present.join(", ") || "no action unit"}. ${withheld.length ? `Not answered: ${withheld.join(", ")}. ` : ""}${affect ? `${affect}. ` : ""}${inAngles(row)}`;
 }

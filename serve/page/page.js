@@ -12,9 +12,10 @@ const entries = []; // {title, files, state, view, controller}: what was handed 
 let working = null; // the entry that is sent or read
 let shown = null; // the entry whose view is open
 let live = null; // the camera
+let doubts = "off"; // whether the model tells how little it knows
 
 const token = () => $("token").value.trim();
-const options = () => { const chosen = new FormData($("form")); return { faces: chosen.get("faces"), expressions: chosen.get("expressions") ?? "off" }; };
+const options = () => { const chosen = new FormData($("form")); return { faces: chosen.get("faces"), expressions: chosen.get("expressions") ?? "off", uncertainty: doubts }; };
 
 // -- handing in --------------------------------------------------------------------------------------------------------
 
@@ -160,7 +161,8 @@ function remember() {
 
 /** Say which model answers and what the numbers are; ask for the token where one is needed. */
 function greet() {
-  model(token()).then(({ name, version, expressions, notice }) => {
+  model(token()).then(({ name, version, expressions, uncertainty, notice }) => {
+    doubts = uncertainty ? "on" : "off";
     $("model").textContent = `model ${name}, ${version.slice(0, 10)}`;
     $("notice").textContent = notice;
     if (!expressions.length) { // switched off by who runs the service

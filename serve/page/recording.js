@@ -28,6 +28,7 @@ export class Recording {
   get frames() { return this.ended ? this.read : Math.max(this.read, this.start.video?.frames ?? 0); }
   get aus() { return this.start.model.aus; }
   get expressions() { return this.start.model.expressions; }
+  get affect() { return this.start.model.affect ?? []; }
 
   /** Seconds of a frame; of one that was not read yet, as far as the rate says. */
   time(frame) { return this.times[frame] ?? frame / (this.start.video?.rate ?? 1); }
@@ -42,17 +43,18 @@ export class Recording {
   /** Faces, those of the most frames first. */
   byLength() { return [...this.faces.values()].filter((face) => face.count).sort((a, b) => b.count - a.count); }
 
-  /** Mean probability, share of frames present and highest value of a column over a face's frames that `counts(frame)`. */
+  /** Mean, share of answered frames present (NaN without any) and highest value of a column over a face's frames that `counts(frame)`. */
   summary(face, name, counts = () => true) {
-    let total = 0, present = 0, frames = 0, most = null;
+    let total = 0, present = 0, answered = 0, frames = 0, most = null;
     face.rows.forEach((row, frame) => {
       if (!row || !counts(frame)) return;
       frames += 1;
       total += row[name];
       present += row[`${name}_c`] ?? 0;
+      answered += (row[`${name}_c`] ?? null) !== null; // an answer may be withheld
       if (most === null || row[name] > face.rows[most][name]) most = frame;
     });
-    return frames ? { mean: total / frames, present: present / frames, most, frames } : null;
+    return frames ? { mean: total / frames, present: present / answered, most, frames } : null;
   }
 
   csv({ marks, excluded }) {

@@ -15,26 +15,30 @@ function line([head, ...values]) {
   return row;
 }
 
-/** Columns of a recording that hold probabilities, and what they are called. */
-const probabilities = ({ expressions, aus }) => [...expressions.map((name) => [name, name]), ...aus.map(({ code, name }) => [code, `${code} ${name}`])];
+const plain = (value) => value.toFixed(2);
+
+/** Columns of a recording that are shown, what they are called, and how a value is written. */
+const shown = ({ expressions, affect, aus }) => [
+  ...expressions.map((name) => [name, name, percent]), ...affect.map((name) => [name, name, plain]), ...aus.map(({ code, name }) => [code, `${code} ${name}`, percent]),
+];
 
 /** Mean, share of frames present and highest value of every expression and AU, over the frames that `counts(frame)`. */
 export function fillAverages(table, recording, face, caption, counts, told) {
   table.caption.textContent = caption;
-  table.tBodies[0].replaceChildren(...probabilities(recording).map(([column, label]) => {
+  table.tBodies[0].replaceChildren(...shown(recording).map(([column, label, words]) => {
     const of = face && recording.summary(face, column, counts);
     if (!of) return line([label, "–", "", "–"]);
-    const present = column.startsWith("AU") ? percent(of.present) : "";
-    return line([label, percent(of.mean), present, `${percent(face.rows[of.most][column])} at ${told(of.most)}`]);
+    const present = !column.startsWith("AU") ? "" : Number.isNaN(of.present) ? "withheld" : percent(of.present);
+    return line([label, words(of.mean), present, `${words(face.rows[of.most][column])} at ${told(of.most)}`]);
   }));
 }
 
 /** A row for each of some moments, evenly spread. */
 export function fillMoments(table, recording, face, told) {
-  const columns = probabilities(recording).map(([column]) => column);
+  const columns = shown(recording);
   const step = Math.max(1, Math.ceil(recording.read / MOMENTS));
   const frames = Array.from({ length: Math.ceil(recording.read / step) }, (_, i) => i * step);
-  const value = (frame, column) => (face?.rows[frame] ? percent(face.rows[frame][column]) : "–");
-  table.tHead.rows[0].replaceChildren(...["Time", ...columns].map((text) => cell("th", text, "col")));
+  const value = (frame, [column, , words]) => (face?.rows[frame] ? words(face.rows[frame][column]) : "–");
+  table.tHead.rows[0].replaceChildren(...["Time", ...columns.map(([column]) => column)].map((text) => cell("th", text, "col")));
   table.tBodies[0].replaceChildren(...frames.map((frame) => line([told(frame), ...columns.map((column) => value(frame, column))])));
 }

@@ -10,6 +10,7 @@ const SPACING_MS = 400; // between two looks at a recording that grows
 
 const charts = {
   expression: timeline($("expression-rows"), "Expression over time", (frame) => current?.seek(frame), (frame) => current?.told(frame) ?? ""),
+  affect: timeline($("affect-rows"), "Valence and arousal over time", (frame) => current?.seek(frame), (frame) => current?.told(frame) ?? ""),
   aus: timeline($("au-rows"), "Action units over time", (frame) => current?.seek(frame), (frame) => current?.told(frame) ?? ""),
 };
 let current = null; // the view that is shown
@@ -32,6 +33,8 @@ export class View {
     for (const id of ["screen", "thumbnail", "blur-box"]) show(id, this.kind !== "nothing");
     $("told").textContent = "";
     show("expression-over", this.recording.expressions.length > 0);
+    show("affect-over", this.recording.affect.length > 0);
+    show("doubt-legend", Boolean(this.recording.start.model.uncertainty));
     $("notice").textContent = this.recording.start.model.notice;
     if (this.kind === "video") { this.url = URL.createObjectURL(this.files[0]); $("video").src = this.url; }
     this.update(true);
@@ -94,12 +97,15 @@ export class View {
   }
 
   drawCharts() {
-    const { recording, face } = this, { aus, expressions, frames } = recording;
+    const { recording, face } = this, { aus, expressions, affect, frames } = recording;
+    const doubtful = recording.start.model.uncertainty;
     const series = (name) => Float32Array.from({ length: frames }, (_, i) => face?.rows[i]?.[name] ?? NaN);
     const flags = (name) => Uint8Array.from({ length: frames }, (_, i) => face?.rows[i]?.[name] ?? 0);
     const named = expressions.map((name) => ({ label: name, detail: "", values: series(name), present: null }));
-    const units = aus.map(({ code, name }) => ({ label: code, detail: name, values: series(code), present: flags(`${code}_c`) }));
+    const units = aus.map(({ code, name }) => ({ label: code, detail: name, values: series(code), present: flags(`${code}_c`), doubts: doubtful ? series(`${code}_u`) : null }));
+    const moods = affect.map((name) => ({ label: name, detail: "", values: series(name), present: null, signed: true }));
     charts.expression.set(named, frames, this.notes.facts());
+    charts.affect.set(moods, frames, this.notes.facts());
     charts.aus.set(units, frames, this.notes.facts());
     this.listNotes();
     this.fillTables();
@@ -139,6 +145,7 @@ export class View {
     $("scrub").setAttribute("aria-valuetext", this.told(frame));
     $("clock").textContent = this.told(frame);
     charts.expression.draw(frame);
+    charts.affect.draw(frame);
     charts.aus.draw(frame);
     if (this.kind === "pictures" || this.kind === "frames") this.showPicture(frame);
     this.drawBoxes();

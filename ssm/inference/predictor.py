@@ -69,6 +69,7 @@ class Prediction:
     affect: Floats | None = None  # N 2, smoothed as the model's facts say
     window_affect_why: Floats | None = None  # W 2 A
     au_uncertainty: Floats | None = None  # N A
+    au_withheld: NDArray[np.bool_] | None = None  # N A: whose presence had better not be answered; None: not fitted
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Predictor:
         self.precision = resolve(precision, self.device)
         self.rule = DecisionRule.default(aus) if rule is None else rule.select(aus)
         self.smoothing = model.facts.smoothing or Smoothing()
+        self.abstention = model.facts.abstention
         self.model = model.fold().to(self.device)
         self._explainer = Explainer.of(self.model)
         self._compiled = torch.compile(self.model.encode_frames, dynamic=False) if compiled else None
@@ -178,6 +180,7 @@ class Predictor:
         windows = list(self._stream([frames], features, segment_centres(len(frames), self.frames)))
         with autocast(self.device, self.precision):
             expression, why = self._expression(torch.stack(features)[None])
+        doubts = _joined([window.au_uncertainty for window in windows], np.concatenate)
         return Prediction(
             vocabulary=self.model.vocabulary,
             au_probability=np.concatenate([window.au_probability for window in windows]),
@@ -189,7 +192,8 @@ class Predictor:
             window_why=None if why is None else np.stack([w.why for w in windows if w.why is not None]),
             affect=_joined([window.affect for window in windows], np.concatenate),
             window_affect_why=_joined([window.affect_why for window in windows], np.stack),
-            au_uncertainty=_joined([window.au_uncertainty for window in windows], np.concatenate),
+            au_uncertainty=doubts,
+            au_withheld=None if self.abstention is None or doubts is None else self.abstention.withheld(doubts),
         )
 
     def stream(self, chunks: Iterable[Frames]) -> Iterator[WindowAnswer]:

@@ -18,7 +18,7 @@ from ssm_platform.media.images import read_image
 from ssm_platform.media.video import open_video
 from ssm_platform.read.batch import Job, PredictSettings, find_jobs, predict_all, predict_one, writable
 from ssm_platform.read.model_reader import ModelReader
-from ssm_platform.read.rows import analyse
+from ssm_platform.read.rows import AnalysisOptions, analyse
 from ssm_platform.read.tables import read_table, to_frame
 from ssm_platform.read.windows import Row
 
@@ -60,7 +60,7 @@ def test_doubts_have_columns_where_they_are_asked_for(table: str, face_video: Pa
     folder = save_model(tmp_path / "model", 1, "evidential")
     reader, job = ModelReader(folder, "cpu", threads=1), Job(str(face_video), "face.mp4")
     plain = PredictSettings(model=str(folder), table=table)
-    asked = plain.model_copy(update={"uncertainty": True, "plots": True})
+    asked = plain.model_copy(update={"analysis": AnalysisOptions(uncertainty=True), "plots": True})
     assert predict_one(job, tmp_path / "plain", reader, plain).status == "done"
     assert predict_one(job, tmp_path / "asked", reader, asked).status == "done"
     without, found = (read_table(tmp_path / name / f"face.mp4.{table}") for name in ("plain", "asked"))
@@ -73,10 +73,10 @@ def test_doubts_have_columns_where_they_are_asked_for(table: str, face_video: Pa
 
 
 def test_doubts_of_a_model_that_has_none_are_refused(face_video: Path, reader: ModelReader, tmp_path: Path) -> None:
-    settings = PredictSettings(model="x", uncertainty=True)
+    settings = PredictSettings(model="x", analysis=AnalysisOptions(uncertainty=True))
     outcome = predict_one(Job(str(face_video), "face.mp4"), tmp_path, reader, settings)
     assert (outcome.status, outcome.reason) == (
-        "failed", "this model gives no evidence, so it has no uncertainty to write: train with +evidential"
+        "failed", "this model gives no evidence, so it has no uncertainty to tell: train with +evidential"
     )  # fmt: skip
 
 

@@ -12,18 +12,22 @@ from pathlib import Path
 import cv2
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from PIL import Image
+from serving_fixtures import save_model, small_settings
 from starlette.testclient import TestClient
 
 from serve.http.schemas import Answer
+from serve.local import local_app
+from ssm.interface import Abstention
 from ssm_platform.read.batch import PredictSettings, find_jobs, predict_here, write_csv
 from ssm_platform.read.model_reader import ModelReader
 from ssm_platform.read.reader import Reader
 from ssm_platform.read.rows import AnalysisOptions, analyse
-from ssm_platform.read.tables import csv_header, csv_lines
+from ssm_platform.read.tables import csv_header, csv_lines, read_table
 from ssm_platform.read.windows import Row, Window
 
 Frames = list[NDArray[np.uint8]]
@@ -84,6 +88,48 @@ def test_every_door_gives_the_same_numbers(
     assert [one.status for one in predict_here(jobs, tmp_path, settings)] == ["done"]
     assert_same_numbers(table, list(csv.reader((tmp_path / f"{jobs[0].name}.csv").open())))
     assert len(document["windows"]) == sum(isinstance(result, Window) for result in local) > 0
+
+
+def test_doubts_are_told_where_they_are_asked_for_and_what_is_withheld_is_empty(
+    face_video: Path, tmp_path: Path
+) -> None:
+    """Of a model that gives evidence and has an abstention: HTTP, Python and a batch's files say the same."""
+    doubts = ModelReader(save_model(tmp_path / "open", 1, "evidential"), "cpu", threads=1)
+    seen = [row.au_uncertainty for row in analyse([face_video], doubts) if isinstance(row, Row) and row.success]
+    level = Abstention(risk=0.1, doubt=float(np.median(np.stack(seen))), coverage=0.5)
+    folder = save_model(tmp_path / "model", 1, "evidential", level)
+    with TestClient(local_app(small_settings(folder, tmp_path / "scratch"), None)) as client:
+        upload = face_video.read_bytes()
+        document = post(client, upload, uncertainty="on").json()
+        text = post(client, upload, accept="text/csv", uncertainty="on").text
+        plain = post(client, upload).json()
+        assert client.get("/v1/model").json()["uncertainty"]
+        outputs = [tensor["name"] for tensor in client.get("/v2/models/ssm").json()["outputs"]]
+    assert "au_uncertainty" in outputs
+    codes = [unit["code"] for unit in document["model"]["aus"]]
+    assert document["columns"] == [*plain["columns"], *(f"{code}_u" for code in codes)]
+    assert [{name: row[name] for name in plain["columns"]} for row in document["rows"]] == plain["rows"]
+    assert (document["model"]["uncertainty"], plain["model"]["uncertainty"]) == (True, False)
+    assert plain["model"]["abstention"] == level.model_dump()
+    cells = [(row[f"{code}_c"], row[f"{code}_u"]) for row in document["rows"] if row["success"] for code in codes]
+    assert {present is None for present, _ in cells} == {True, False}
+    told = [(present, doubt > level.doubt) for present, doubt in cells if abs(doubt - level.doubt) > 1e-4]
+    assert all((present is None) == hidden for present, hidden in told)
+    table = Reader(folder, device="cpu", threads=1, uncertainty=True).read(face_video)
+    assert table.attrs["model"]["abstention"] == level.model_dump()
+    assert_same_numbers(list(csv.reader(io.StringIO(text))), list(csv.reader(io.StringIO(table.to_csv(index=False)))))
+    settings = PredictSettings(model=str(folder), table="parquet", analysis=AnalysisOptions(uncertainty=True))
+    (outcome,) = predict_here(find_jobs([str(face_video)]), tmp_path / "out", settings)
+    assert outcome.status == "done"
+    pd.testing.assert_frame_equal(read_table(tmp_path / "out" / "face.mp4.parquet").astype(float), table.astype(float))
+
+
+def test_doubts_of_a_model_that_has_none_are_refused_with_the_mend(client: TestClient) -> None:
+    answer = post(client, b"not looked at", uncertainty="on")
+    assert (answer.status_code, answer.json()["error"]) == (
+        422,
+        "uncertainty: this model gives no evidence, so it has no uncertainty to tell: train with +evidential",
+    )
 
 
 def assert_same_numbers(one: list[list[str]], other: list[list[str]]) -> None:

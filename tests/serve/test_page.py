@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_fixtures import CONTRAST, DRAWN, downloaded, opened, read, shot, until
+from page_fixtures import CONTRAST, DRAWN, downloaded, opened, read, running, shot, until
+from serving_fixtures import save_model, small_settings
+
+from serve.local import local_app
+from ssm.interface import Abstention
+from ssm.labels import AFFECT
 
 pytestmark = pytest.mark.browser
 
@@ -45,6 +50,27 @@ def test_a_video_is_read_shown_explained_and_downloaded(browser: Any, site: str,
     assert len(lines) == 61
     assert len(json.loads(downloaded(page, "json"))["rows"]) == 60
     assert page.problems == []
+
+
+def test_affect_doubts_and_what_is_withheld_are_shown(browser: Any, face_video: Path, tmp_path: Path) -> None:
+    """Of a model that has all three: a trace around zero, shaded rows, and AUs whose presence is not answered."""
+    folder = save_model(tmp_path / "model", 1, "evidential", Abstention(risk=0.1, doubt=0.01, coverage=0.1), AFFECT)
+    with running(local_app(small_settings(folder, tmp_path / "scratch"), None)) as site:
+        page = opened(browser, site)
+        until(page, "document.querySelector('#model').textContent !== ''")
+        read(page, face_video)
+        assert page.locator("#affect-rows .names span").all_inner_texts() == ["valence", "arousal"]
+        assert page.locator("#doubt-legend").is_visible()
+        row = json.loads(downloaded(page, "json"))["rows"][0]
+        signs = [f"{'−' if row[name] < 0 else '+'}{abs(row[name]):.2f}" for name in AFFECT]
+        assert page.inner_text("#affect-now") == f"valence {signs[0]}, arousal {signs[1]}"
+        assert {row["AU12_c"], row["AU12_u"] > 0.01} == {None, True}
+        average = page.locator("#averages tbody tr", has_text="AU12").locator("td").nth(1)
+        assert average.inner_text() == "withheld"
+        page.click("#tell")
+        assert "Not answered: AU01, AU02" in page.inner_text("#told")
+        shot(page, "doubts")
+        assert page.problems == []
 
 
 def test_averages_marks_and_exclusions_are_seen_and_downloaded(browser: Any, site: str, face_video: Path) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from serve.local import local_app
 from serve.settings import Limits, Settings
 from ssm import SSM
+from ssm.interface.abstention import Abstention
 from ssm.interface.preprocessing import Preprocessing
 from ssm.interface.rules import AURule, DecisionRule
 from ssm.labels.vocabulary import BASIC_EXPRESSIONS, BP4D_AUS, Vocabulary
@@ -32,16 +33,19 @@ from ssm.model.config import (
     ModelConfig,
     TextConfig,
 )
+from ssm.model.readers.table import READERS
 from ssm.saved.facts import ModelFacts
 
 SIZE, FRAMES = 32, 8
 
 
-def save_model(folder: Path, seed: int, reader: str = "linear") -> Path:
+def save_model(
+    folder: Path, seed: int, reader: str = "linear", abstention: Abstention | None = None, affect: tuple[str, ...] = ()
+) -> Path:
     """An untrained model with a rule of its own: real weights, real files, a few kilobytes."""
     torch.manual_seed(seed)
     config = ModelConfig(
-        vocabulary=Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS),
+        vocabulary=Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS, affect=affect),
         backbone=BackboneConfig(
             name="convnext_atto",
             image_size=SIZE,
@@ -50,7 +54,7 @@ def save_model(folder: Path, seed: int, reader: str = "linear") -> Path:
         ),
         width=32,
         frames=FRAMES,
-        text=TextConfig(tower="minilm"),
+        text=TextConfig(tower="minilm", style="llm" if READERS[reader].needs_texts else TextConfig().style),
         expression_time=ExpressionTimeConfig(heads=2, head_width=8, hidden=16),
         au_time=AUTimeConfig(heads=2),
         au_reader=AUReaderConfig(kind=reader),
@@ -58,7 +62,9 @@ def save_model(folder: Path, seed: int, reader: str = "linear") -> Path:
     model = SSM(config)
     rule = DecisionRule(rules={au: AURule(threshold=0.5, half_window=au % 3, votes=1 + au % 3) for au in BP4D_AUS})
     model.facts = ModelFacts(
-        preprocessing=Preprocessing(image_size=SIZE).model_dump(mode="json"), rule=rule.model_dump(mode="json")
+        preprocessing=Preprocessing(image_size=SIZE).model_dump(mode="json"),
+        rule=rule.model_dump(mode="json"),
+        abstention=abstention,
     )
     model.fold().save_pretrained(folder)
     return folder

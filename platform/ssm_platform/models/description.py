@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssm.interface import DecisionRule, Preprocessing, Smoothing, notice
+from ssm.interface import Abstention, DecisionRule, Preprocessing, Smoothing, notice
 from ssm.labels import Vocabulary
 from ssm_platform.base import default_place
 from ssm_platform.models.registry import Registry
@@ -41,12 +41,17 @@ class ModelDescription(BaseModel):
     smoothing: Smoothing = Field(default=Smoothing(), description="what is done to scores of single frames")
     fitted: bool = Field(description="whether the rule was fitted; if not it is 0.5 without a vote")
     evidence: bool = Field(default=False, description="whether it says how little it knows of each AU")
+    abstention: Abstention | None = Field(default=None, description="when presence of an AU is withheld; None: never")
+    places: bool = Field(default=False, description="whether it says where in the picture it looks for each AU")
 
-    def shown(self, expressions: Expressions) -> Self:
-        """What is answered of the model: with `expressions` off, the same without a column that names one."""
-        if expressions == "on":
-            return self
-        return self.model_copy(update={"vocabulary": Vocabulary(aus=self.vocabulary.aus)})
+    def shown(self, expressions: Expressions, uncertainty: bool = False) -> Self:
+        """What is answered of the model: with `expressions` off, the same without a column that names one; `evidence`
+        then says whether doubts are answered. ValueError where `uncertainty` asks for those of a model without any.
+        """
+        if uncertainty and not self.evidence:
+            raise ValueError("this model gives no evidence, so it has no uncertainty to tell: train with +evidential")
+        labels = self.vocabulary if expressions == "on" else Vocabulary(aus=self.vocabulary.aus)
+        return self.model_copy(update={"vocabulary": labels, "evidence": uncertainty})
 
     @property
     def notice(self) -> str:

@@ -46,13 +46,12 @@ class PredictSettings(BaseModel):
     model: str = Field(default="latest", description="folder of a saved model, or an alias or version of the registry")
     registry: str | None = Field(default=None, description="registry of the alias; None: runs/registry")
     table: Literal["csv", "parquet"] = Field(default="csv", description="form of the tables")
-    plots: bool = Field(default=False, description="also draw AU timelines with the expression above them, per face")
-    uncertainty: bool = Field(
+    plots: bool = Field(
         default=False,
-        description="also AU01_u of each AU, how little is known; plots shade it (evidential models)",
+        description="also draw AU timelines with the expression above them, per face, and where each AU was looked for",
     )
     overlay: bool = Field(default=False, description="also write the video with boxes, expression and present AUs")
-    blur: bool = Field(default=False, description="faces in the overlay are made unrecognisable")
+    blur: bool = Field(default=False, description="faces in overlays and heat maps are made unrecognisable")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
     batch: int = Field(default=8, ge=1, description="clips in one forward pass")
     workers: int | None = Field(default=None, ge=1, description="inputs read at once; None: as many as the CPUs allow")
@@ -135,14 +134,14 @@ def write_csv(jobs: Sequence[Job], out: TextIO, settings: PredictSettings) -> Ou
     if settings.plots or settings.overlay or settings.table != "csv":
         raise ValueError("standard output takes a CSV alone: name a folder for plots, overlays and Parquet")
     job, reader = jobs[0], _reader(_settled(settings))
-    vocabulary = reader.description.shown(settings.analysis.expressions).vocabulary
+    model = reader.description.shown(settings.analysis.expressions, settings.analysis.uncertainty)
     try:
         with _local(job.source) as path:
             source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
-            out.write(csv_header(vocabulary))
+            out.write(csv_header(model.vocabulary, model.evidence))
             for result in read_opened(source, reader, settings.analysis, settings.batch):
                 if isinstance(result, Row):
-                    out.write(csv_lines([result], vocabulary))
+                    out.write(csv_lines([result], model.vocabulary, model.evidence))
     except cv2.error as error:
         raise ValueError(f"{job.source}: {error}") from error
     return Outcome(job.source, "done", "", source.facts.frames)
@@ -210,17 +209,18 @@ def predict_one(job: Job, out: Path, reader: ModelReader, settings: PredictSetti
 def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: PredictSettings) -> dict[str, Any]:
     """Table, plots and overlay of one local file; returns the sidecar's facts."""
     from ssm_platform.read.overlay import overlay_ending, write_overlay
+    from ssm_platform.read.places import Places
     from ssm_platform.read.timeline import plot_faces
 
-    if settings.uncertainty and not reader.description.evidence:
-        raise ValueError("this model gives no evidence, so it has no uncertainty to write: train with +evidential")
+    model = reader.description.shown(settings.analysis.expressions, settings.analysis.uncertainty)
     source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
     table = out / f"{job.name}.{settings.table}"
-    model = reader.description.shown(settings.analysis.expressions)
+    places = Places(reader, settings.blur) if settings.plots and model.places else None
     rows = success = 0
     faces: set[int] = set()
-    with open_table(table, model.vocabulary, settings.uncertainty) as writer:
-        for result in read_opened(source, reader, settings.analysis, settings.batch):
+    with open_table(table, model.vocabulary, model.evidence) as writer:
+        seen = None if places is None else places.see
+        for result in read_opened(source, reader, settings.analysis, settings.batch, seen):
             if isinstance(result, Row):
                 writer.write([result])
                 rows, success = rows + 1, success + result.success
@@ -228,6 +228,8 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
     extras: list[Path] = []
     if settings.plots:
         extras += plot_faces(table, model.vocabulary, out / job.name)
+    if places is not None:
+        extras += places.write(out / job.name)
     if settings.overlay:
         drawn = out / f"{job.name}{overlay_ending(source)}"
         extras.append(write_overlay(source, table, model.vocabulary, drawn, blur=settings.blur))
@@ -239,7 +241,7 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
 def _identity(job: Job, model: ModelDescription, settings: PredictSettings) -> str:
     """What the outputs depend on: the input (a file's size and time, an object's address), the model, the settings."""
     stat = [] if job.source.startswith("s3://") else _stat(job.source)
-    wanted = {"table", "plots", "overlay", "blur", "analysis", *(["uncertainty"] if settings.uncertainty else [])}
+    wanted = {"table", "plots", "overlay", "blur", "analysis"}
     chosen = settings.model_dump(mode="json", include=wanted)
     content = json.dumps([FORMAT, job.source, stat, model.version, chosen], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

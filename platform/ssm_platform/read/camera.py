@@ -19,7 +19,7 @@ from ssm.interface import Preprocessing
 from ssm_platform.faces import CameraFaces, resolved
 from ssm_platform.models import ModelDescription
 from ssm_platform.read.rows import AnalysisOptions, Chooser, FaceFrame, check_crop, crops_of
-from ssm_platform.read.windows import DECIMALS, Clip, ClipAnswer, ClipAnswers, Face, Row, Window, smoothed
+from ssm_platform.read.windows import DECIMALS, Clip, ClipAnswer, ClipAnswers, Face, Row, Window, smoothed, withheld
 
 
 class CameraStream:
@@ -90,6 +90,7 @@ class CameraClips:
         model = self._model
         probability = smoothed(answer.au_probability[: clip.count], model.smoothing.aus)
         affect = None
+        doubts = None if answer.au_uncertainty is None else answer.au_uncertainty[clip.count - 1]
         if answer.affect is not None and model.vocabulary.affect:
             affect = np.round(smoothed(answer.affect[: clip.count], model.smoothing.affect)[-1], DECIMALS)
         return Row(
@@ -103,6 +104,8 @@ class CameraClips:
             np.round(answer.expression[: len(model.vocabulary.expressions)], DECIMALS),
             affect,
             face.look,
+            doubts,
+            withheld(doubts, model.abstention),
         )
 
     def _clip(self, face_id: int, crop: NDArray[np.uint8], number: int) -> Clip:

@@ -47,6 +47,8 @@ class ModelReader:
             fitted=self._predictor.model.facts.rule is not None,
             smoothing=self._predictor.smoothing,
             evidence=self._predictor.model.au_head.gives_evidence,
+            abstention=self._predictor.abstention,
+            places=self._predictor.model.au_head.gives_places,
         )
 
     def read(self, clips: NDArray[np.uint8]) -> ClipAnswers:
@@ -57,6 +59,14 @@ class ModelReader:
             answers.au_probability, answers.expression, answers.why, answers.affect, answers.affect_why,
             answers.au_uncertainty,
         )  # fmt: skip
+
+    def where(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Where each AU is looked for in clips as `read` takes them: shares (B, T, A, h, w) of the grid's places.
+
+        ValueError of a model that looks at none.
+        """
+        self.check(clips)
+        return self._predictor.where(clips)
 
     def check(self, clips: NDArray[Any]) -> None:
         """ValueError unless the array is a batch of clips for this model."""

@@ -28,6 +28,7 @@ def provenance(info: InputInfo, model: ModelDescription, name: str, options: Ana
             "precision": model.precision,
             "rule": {str(au): rule.model_dump() for au, rule in model.rule.rules.items()},
             "rule_fitted": model.fitted,
+            "abstention": None if model.abstention is None else model.abstention.model_dump(),
         },
         "analysis": options.model_dump(mode="json"),
         "software": {name: version(name) for name in ("ssm-platform", "torch", "opencv-python-headless", "av")},

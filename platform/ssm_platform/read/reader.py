@@ -5,6 +5,7 @@
     table = reader.read(["a.mp4", photo, array])      # several inputs: one table with a column `input`
     for row in reader.stream("clip.mp4"): ...         # dicts by column, as they are ready, in bounded memory
     table.ssm.plot(); table.ssm.why()                 # timelines of a face; what each AU adds to each expression
+    reader.where("clip.mp4")                          # face -> picture of where each AU was looked for, if it knows
 
 Paths are videos or pictures; arrays (uint8 RGB, a picture or a clip) and PIL images are read as they are. No Ray.
 """
@@ -20,6 +21,7 @@ from ssm_platform.faces import decided
 from ssm_platform.media import ArrayFrames, Pictures, Video, is_frames, open_array, open_input
 from ssm_platform.models import DEFAULT, ModelDescription, locate
 from ssm_platform.read.model_reader import ModelReader
+from ssm_platform.read.places import Places
 from ssm_platform.read.provenance import provenance
 from ssm_platform.read.rows import AnalysisOptions, read_opened
 from ssm_platform.read.tables import record, to_frame
@@ -46,7 +48,7 @@ class Reader:
         threads: int | None = None,
         **options: Any,
     ) -> None:
-        """`options`: fields of `AnalysisOptions`, such as `faces="main"` or `expressions="off"`. ValueError names what
+        """`options`: fields of `AnalysisOptions`, such as `faces="main"` or `uncertainty=True`. ValueError names what
         is absent or wrong; `batch`: clips in one forward pass, `threads`: of torch (None: every core that is ours).
         """
         self._name, self._batch = str(model), batch
@@ -76,10 +78,24 @@ class Reader:
     def stream(self, one: Readable, *, rate: float | None = None, **options: Any) -> Iterator[dict[str, Any]]:
         """The rows of one input by column name, as they are ready; memory does not grow with its length."""
         chosen = self._chosen(options)
-        vocabulary = self.model.shown(chosen.expressions).vocabulary
+        shown = self.model.shown(chosen.expressions, chosen.uncertainty)
         for result in self._results(self._open(one, rate, chosen), chosen):
             if isinstance(result, Row):
-                yield record(result, vocabulary)
+                yield record(result, shown.vocabulary, shown.evidence)
+
+    def where(
+        self, one: Readable, *, rate: float | None = None, blur: bool = False, **options: Any
+    ) -> dict[int, Figure]:
+        """Per face a picture of where each AU was looked for, over crops of the input; `blur` hides the faces.
+
+        ValueError of a model that looks at no places.
+        """
+        if not self.model.places:
+            raise ValueError("this model looks at no places: train with +hiva for heat maps")
+        chosen, places = self._chosen(options), Places(self._reader, blur)
+        for _ in read_opened(self._open(one, rate, chosen), self._reader, chosen, self._batch, places.see):
+            pass
+        return places.pictures()
 
     def plot(self, table: pd.DataFrame, face_id: int | None = None) -> Figure:
         """AU timelines of a face with the expression above them; None: the face in most frames."""
@@ -89,7 +105,7 @@ class Reader:
 
     def _table(self, one: Readable, rate: float | None, options: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
         chosen = self._chosen(options)
-        shown = self.model.shown(chosen.expressions)
+        shown = self.model.shown(chosen.expressions, chosen.uncertainty)
         source = self._open(one, rate, chosen)
         rows, windows = list[Row](), list[Window]()
         for result in self._results(source, chosen):
@@ -98,7 +114,8 @@ class Reader:
             else:
                 windows.append(result)
         facts = provenance(source.facts, shown, self._name, chosen)
-        return to_frame(rows, shown.vocabulary), {**facts, "windows": [_plain(window, shown) for window in windows]}
+        table = to_frame(rows, shown.vocabulary, shown.evidence)
+        return table, {**facts, "windows": [_plain(window, shown) for window in windows]}
 
     def _tables(
         self, inputs: Sequence[Readable], rate: float | None, options: dict[str, Any]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -26,13 +26,14 @@ from ssm.interface import Preprocessing, center, served_crop
 from ssm_platform.faces import FaceSettings, MainFace, TrackedFace, crop, look_at, resolved, track
 from ssm_platform.media import ArrayFrames, Decoder, InputLimits, Pictures, Video, open_input
 from ssm_platform.models import Expressions, ModelDescription
-from ssm_platform.read.windows import Assembler, Clip, Face, Row, Window
+from ssm_platform.read.windows import Assembler, Clip, ClipAnswer, Face, Row, Window
 
 if TYPE_CHECKING:
     from ssm_platform.read.model_reader import ModelReader
 
 Item = TypeVar("Item")
 Source = Video | Pictures | ArrayFrames
+Seen = Callable[[Clip, ClipAnswer], None]
 Faces = Literal["all", "main"]
 """Which faces of a video are answered: every one, or the main person's."""
 _AHEAD = 64  # frames of faces that may wait for the model
@@ -45,6 +46,9 @@ class AnalysisOptions(BaseModel):
 
     faces: Faces = Field(default="all", description="every face, or the main person only")
     expressions: Expressions = Field(default="on", description="off: action units only, no expression is named")
+    uncertainty: bool = Field(
+        default=False, description="also AU01_u of each AU, how little is known; plots shade it (evidential models)"
+    )
     most_faces: int = Field(default=8, ge=1, description="faces followed at once; the largest are kept")
     decoder: Decoder = Field(default="av", description="video decoder")
     least_quality: float = Field(
@@ -76,19 +80,19 @@ def analyse(
 
 
 def read_opened(
-    source: Source, reader: ModelReader, options: AnalysisOptions, batch: int = 8
+    source: Source, reader: ModelReader, options: AnalysisOptions, batch: int = 8, seen: Seen | None = None
 ) -> Iterator[Row | Window]:
-    """`analyse` of an input that is open already."""
+    """`analyse` of an input that is open already; `seen` is told of every clip and its answer."""
     assembler = assembler_for(reader.description.shown(options.expressions))
     waiting: deque[Clip] = deque()
     for frame in _ahead(face_stream(source, reader.description.preprocessing, options)):
         waiting += feed(assembler, frame)
         while len(waiting) >= batch:
-            _read(assembler, reader, [waiting.popleft() for _ in range(batch)])
+            _read(assembler, reader, [waiting.popleft() for _ in range(batch)], seen)
         yield from assembler.results()
     waiting += assembler.finish()
     while waiting:
-        _read(assembler, reader, [waiting.popleft() for _ in range(min(batch, len(waiting)))])
+        _read(assembler, reader, [waiting.popleft() for _ in range(min(batch, len(waiting)))], seen)
         yield from assembler.results()
     yield from assembler.results()
 
@@ -96,7 +100,10 @@ def read_opened(
 def assembler_for(model: ModelDescription) -> Assembler:
     """The state machine for a model's clips, rule and smoothing, and for what is shown (`ModelDescription.shown`)."""
     shows = bool(model.vocabulary.expressions)
-    return Assembler(model.frames, model.rule.apply, model.rule.reach, model.smoothing, expressions=shows)
+    return Assembler(
+        model.frames, model.rule.apply, model.rule.reach, model.smoothing,
+        expressions=shows, abstention=model.abstention,
+    )  # fmt: skip
 
 
 def feed(assembler: Assembler, frame: FaceFrame) -> list[Clip]:
@@ -164,10 +171,12 @@ def crops_of(
     return faces
 
 
-def _read(assembler: Assembler, reader: ModelReader, clips: list[Clip]) -> None:
+def _read(assembler: Assembler, reader: ModelReader, clips: list[Clip], seen: Seen | None) -> None:
     answers = reader.read(np.stack([clip.crops for clip in clips]))
     for number, clip in enumerate(clips):
         assembler.answer(clip, answers.clip(number))
+        if seen is not None:
+            seen(clip, answers.clip(number))
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:

@@ -1,9 +1,10 @@
 """The table of a video: columns named as OpenFace and py-feat name them, written as CSV or Parquet while it is made.
 
 `frame, face_id, timestamp, confidence, success`, the face box, head pose and quality, `AU01_c` (0/1 by the fitted
-rule) and `AU01` (probability) per AU, expressions by name, and where the model has them `valence` and `arousal` in
-[-1, 1]. A frame without a face keeps its row, empty. There is never a probability under `AU01_r`: that suffix means an
-intensity from 0 to 5. Files appear whole or not at all. Knows rows, not models.
+rule, empty where the model's abstention withholds it) and `AU01` (probability) per AU, expressions by name, and where
+the model has them `valence` and `arousal` in [-1, 1]; `AU01_u` on request. A frame without a face keeps its row, empty.
+There is never a probability under `AU01_r`: that suffix means an intensity from 0 to 5. Files appear whole or not at
+all. Knows rows, not models.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def cells(row: Row, vocabulary: Vocabulary, doubts: bool = False) -> list[Cell]:
         return head + [None] * (len(columns(vocabulary)) - len(head))
     head += [_rounded(value, 2) for value in row.box]
     head += [_rounded(row.score, 4), *_look(row.look)]
-    head += [int(flag) for flag in row.au_present]
+    hidden = [False] * len(row.au_present) if row.au_withheld is None else row.au_withheld
+    head += [None if hide else int(flag) for flag, hide in zip(row.au_present, hidden, strict=True)]
     # float32 values rounded to five places print with their float32 noise unless rounded once more as doubles
     head += [round(float(value), 5) for value in row.au_probability]
     head += [round(float(value), 5) for value in row.expression]
@@ -81,11 +83,11 @@ def record(row: Row, vocabulary: Vocabulary, doubts: bool = False) -> dict[str, 
     return dict(zip(columns(vocabulary, doubts), cells(row, vocabulary, doubts), strict=True))
 
 
-def to_frame(rows: Iterable[Row], vocabulary: Vocabulary) -> Any:
+def to_frame(rows: Iterable[Row], vocabulary: Vocabulary, doubts: bool = False) -> Any:
     """Rows as a pandas frame, as a notebook wants them."""
     import pandas as pd
 
-    table = pd.DataFrame([cells(row, vocabulary) for row in rows], columns=columns(vocabulary))
+    table = pd.DataFrame([cells(row, vocabulary, doubts) for row in rows], columns=columns(vocabulary, doubts))
     empty = [name for name in table.columns if table[name].dtype == object]  # cells that are all empty
     return table.astype(dict.fromkeys(empty, float))
 
@@ -215,7 +217,7 @@ def _comment(name: str, vocabulary: Vocabulary) -> dict[str, str] | None:
     if name.removesuffix("_u") in vocabulary.au_codes:
         return {"comment": "vacuity of the evidence, 0..1; 1 where there is none"}
     if name.removesuffix("_c") in vocabulary.au_codes:
-        return {"comment": "1 where the model's fitted rule finds the action unit present"}
+        return {"comment": "1 where the model's fitted rule finds the action unit present; empty where it abstains"}
     if name in vocabulary.affect:
         return {"comment": "from -1 to 1"}
     return {"comment": _COMMENTS[name]} if name in _COMMENTS else None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm.interface import Smoothing, box
+from ssm.interface import Abstention, Smoothing, box
 from ssm_platform.faces import Look
 
 Floats = NDArray[np.float32]
@@ -118,6 +118,7 @@ class Row:
     affect: Floats | None = None  # 2, smoothed
     look: Look | None = None
     au_uncertainty: Floats | None = None  # A, of models that give evidence
+    au_withheld: Flags | None = None  # A, whose presence is not answered; None: all are
 
     @property
     def success(self) -> bool:
@@ -210,6 +211,11 @@ class Votes:
         return rows
 
 
+def withheld(doubts: Floats | None, abstention: Abstention | None) -> Flags | None:
+    """Of which AUs (A) presence is not answered, by a frame's doubts; None where nothing was fitted."""
+    return None if doubts is None or abstention is None else abstention.withheld(doubts)
+
+
 def smoothed(values: Floats, half_window: int) -> Floats:
     """The moving mean of scores (n, K) of consecutive frames."""
     return box(values, half_window).astype(np.float32) if half_window else values
@@ -239,8 +245,8 @@ class Assembler:
     """Feed frames, send the clips that come back to a model, hand in its answers, collect rows.
 
     `vote(probabilities (n, A)) -> present (n, A)` is the model's fitted rule over a stretch without a break, `reach`
-    the frames on either side that it looks at; `smoothing` is what the model's facts say of frame scores. Without
-    `expressions` rows have neither those nor affect, and there are no windows.
+    the frames on either side that it looks at; `smoothing` is what the model's facts say of frame scores, `abstention`
+    whose presence is withheld. Without `expressions` rows have neither those nor affect, and there are no windows.
     """
 
     def __init__(
@@ -251,11 +257,13 @@ class Assembler:
         smoothing: Smoothing = Smoothing(),  # noqa: B008
         *,
         expressions: bool = True,
+        abstention: Abstention | None = None,
     ) -> None:
         self._clip_frames, self._expressions = frames, expressions
         self._vote = vote
         self._reach = reach
         self._smoothing = smoothing
+        self._abstention = abstention
         self._runs: dict[int, _Run] = {}
         self._waiting: deque[_Frame] = deque()
         self._asked: dict[int, _Run] = {}
@@ -303,7 +311,7 @@ class Assembler:
             if not entry.faces:
                 yield Row(entry.number, entry.timestamp)
             for face, run, _ in sorted(entry.faces, key=lambda item: item[0].face_id):
-                final = run.values.popleft()
+                final, doubts = run.values.popleft(), run.doubts.popleft() if run.doubts else None
                 yield Row(
                     entry.number,
                     entry.timestamp,
@@ -315,7 +323,8 @@ class Assembler:
                     final.expression,
                     final.affect,
                     face.look,
-                    au_uncertainty=run.doubts.popleft() if run.doubts else None,
+                    au_uncertainty=doubts,
+                    au_withheld=withheld(doubts, self._abstention),
                 )
 
     def _end_runs(self, keep: set[int]) -> list[Clip]:

@@ -64,6 +64,7 @@ class AUReader(nn.Module):
     needs_texts: ClassVar[bool] = False  # every description by itself
     needs_labels: ClassVar[bool] = False  # in training
     gives_evidence: ClassVar[bool] = False  # Beta evidence besides logits
+    gives_places: ClassVar[bool] = False  # where in the picture it looks for each AU
     smooths: ClassVar[bool] = True  # whether its logits are smoothed over time
 
     @classmethod

@@ -94,6 +94,7 @@ class HivaReader(AUReader):
 
     needs_tokens = True
     needs_texts = True
+    gives_places = True
 
     def __init__(self, width: int, aus: int, scale: float, config: GraphConfig) -> None:
         super().__init__()

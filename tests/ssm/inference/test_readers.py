@@ -11,12 +11,14 @@ import torch
 
 from ssm import SSM
 from ssm.inference.predictor import Predictor
+from ssm.interface.abstention import Abstention
 from ssm.interface.preprocessing import Preprocessing
 from ssm.model.config import AUReaderConfig, GraphConfig, LatentConfig
 from ssm.model.readers.table import READERS
 from ssm.saved import ModelFacts
 
 KINDS = list(READERS)
+LEVEL = Abstention(risk=0.1, doubt=0.6, coverage=0.5)
 A, T = len(tiny.LABELS.aus), tiny.FRAMES
 
 
@@ -40,7 +42,7 @@ def _model(kind: str) -> SSM:
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[SSM, Path]:
     """A model and the folder that it was saved into."""
     model, folder = _model(request.param), tmp_path_factory.mktemp("models") / request.param
-    model.save_pretrained(folder, facts=ModelFacts(preprocessing=Preprocessing(image_size=tiny.SIZE)))
+    model.save_pretrained(folder, facts=ModelFacts(preprocessing=Preprocessing(image_size=tiny.SIZE), abstention=LEVEL))
     return model, folder
 
 
@@ -69,10 +71,11 @@ def test_a_predictor_gives_doubts_places_and_reasons_where_the_reader_knows_them
     if reader.gives_evidence:
         assert whole.au_uncertainty.shape == whole.au_probability.shape
         assert ((whole.au_uncertainty > 0) & (whole.au_uncertainty <= 1)).all()
+        np.testing.assert_array_equal(whole.au_withheld, whole.au_uncertainty > np.float32(0.6))
         joined = np.concatenate([piece.au_uncertainty for piece in pieces])
         np.testing.assert_allclose(joined, whole.au_uncertainty, atol=1e-5)
     else:
-        assert whole.au_uncertainty is None
+        assert (whole.au_uncertainty, whole.au_withheld) == (None, None)
     clips = frames[: 2 * T].reshape(2, T, tiny.SIZE, tiny.SIZE, 3)
     if reader.needs_texts:
         where = predictor.where(clips)
