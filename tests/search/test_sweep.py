@@ -109,6 +109,16 @@ def test_a_resumed_bayesian_search_begins_with_what_was_cut_off(base: RunConfig)
     assert resumed.suggest("fourth") not in (done.setting, cut_off.setting)
 
 
+def test_in_a_log_each_trial_is_a_line(base: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = tuning._Recorder(Ground(base, tmp_path / "mine", 1, tmp_path), [], 2)
+    recorder.setup()
+    for name in ("first", "second"):
+        trial = type("Trial", (), {"trial_id": name, "config": {STYLE: "facs"}, "error_file": None})()
+        recorder.on_trial_error(1, [], trial)
+    recorder.on_experiment_end([])
+    assert capsys.readouterr().err == "sweep mine: 1/2 trials\nsweep mine: 2/2 trials\n"
+
+
 def film(path: Path, frames: int = 20) -> None:
     """A wide picture with detail that shrinking and enlarging would wash out, moving."""
     noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
