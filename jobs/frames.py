@@ -39,6 +39,8 @@ def main() -> None:
     print(f"report: {result.folder}/report.html")
     if result.version is not None:
         print(f"model: {result.folder}/model, in the registry as {result.version} (alias latest)")
+    for note in result.notes:
+        print(note)
 
 
 if __name__ == "__main__":

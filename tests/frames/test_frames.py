@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from ssm_platform.frames.encoders import Encoded, OnnxEncoder, TimmEncoder, enco
 from ssm_platform.frames.heads import frames_of, train_heads
 from ssm_platform.frames.pooling import video_classifier, video_features
 from ssm_platform.frames.recipes import FRAME_RECIPES, frame_recipe
+from ssm_platform.frames.running import _notes
+from ssm_platform.frames.stretches import Stretches
 from ssm_platform.media import open_frames
 from ssm_platform.records import Manifest, Record
 from ssm_platform.synthetic import PRESETS, write_corpus
@@ -104,7 +107,43 @@ def test_smoothing_runs_over_a_video_and_not_over_records_that_are_cut_by_their_
 ) -> None:
     expressions = next(one for one in trained[1] if one.manifest.task == "fe")
     assert len(expressions.manifest) > 16
-    assert expressions.stretches == (90,) * 8
+    assert expressions.stretches.lengths == (90,) * 8
+
+
+def _frames(numbers: list[int], clip: str = "v", **changes: Any) -> Record:
+    files = tuple(f"{number:05d}.jpg" for number in numbers)
+    affect = np.full((len(numbers), 2), 0.5, np.float32)
+    values = {"kind": "frames", "files": files, "group": "v", "va_labels": affect, **changes}
+    return Record(clip, "v", start=0, length=len(numbers), **values)
+
+
+def test_smoothing_bridges_frames_that_a_reader_left_out() -> None:
+    """A gap of a few frames is filled in, a long one ends the stretch, and the filled frames are not judged."""
+    records = [_frames([1, 2], "v#0"), _frames([5, 6], "v#1"), _frames([900, 901], "v#2")]
+    manifest = Manifest.build("/nowhere", "affect", "va", Vocabulary(aus=(), expressions=(), affect=AFFECT), records)
+    stretches = Stretches.of(manifest)
+    assert stretches.lengths == (4, 2)
+    values = np.array([0.0, 0.0, 0.3, 0.6, 9.0, 9.0])[:, None] * np.ones(2)
+    whole = np.array([0, 0, 0.1, 0.2, 0.3, 0.6])  # frames 1 to 6
+    want = [whole[:2].mean(), whole[:3].mean(), whole[3:6].mean(), whole[4:6].mean(), 9, 9]
+    np.testing.assert_allclose(stretches.smoothed(values, 1)[:, 0], want)
+    near, far = np.exp(-1 / 4), np.exp(-9 / 4)  # the second frame's neighbours lie 1 and 3 frames away
+    second = stretches.smoothed(values, 1, sigma=4.0)[1, 0]
+    assert second == pytest.approx(0.3 * far / (1 + near + far))
+    table = tables([Scored(manifest, values, None, (), stretches)], Smoothing(), VOCABULARY)["affect"]
+    assert isinstance(table, AffectTable)
+    assert table.lengths == (6, 2)
+    assert np.isnan(table.labels[:, 0]).tolist() == [False, False, True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"files": ("b.jpg", "a.jpg")}, {"files": ("7.jpg", "3.jpg")}, {"kind": "shard", "files": None}]
+)
+def test_where_frames_have_no_numbers_they_follow_each_other(changes: dict[str, Any]) -> None:
+    manifest = Manifest.build(
+        "/nowhere", "affect", "va", Vocabulary(aus=(), expressions=(), affect=AFFECT), [_frames([1, 2], **changes)]
+    )
+    assert Stretches.of(manifest).numbers.tolist() == [0, 1]
 
 
 def test_a_gated_frame_takes_the_encoders_class_by_name_and_never_other(
@@ -221,6 +260,15 @@ def test_recipes_build_and_a_wrong_name_is_told() -> None:
     with pytest.raises(OverrideError, match="unknown recipe 'abaw_fram'; did you mean 'abaw_frame'"):
         frame_recipe("abaw_fram")
     assert frame_recipe("abaw_frame").corpora[0].options == {"other": True}
+
+
+def test_a_run_says_where_what_serves_is_not_what_was_judged() -> None:
+    assert list(_notes("runs/mine", Smoothing(gate=1.0), "mine-1")) == []
+    (gated,) = _notes("runs/mine", Smoothing(gate=0.8), "mine-1")
+    assert "gate at 0.8; the model answers without it" in gated
+    (onnx,) = _notes("runs/mine", Smoothing(gate=0.8), None)
+    assert "runs/mine/heads.safetensors" in onnx
+    assert "not served" in onnx
 
 
 @pytest.mark.ray

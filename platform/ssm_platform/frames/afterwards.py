@@ -1,21 +1,19 @@
 """From frame scores to videos: which boxes and which gate are best on validation, and the tables that are judged.
 
-A stretch that smoothing runs over is a video (or a subject's sequence), not a record: records of expression corpora are
-cut where the class changes, and a box that ended there would know the label. Legend: F frames of a manifest, E classes.
+Smoothing runs over whole videos (`stretches`). Legend: F frames of a manifest, E classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssm.interface import Smoothing, box, fit_rule, gate
+from ssm.interface import Smoothing, fit_rule, gate
 from ssm.labels import Vocabulary
 from ssm.metrics import (
     AffectPredictions,
@@ -32,6 +30,7 @@ from ssm_platform.evaluate import Tables
 from ssm_platform.frames.cache import Features, spans
 from ssm_platform.frames.config import AfterwardsConfig
 from ssm_platform.frames.heads import Heads, applied
+from ssm_platform.frames.stretches import Stretches
 from ssm_platform.records import Manifest, corpus_of, sequence_of
 
 Floats = NDArray[np.float64]
@@ -70,10 +69,15 @@ class Scored:
     values: Floats  # F K: probabilities, or valence and arousal
     encoder: Floats | None  # F K', probabilities of the encoder's own classes
     classes: tuple[str, ...]
-    stretches: tuple[int, ...]  # lengths, they sum to F
+    stretches: Stretches
+    sigma: float | None = None  # of Gaussian weights over frames that lie apart; None: boxes, gaps filled in
+
+    def smoothed(self, values: Floats, half_window: int) -> Floats:
+        """Values of all frames (F K), over each video."""
+        return self.stretches.smoothed(values, half_window, self.sigma)
 
 
-def scored(manifest: Manifest, book: Book, heads: Heads) -> Scored:
+def scored(manifest: Manifest, book: Book, heads: Heads, sigma: float | None = None) -> Scored:
     """The heads' answers to a manifest of one task."""
     rows = book.rows(manifest)
     head = {"fe": heads.fe, "au": heads.au, "va": heads.va}[manifest.task]
@@ -82,7 +86,7 @@ def scored(manifest: Manifest, book: Book, heads: Heads) -> Scored:
     values = {"fe": logits.softmax(-1), "au": logits.sigmoid(), "va": logits.tanh()}[manifest.task]
     encoder = None if rows.scores is None else torch.from_numpy(rows.scores.astype(np.float32)).softmax(-1)
     own = None if encoder is None else encoder.double().numpy()
-    return Scored(manifest, values.double().numpy(), own, rows.classes, _stretches(manifest))
+    return Scored(manifest, values.double().numpy(), own, rows.classes, Stretches.of(manifest), sigma)
 
 
 def choose(sides: Sequence[Scored], config: AfterwardsConfig, vocabulary: Vocabulary) -> Smoothing:
@@ -111,17 +115,17 @@ def tables(sides: Sequence[Scored], smoothing: Smoothing, vocabulary: Vocabulary
 
 def frame_classes(one: Scored, smoothing: Smoothing, vocabulary: Vocabulary) -> NDArray[np.intp]:
     """The class of each frame (F), a column of the vocabulary."""
-    smooth = box(one.values, smoothing.expressions, one.stretches)
+    smooth = one.smoothed(one.values, smoothing.expressions)
     if one.encoder is None or smoothing.gate >= 1:
         return np.asarray(smooth.argmax(1), np.intp)
-    own = box(one.encoder, smoothing.expressions, one.stretches)
+    own = one.smoothed(one.encoder, smoothing.expressions)
     return gate(own, one.classes, smooth, vocabulary.expressions, smoothing.gate)
 
 
 def _expression_table(one: Scored, smoothing: Smoothing, vocabulary: Vocabulary) -> ExpressionTable:
     """A record's probabilities are the mean of its frames': of the head, or all on the gate's class."""
     manifest, columns = one.manifest, vocabulary.expression_columns(one.manifest.labels.expressions)
-    smooth = box(one.values, smoothing.expressions, one.stretches)
+    smooth = one.smoothed(one.values, smoothing.expressions)
     classes = frame_classes(one, smoothing, vocabulary)
     gated = classes != smooth.argmax(1)
     frames = np.where(gated[:, None], np.eye(len(vocabulary.expressions))[classes], smooth)[:, columns]
@@ -137,7 +141,7 @@ def _expression_table(one: Scored, smoothing: Smoothing, vocabulary: Vocabulary)
 
 def _au_table(one: Scored, smoothing: Smoothing, vocabulary: Vocabulary) -> AUTable:
     manifest, columns = one.manifest, vocabulary.au_columns(one.manifest.labels.aus)
-    smooth = box(one.values, smoothing.aus, one.stretches)[:, columns]
+    smooth = one.smoothed(one.values, smoothing.aus)[:, columns]
     gathered = AUPredictions(manifest.labels.aus)
     for record, (clip, who, span) in enumerate(_each(manifest)):
         frames = np.arange(span.stop - span.start)
@@ -146,14 +150,16 @@ def _au_table(one: Scored, smoothing: Smoothing, vocabulary: Vocabulary) -> AUTa
 
 
 def _affect_table(one: Scored, smoothing: Smoothing, vocabulary: Vocabulary) -> AffectTable:
+    """Whole videos, since the box over affect is fitted later: a frame that was filled in has no label."""
     gathered, start = AffectPredictions(), 0
     labels = one.manifest.frame_affect
     people = np.repeat(np.array(_people(one.manifest), object), one.manifest.lengths)
-    for number, length in enumerate(one.stretches):
-        span = slice(start, start + length)
-        found, name = np.clip(one.values[span], -1, 1), f"{people[start]} {number}"
-        gathered.update(name, people[start], np.arange(length), found, labels[span])
-        start += length
+    for number, (values, present) in enumerate(one.stretches.filled(one.values)):
+        known = np.full(values.shape, np.nan, np.float32)
+        known[present] = labels[start : start + present.sum()]
+        name, found = f"{people[start]} {number}", np.clip(values, -1, 1)
+        gathered.update(name, people[start], np.arange(len(values)), found, known)
+        start += int(present.sum())
     return gathered.table()
 
 
@@ -199,11 +205,3 @@ def _people(manifest: Manifest) -> list[str]:
     """Who, or which video, each record shows."""
     columns = (manifest.column(name).to_pylist() for name in ("subject", "group", "clip"))
     return [subject or group or sequence_of(clip) for subject, group, clip in zip(*columns, strict=True)]
-
-
-def _stretches(manifest: Manifest) -> tuple[int, ...]:
-    """Frames of each video in a row."""
-    groups = manifest.column("group").to_pylist()
-    keys = [group or sequence_of(clip) for group, clip in zip(groups, _clips(manifest), strict=True)]
-    pairs = zip(keys, manifest.lengths.tolist(), strict=True)
-    return tuple(sum(length for _, length in members) for _, members in groupby(pairs, key=lambda pair: pair[0]))

@@ -71,6 +71,10 @@ class AfterwardsConfig(_Frozen):
     half_windows: tuple[int, ...] = Field(default=(0, 5, 15, 25, 50, 100), description="of boxes over expressions")
     au_half_windows: tuple[int, ...] = Field(default=(0, 3, 5, 10), description="of boxes over AU probabilities")
     gates: tuple[float, ...] = Field(default=(0.7, 0.8, 0.9, 1.0), description="thresholds of the gate; 1: none")
+    sigma: float | None = Field(
+        default=None, gt=0, description="Gaussian weights exp(-(frames apart)^2 / sigma) for lists of frames that lie "
+        "apart; null: boxes, gaps filled in",
+    )  # fmt: skip
 
 
 class FrameRun(_Frozen):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class FrameResult:
     smoothing: Smoothing
     version: str | None  # in the registry; None where the encoder cannot be saved with its heads
     videos: dict[str, float]  # WAR of whole clips by expression corpus: an SVM on statistics over their frames
+    notes: tuple[str, ...]  # where what serves is not what was judged
 
 
 def run_frames(run: FrameRun) -> FrameResult:
@@ -72,9 +74,23 @@ def run_frames(run: FrameRun) -> FrameResult:
     kept = smoothing.model_copy(update={"gate": 1.0})  # the encoder's own classes are not saved with the heads
     facts = ModelFacts(rule=rule, smoothing=kept, metrics={"protocol": run.protocol})
     version = _keep(run, storage, heads, vocabulary, facts)
+    notes = tuple(_notes(storage.uri, smoothing, version))
     videos = judged_videos(prepared, book)
     storage.write("videos.json", json.dumps(videos).encode())
-    return FrameResult(storage.uri, evaluation, smoothing, version, videos)
+    return FrameResult(storage.uri, evaluation, smoothing, version, videos, notes)
+
+
+def _notes(folder: str, smoothing: Smoothing, version: str | None) -> Iterator[str]:
+    if version is None:
+        yield (
+            f"heads: {folder}/heads.safetensors. They are judged and kept, not served: a saved model holds networks of "
+            "torch, and this encoder is an ONNX file. To serve, use a timm encoder or a trained model of ours"
+        )
+    elif smoothing.gate < 1:
+        yield (
+            f"the figures are with the gate at {smoothing.gate:g}; the model answers without it, by its heads alone, "
+            "since the encoder's own classes are not saved with them. --afterwards.gates=[1.0] judges what is served"
+        )
 
 
 def judged_videos(prepared: Prepared, book: Book) -> dict[str, float]:
@@ -101,7 +117,7 @@ def encoded(run: FrameRun, manifests: dict[str, Manifest]) -> Book:
         for name, manifest in manifests.items():
             sharded = len(manifest) and manifest.column("kind")[0].as_py() == "shard"
             place = place_of(open_storage(manifest.root if sharded else run.storage), key, manifest)
-            with tqdm(total=int(manifest.lengths.sum()), unit="frame", desc=f"encode {name}") as bar:
+            with tqdm(disable=None, total=int(manifest.lengths.sum()), unit="frame", desc=f"encode {name}") as bar:
                 encode(run, manifest, place, lambda frames, bar=bar: bar.update(frames))  # type: ignore[misc]
             corpora[name] = (manifest, read_features(place, manifest))
     return Book.of(corpora)
@@ -119,7 +135,8 @@ def by_task(manifests: list[Manifest], book: Book, vocabulary: Vocabulary) -> di
 def _judged(
     run: FrameRun, prepared: Prepared, book: Book, heads: Heads, vocabulary: Vocabulary
 ) -> tuple[Evaluation, DecisionRule, Smoothing]:
-    validation, test = ([scored(one, book, heads) for one in side] for side in (prepared.validation, prepared.test))
+    sides, sigma = (prepared.validation, prepared.test), run.afterwards.sigma
+    validation, test = ([scored(one, book, heads, sigma) for one in side] for side in sides)
     smoothing = choose(test if run.protocol == "published" else validation, run.afterwards, vocabulary)
     provenance = Provenance(
         run=run.name,

@@ -35,7 +35,7 @@ class _Frozen(BaseModel):
 class LabelCount(_Frozen):
     """One label column: an AU over scored frames, or an expression over clips."""
 
-    label: str = Field(description="AU01 or the name of an expression")
+    label: str = Field(description="AU01, the name of an expression, or 'valence > 0'")
     name: str = Field(description="what it is called in words")
     active: int = Field(description="frames in which the AU is active or affect positive, or clips of the expression")
     scored: int = Field(description="frames with a known label, or all clips")
@@ -192,8 +192,8 @@ def _affect_counts(corpus: Corpus, manifest: Manifest) -> list[LabelCount]:
     positive, scored = (values > 0).sum(axis=0), (~np.isnan(values)).sum(axis=0)
     return [
         LabelCount(
-            label=name,
-            name=f"{name} above 0",
+            label=f"{name} > 0",
+            name="frames where it is positive, of those that it is known for",
             active=int(positive[column]),
             scored=int(scored[column]),
             masked=len(values) - int(scored[column]),

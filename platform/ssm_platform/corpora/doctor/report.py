@@ -34,7 +34,7 @@ def describe(diagnosis: Diagnosis, shown: int = 20) -> Iterator[str]:
         f"{diagnosis.lost} of {diagnosis.rows} label rows lost"
     )
     yield ""
-    unit = "clips" if diagnosis.task == "fe" else "frames"
+    unit = "clips" if diagnosis.task == "fe" else "frames"  # a label of affect says so itself: "valence > 0"
     yield f"{'label':<16}{unit:>9}{'masked':>9}{'%':>8}{'published':>11}"
     for label in diagnosis.labels:
         published = "" if label.published is None else f"{label.published:.1f}"
