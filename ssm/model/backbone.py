@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssm.model.compiler import compiler_absent
 from ssm.model.config import BackboneConfig
 from ssm.model.experts import ExpertMlp, Routing, mlp_width
 
@@ -188,8 +187,7 @@ def _embed_by_product(net: nn.Module) -> None:
 
 def build_timm(config: BackboneConfig, width: int) -> nn.Module:
     """The timm model with a head of `width`; ValueError names what timm refused."""
-    with compiler_absent():
-        import timm
+    import timm
 
     options = dict(config.options)
     if not timm.is_model(config.name.split(".")[0]):

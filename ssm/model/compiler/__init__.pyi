@@ -1,1 +1,0 @@
-from .absent import compiler_absent as compiler_absent
