@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "deploy": "serve a model over HTTP, with its page",
     "train": "train a model",
     "evaluate": "score a finished run, write its report, publish its model",
+    "frames": "train the frame baseline: cached features, small heads",
     "tune": "search over recipes and fields",
     "verify": "prove which samples a run used",
     "doctor": "say whether a corpus can be used, and what is wrong with it",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssm.model.compiler import compiler_absent
 from ssm.model.config import BackboneConfig
 from ssm.model.experts import ExpertMlp, Routing, mlp_width
 
@@ -187,7 +188,8 @@ def _embed_by_product(net: nn.Module) -> None:
 
 def build_timm(config: BackboneConfig, width: int) -> nn.Module:
     """The timm model with a head of `width`; ValueError names what timm refused."""
-    import timm
+    with compiler_absent():
+        import timm
 
     options = dict(config.options)
     if not timm.is_model(config.name.split(".")[0]):

@@ -73,7 +73,7 @@ class ExpertMlp(nn.Module):
         """The weighted sum of each token's experts, (N, d), before alpha, for tokens (F, ..., d): as CPUs do it."""
         gates, experts = self.route(x.flatten(1, -2))
         rows = x.flatten(0, -2).to(_compute_dtype(x))
-        return cast(Tensor, segments(rows, gates.to(rows.dtype), experts, self.weights.to(rows.dtype)))
+        return _segments(rows, gates.to(rows.dtype), experts, self.weights.to(rows.dtype))
 
     def _laid_out(self, private: Tensor, rows: Tensor) -> Tensor:
         """Rows (N, d) in the order of the block's input."""
@@ -115,6 +115,14 @@ def _scrambled(experts_FLk: Tensor) -> Tensor:
     frames, positions, top = experts_FLk.shape
     table = experts_FLk.transpose(0, 1).reshape(top, positions, frames)
     return table.permute(2, 1, 0)
+
+
+def _segments(rows: Tensor, gates: Tensor, experts: Tensor, weights: ExpertWeights) -> Tensor:
+    if torch.compiler.is_compiling():
+        from ssm.model.compiler import uncompiled
+
+        return cast(Tensor, uncompiled.segments(rows, gates, experts, weights))
+    return segments(rows, gates, experts, weights)
 
 
 def _dense_pays(x: Tensor) -> bool:

@@ -9,10 +9,14 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from timm.layers.attention import Attention
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ssm.model.compiler import compiler_absent
+
+with compiler_absent():
+    from timm.layers.attention import Attention
+    from timm.models.vision_transformer import Block, VisionTransformer
 
 
 class ClassTokenBlock(Block):

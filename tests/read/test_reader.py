@@ -168,3 +168,16 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert said.stdout.strip() == "[]"
     assert "Reader" in dir(ssm_platform)
+
+
+def test_reading_here_loads_no_compiler_cluster_or_plots(model_folder: Path) -> None:
+    """Seconds of every start."""
+    heavy = {"ray", "torch._dynamo", "torch._dynamo.utils", "matplotlib", "scipy", "sklearn", "transformers", "optuna"}
+    code = (
+        "import sys, numpy; from ssm_platform import Reader;"
+        "Reader(sys.argv[1]).read(numpy.zeros((64, 64, 3), 'uint8')); print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(model_folder)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert {"torch", "timm"} <= set(said.stdout.split())
+    assert heavy & set(said.stdout.split()) == set()

@@ -47,7 +47,7 @@ def sweep_of(base: RunConfig, *words: str, **settings: Any) -> Sweep:
     [
         ((), {"cpus": 1.5}, "cpus is 1.5: one trial needs 2.01"),
         (("seed=1,2",), {"repeats": 2}, "repeats are seeds"),
-        (("scale.workers=1,4",), {"method": "grid"}, "4 workers cannot share"),
+        (("scale.workers=1,400",), {"method": "grid"}, "400 workers cannot share"),
         (("model.mapping.off=0.02..0.9", "model.mapping.on=0.5..1.0"), {"trials": 60}, "the recipe refuses"),
         (("model.mapping.off=0.01..0.1",), {"method": "grid"}, "is a range: a grid needs choices"),
     ],
@@ -107,6 +107,16 @@ def test_a_resumed_bayesian_search_begins_with_what_was_cut_off(base: RunConfig)
     resumed = tuning._searcher(space, 1, [done.model_copy(update={"state": "finished"}), cut_off], {done.name: 0.5})
     assert resumed.suggest("third") == cut_off.setting
     assert resumed.suggest("fourth") not in (done.setting, cut_off.setting)
+
+
+def test_in_a_log_each_trial_is_a_line(base: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = tuning._Recorder(Ground(base, tmp_path / "mine", 1, tmp_path), [], 2)
+    recorder.setup()
+    for name in ("first", "second"):
+        trial = type("Trial", (), {"trial_id": name, "config": {STYLE: "facs"}, "error_file": None})()
+        recorder.on_trial_error(1, [], trial)
+    recorder.on_experiment_end([])
+    assert capsys.readouterr().err == "sweep mine: 1/2 trials\nsweep mine: 2/2 trials\n"
 
 
 def film(path: Path, frames: int = 20) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import time
@@ -20,6 +22,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from serve.decoding.forker import Forker
 from serve.decoding.messages import Job
 from serve.decoding.sandbox import Sandbox, Spent
 from serve.errors import Refusal
@@ -154,24 +157,28 @@ def test_what_nobody_waits_for_is_killed(run: Run, sandbox: Sandbox, tmp_path: P
     assert wait_for(lambda: children(sandbox) == [])
 
 
-def test_an_end_and_a_farewell_at_once_leave_the_forker_alive(
-    run: Run, sandbox: Sandbox, face_video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A child ends and its replica leaves while the forker does not look: then it sees both together."""
-    monkeypatch.setattr("serve.decoding.sandbox._END_S", 0.1)
-    run(decoded(sandbox, job(face_video)))
-    assert sandbox._process is not None
-    before = sandbox._process.pid
+class Enough(Exception):
+    """What ends the forker's loop here."""
 
-    async def while_it_looks_away() -> None:
-        async for _ in sandbox.decode(job(face_video)):
-            os.kill(before, signal.SIGSTOP)
 
-    run(while_it_looks_away())
-    os.kill(before, signal.SIGCONT)
-    sandbox.check()
-    assert sandbox._process.pid == before
-    assert sandbox._process.poll() is None
+def test_an_end_and_a_farewell_at_once_leave_the_forker_alive() -> None:
+    """Two events in one look, of which the first ends what the second is of: the second is passed over."""
+    ours, theirs = socket.socketpair()
+    forker, seen, ends = Forker(theirs), list[str](), {"end": os.pipe(), "farewell": os.pipe()}
+
+    def told(name: str, other: str) -> None:
+        seen.append(name)
+        if len(seen) == 2:
+            raise Enough
+        forker._selector.unregister(ends[other][0])
+
+    for name, other in (("end", "farewell"), ("farewell", "end")):
+        forker._selector.register(ends[name][0], selectors.EVENT_READ, lambda name=name, other=other: told(name, other))
+        os.write(ends[name][1], b"!")
+    with pytest.raises(Enough):
+        forker.run()
+    assert len(set(seen)) == 1
+    ours.close()
 
 
 def test_a_forker_that_dies_is_told_by_health_and_replaced(run: Run, sandbox: Sandbox, face_video: Path) -> None:

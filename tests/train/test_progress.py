@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
     """Draws onto a screen of its own, as often as it looks."""
     screen, bar = Screen(), tqdm.tqdm
     monkeypatch.setattr(tqdm, "tqdm", lambda **options: bar(**{**options, "file": screen, "ncols": 120}))
+    monkeypatch.setattr(progress, "has_screen", lambda: True)
     monkeypatch.setattr(progress, "_INTERVAL", 0.01)
     monkeypatch.setattr(ray, "get", take)
     return screen
@@ -102,6 +104,26 @@ def test_what_workers_say_stands_above_the_bar_once(screen: Screen) -> None:
     states = drawn(screen, first, board.get())
     assert [state for state in states if "black" in state] == [f"clip {name} is black" for name in "abc"]
     assert not any("remark" in state or "after" in state for state in states)
+
+
+def test_a_log_gets_lines_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One when it begins, one a minute, the last one; what workers say at once, each once, and nothing drawn over."""
+    clock = iter(range(0, 1000, 20))  # seconds, at each look
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock) / 2))
+    monkeypatch.setattr(ray, "get", take)
+    monkeypatch.setattr(progress, "_INTERVAL", 0.01)
+    said = ("clip a is black",)
+    positions = [Position(100 + step, 200, f"loss 0.{step}", said if step > 1 else ()) for step in range(1, 10)]
+    done = threading.Event()
+    progress._draw("run", Answers(positions, done), done)
+    written = capsys.readouterr().err
+    assert "\r" not in written
+    lines = written.splitlines()
+    assert lines.pop(1) == "clip a is black"
+    assert [line.split()[1] for line in lines] == ["101/200", "106/200", "109/200"]
+    assert all("loss 0." in line for line in lines)
+    assert "step/s" in lines[-1] or "s/step" in lines[-1]  # of what this run did: the first hundred were done before
+    assert lines[0].count("?") == 2
 
 
 def test_reporter_sends_few_positions_and_always_the_last() -> None:

@@ -17,6 +17,7 @@ from .overrides import split_assignments as split_assignments
 from .places import cache_folder as cache_folder
 from .places import part_path as part_path
 from .places import ready_places as ready_places
+from .screens import has_screen as has_screen
 from .storage import PATIENT as PATIENT
 from .storage import DamagedObject as DamagedObject
 from .storage import MissingKey as MissingKey

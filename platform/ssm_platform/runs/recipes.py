@@ -218,8 +218,8 @@ def affect_labels(config: RunConfig) -> RunConfig:
 
 
 def va_only(config: RunConfig) -> RunConfig:
-    """Baseline: only corpora of valence and arousal."""
-    return _single_task(config, "va")
+    """Baseline: only corpora of valence and arousal; a drawn one where the run has none."""
+    return _single_task(config if config.data.va_batch else with_affect(config), "va")
 
 
 def evidential(config: RunConfig) -> RunConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
@@ -24,6 +25,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from tqdm import tqdm
 
+from ssm_platform.base import has_screen
 from ssm_platform.search.space import Choices, Dimension, Space
 from ssm_platform.search.trials import TRIAL_CPUS, Budget, Ground, Records, Trial
 from ssm_platform.train import TrainingResult, complete, open_run
@@ -117,7 +119,7 @@ def _asked(parameters: Mapping[str, Any], seed: int) -> Trial:
 
 
 class _Recorder(tune.Callback):
-    """Writes every trial's record as it starts and ends, and draws the sweep's progress bar."""
+    """Writes every trial's record as it starts and ends, and draws the sweep's bar; in a log a line for each trial."""
 
     def __init__(self, ground: Ground, past: Sequence[Trial], total: int) -> None:
         self._ground = ground
@@ -125,13 +127,13 @@ class _Recorder(tune.Callback):
         self._known = {trial.name: trial for trial in past}
         self._points: dict[str, list[dict[str, Any]]] = {}
         self._started: dict[str, float] = {}
-        self._total = total
+        self._title, self._over, self._total = f"sweep {ground.folder.name}", 0, total
         self._bar: Any = None  # made in `setup`: Tune pickles its callbacks first, and a notebook's screen cannot be
         self._best = max((trial.score for trial in past if trial.score is not None), default=None)
 
     def setup(self, *args: Any, **info: Any) -> None:
         """Begin the bar."""
-        self._bar = tqdm(total=self._total, desc=f"sweep {self._ground.folder.name}", unit="trial")
+        self._bar = tqdm(total=self._total, desc=self._title, unit="trial", disable=not has_screen())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Remember that it began: it is the first to go on after a death."""
@@ -179,9 +181,12 @@ class _Recorder(tune.Callback):
             self._best = ended.score
 
     def _advance(self) -> None:
-        if self._best is not None:
-            self._bar.set_postfix_str(f"best score {self._best:.3f}", refresh=False)
+        self._over += 1
+        best = "" if self._best is None else f"best score {self._best:.3f}"
+        self._bar.set_postfix_str(best, refresh=False)
         self._bar.update()
+        if self._bar.disable:
+            print(f"{self._title}: {self._over}/{self._total} trials {best}".rstrip(), file=sys.stderr, flush=True)
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The progress bar of a run: rank 0 tells a small actor where it is, the driver draws one bar with rate and ETA.
+"""The progress of a run: rank 0 tells a small actor where it is, the driver draws one bar with rate and ETA.
+
+Where nobody looks at a screen, as with `python jobs/train.py 2> log`, it writes a plain line once a minute instead.
 
 A bar drawn by a worker would reach the driver line by line with a prefix; an actor without CPUs costs nothing and
 survives worker restarts. Losing it loses only the bar, never the run. What workers have to say (a clip that cannot be
@@ -8,14 +10,18 @@ read) comes the same way, above the bar: their own screens, full of Ray's remark
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ssm_platform.base import has_screen
+
 _INTERVAL = 0.5
+_LINE = 60.0  # seconds from one line of a log to the next
 _SAID = 200
 _OURS = ("ssm", "ssm_platform")
 _PATIENCE = 5.0  # seconds that one look at the board may take, and that the end waits for the last one
@@ -115,11 +121,8 @@ def shown(title: str) -> Iterator[Any]:
 
 def _draw(title: str, board: Any, done: threading.Event) -> None:
     import ray
-    from tqdm import tqdm
 
-    bar = tqdm(desc=title, unit="step", dynamic_ncols=True, mininterval=_INTERVAL)
-    bar.said = ()
-    with bar:
+    with closing(_Bar(title) if has_screen() else _Lines(title)) as progress:
         while True:
             finished = done.wait(_INTERVAL)
             try:
@@ -129,20 +132,79 @@ def _draw(title: str, board: Any, done: threading.Event) -> None:
             except ray.exceptions.RayError:
                 return  # the cluster is going down; the run itself reports why
             if position is not None:
-                _advance(bar, position)
+                progress.show(position)
             if finished:
                 return
 
 
-def _advance(bar: Any, position: Position) -> None:
-    for text in position.said[len(bar.said) :]:
-        bar.write(text, file=bar.fp)
-    bar.said = position.said
-    if (
-        bar.total is None
-    ):  # first sight: a resumed run starts at its step, and the rate must not count what was done before
-        bar.reset(total=position.total)
-        bar.initial = position.step
-    bar.n = position.step
-    bar.set_postfix_str(position.note, refresh=False)
-    bar.refresh()
+class _Bar:
+    """One line of a screen, drawn over itself."""
+
+    def __init__(self, title: str) -> None:
+        from tqdm import tqdm
+
+        self._bar: Any = tqdm(desc=title, unit="step", dynamic_ncols=True, mininterval=_INTERVAL)
+        self._said = 0
+
+    def show(self, position: Position) -> None:
+        """Draws it; what was said stands above."""
+        bar = self._bar
+        for text in position.said[self._said :]:
+            bar.write(text, file=bar.fp)
+        self._said = len(position.said)
+        if bar.total is None:  # first sight: a resumed run starts at its step, and what was done before is no rate
+            bar.reset(total=position.total)
+            bar.initial = position.step
+        bar.n = position.step
+        bar.set_postfix_str(position.note, refresh=False)
+        bar.refresh()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        self._bar.close()
+
+
+class _Lines:
+    """Lines of a log: the position once a minute and at the end, and at once what was said."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._said = title, 0
+        self._first: tuple[int, float] | None = None  # the step at first sight, from which the rate counts, and when
+        self._written = -_LINE
+        self._newest: Position | None = None  # where it is not written yet
+
+    def show(self, position: Position) -> None:
+        """Writes it if a line is due."""
+        now = time.monotonic()
+        for text in position.said[self._said :]:
+            self._write(text)
+        self._said = len(position.said)
+        self._first = self._first or (position.step, now)
+        self._newest = position
+        if now - self._written >= _LINE:
+            self._written = now
+            self._write(self._line(position, *self._first))
+
+    def close(self) -> None:
+        """Writes the last position."""
+        if self._newest and self._first:
+            self._write(self._line(self._newest, *self._first))
+
+    def _line(self, position: Position, first: int, since: float) -> str:
+        from tqdm import tqdm
+
+        self._newest = None
+        line: str = tqdm.format_meter(
+            position.step,
+            position.total,
+            time.monotonic() - since,
+            prefix=self._title,
+            unit="step",
+            initial=first,
+            postfix=position.note,
+            bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
+        )
+        return line
+
+    def _write(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)

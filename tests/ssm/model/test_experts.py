@@ -11,6 +11,7 @@ import tiny_model as tiny
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 from ssm.model import noise
 from ssm.model.backbone import Backbone, Patches
@@ -222,3 +223,20 @@ def test_the_class_token_alone_is_as_with_the_others() -> None:
     for one, other in zip(mine, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
     assert not any(isinstance(m, ClassTokenBlock) for m in Backbone(tiny.VIT, 16, released=True).modules())
+
+
+def test_segments_stay_outside_compiled_graphs() -> None:
+    """Other routings, other lengths: nothing is compiled again for them, and the numbers are those of before."""
+    counter, layer = CompileCounter(), _layer().eval()
+    torch.compiler.reset()
+    compiled = torch.compile(lambda x: layer(x) * 2, backend=counter)
+    first, *others = (torch.randn(2, 5, 8) for _ in range(4))
+    torch.testing.assert_close(compiled(first), layer(first) * 2)
+    once = counter.frame_count
+    assert once > 1, "a graph on either side"
+    for x in others:
+        torch.testing.assert_close(compiled(x), layer(x) * 2)
+    assert counter.frame_count == once
+    torch.compiler.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"torch\.compiler\.disable"):
+        torch.compile(layer, backend=counter, fullgraph=True)(first)

@@ -1,0 +1,1 @@
+from .absent import compiler_absent as compiler_absent
