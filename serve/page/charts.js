@@ -90,13 +90,21 @@ function curve(context, row, top, height, width, frames) {
     }
     const x = (start / frames) * width, wide = Math.max(1, ((stop - start) / frames) * width + 0.5);
     if (Number.isNaN(high)) continue;
-    if (doubt) { context.globalAlpha = 0.6 * doubt; context.fillStyle = cached("--edge"); context.fillRect(x, top + 1, wide, height - 2); context.globalAlpha = 1; }
+    if (doubt) shade(context, doubt, Math.round(x), Math.round(((start + step) / frames) * width), top + 1, height - 2);
     context.fillStyle = cached("--fill");
     context.fillRect(x, floor - high * tall, wide, high * tall);
     context.fillStyle = cached("--accent");
     context.fillRect(x, floor - high * tall, wide, 1.5);
     if (present) { context.fillStyle = cached("--mark"); context.fillRect(x, floor + 1, wide, 3); }
   }
+}
+
+/** How little is known, behind a curve; between whole pixels, so that no seam shows. */
+function shade(context, doubt, left, right, top, height) {
+  context.globalAlpha = 0.6 * doubt;
+  context.fillStyle = cached("--edge");
+  context.fillRect(left, top, right - left, height);
+  context.globalAlpha = 1;
 }
 
 /** A range that does not count. */
