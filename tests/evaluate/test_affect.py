@@ -11,8 +11,8 @@ import pytest
 from ssm.metrics import AffectPredictions, AffectTable
 from ssm_platform.evaluate.affect import HALF_WINDOWS, fit_half_window, smoothed
 from ssm_platform.evaluate.groups import read_people
-from ssm_platform.evaluate.page import render
 from ssm_platform.evaluate.prediction_files import from_parquet, to_parquet
+from ssm_platform.evaluate.report.page import render
 from ssm_platform.evaluate.scores import Evaluation, Provenance
 from ssm_platform.evaluate.scoring import About, evaluate
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ssm_platform.evaluate.page import Thumbnail, render
+from ssm_platform.evaluate.report.page import Thumbnail, render
 from ssm_platform.evaluate.scores import (
     AUScores,
     Calibration,

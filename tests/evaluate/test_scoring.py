@@ -16,10 +16,10 @@ from ssm import SSM
 from ssm.interface.rules import DecisionRule, fit_rule
 from ssm.metrics import AUPredictions, AUTable, ExpressionPredictions, ExpressionTable
 from ssm_platform.evaluate.groups import read_people
-from ssm_platform.evaluate.maps import map_report
 from ssm_platform.evaluate.noise import noise_floor
-from ssm_platform.evaluate.page import render
 from ssm_platform.evaluate.prediction_files import from_parquet, to_parquet
+from ssm_platform.evaluate.report.maps import map_report
+from ssm_platform.evaluate.report.page import render
 from ssm_platform.evaluate.rules import describe, fit, fit_common
 from ssm_platform.evaluate.scores import Evaluation, EvaluationProtocol, Provenance
 from ssm_platform.evaluate.scoring import About, evaluate

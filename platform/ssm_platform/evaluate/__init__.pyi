@@ -4,8 +4,8 @@ from .assessment import run_config as run_config
 from .fitting import Fitted as Fitted
 from .fitting import fit_model as fit_model
 from .groups import read_people as read_people
-from .page import render as render
 from .predictions import Tables as Tables
+from .report import render as render
 from .rules import describe as describe
 from .scores import Evaluation as Evaluation
 from .scores import EvaluationProtocol as EvaluationProtocol

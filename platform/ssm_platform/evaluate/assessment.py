@@ -31,10 +31,9 @@ from ssm_platform.base import Storage, describe_machine, open_storage, override
 from ssm_platform.cluster import joined
 from ssm_platform.data import ClipConfig, keep_pace, segment_indices
 from ssm_platform.evaluate.groups import People
-from ssm_platform.evaluate.maps import map_report
-from ssm_platform.evaluate.page import Thumbnail, render
 from ssm_platform.evaluate.prediction_files import to_parquet
 from ssm_platform.evaluate.predictions import Pool, Tables, predict
+from ssm_platform.evaluate.report import Thumbnail, map_report, render
 from ssm_platform.evaluate.rules import ON_TEST, describe
 from ssm_platform.evaluate.scores import Evaluation, EvaluationProtocol, Provenance
 from ssm_platform.evaluate.scoring import About, evaluate

@@ -63,7 +63,9 @@ def render(
         for scores in evaluation.every_va
     }
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ssm_platform.evaluate", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("ssm_platform.evaluate.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"number": number, "bounds": bounds}
     return environment.get_template("page.html.j2").render(
