@@ -30,6 +30,7 @@ TINY = (
     (r"/data/DFEW", "runs/corpora/tiny/dfew"),
     (r"/data/shards/|s3://bucket/dfew", "shards/"),
     (r" --option delivery=original", ""),
+    (r"--data\.corpora\.bp4d\.root=null", "--data.corpora.bp4d.root=null --data.corpora.bp4d.synthetic=null"),
     (r"--recipe=published_bp4d_dfew\b|--recipe[= ]quickstart\b", "--recipe=tiny"),
     (r"--repeats 3 --vary model.text.style=\S+ --vary model.mapping.off=\S+", "--vary model.text.style=label"),
     (r"jobs/train\.py$", "jobs/train.py --recipe=tiny"),
