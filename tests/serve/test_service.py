@@ -304,7 +304,7 @@ def test_the_examples_of_the_documentation_run(
         done = subprocess.run(["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, (command, done.stdout[-500:], done.stderr[-500:])
     for example in python:
-        code = example.replace("http://localhost:8000", service.url)
+        code = example.replace("//localhost:8000", service.url.removeprefix("http:"))
         exec(compile(code, "docs/serving.md", "exec"), {"__name__": "example"})
 
 
