@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ssm_platform.base import OverrideError, format_fields, override, split_assignments
+from ssm_platform.base import OverrideError, format_fields, front_door, override, split_assignments
 from ssm_platform.frames import FRAME_RECIPES, FrameRun, frame_recipe, run_frames
 
 
@@ -44,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    front_door(main)
