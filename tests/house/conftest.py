@@ -58,7 +58,7 @@ def started_head(folder: Path) -> Iterator[Head]:
     Its sessions lie in a place of their own as well: jobs find their cluster by a file there, which heads would share.
     """
     scratch = tempfile.mkdtemp(prefix="ssm-", dir="/tmp")  # short: sockets lie below it
-    token = folder / "token"
+    token = folder / ".ray" / "auth_token"
     mode, _, *start = documented("cluster.md", "RAY_AUTH_MODE=token ray start --head")
     port, dashboard, client, agent = (free_port() for _ in range(4))
     environment = {
@@ -78,7 +78,9 @@ def started_head(folder: Path) -> Iterator[Head]:
         "--node-ip-address=127.0.0.1", "--disable-usage-stats",
     ]  # fmt: skip
     _, *generate = documented("cluster.md", "ray get-auth-token --generate")
-    subprocess.run([str(RAY), *generate], env=environment, check=True, capture_output=True, timeout=60)
+    owner = {**environment, "HOME": str(folder)}  # Ray writes a token to its place below the home folder alone
+    del owner["RAY_AUTH_TOKEN_PATH"]
+    subprocess.run([str(RAY), *generate], env=owner, check=True, capture_output=True, timeout=60)
     assert len(token.read_text()) == 64
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
