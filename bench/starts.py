@@ -70,6 +70,7 @@ def config_over(place: Path, epochs: int) -> RunConfig:
             f"data.corpora.{name}.manifest": str(place / f"{name}.parquet"),
             f"data.corpora.{name}.root": None,
             f"data.corpora.{name}.synthetic": None,
+            f"data.corpora.{name}.crops": "always",
             f"data.corpora.{name}.test_parts": (),
             f"data.corpora.{name}.validation_parts": (),
         }

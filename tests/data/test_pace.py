@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ray._private import worker
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
@@ -30,10 +31,25 @@ def test_what_ray_does_not_promise_is_still_there(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(context, "custom_execution_callback_classes", [])
     monkeypatch.setattr(context.issue_detectors_config, "detectors", context.issue_detectors_config.detectors)
     monkeypatch.setattr(context, "enable_progress_bars", True)
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
     for _ in range(2):
         pace.keep_pace()
     assert context.custom_execution_callback_classes == [pace.Pace], "once"
     assert context.issue_detectors_config.detectors == []
+
+
+def test_advice_is_dropped_and_trouble_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)  # as it was, afterwards
+    pace.without_advice()
+    pace.without_advice()
+    for line in ("WARNING: 8 PYTHON worker processes have been started on node: 7450", "a node was lost"):
+        data = {"lines": [line], "pid": "raylet", "is_err": False, "ip": "127.0.0.1", "job": None}
+        worker.print_to_stdstream(data, ignore_prefix=False)
+    shown = "".join(capsys.readouterr())
+    assert "a node was lost" in shown
+    assert "have been started" not in shown
 
 
 def test_a_turn_lasts_as_long_as_it_is_told_and_no_longer() -> None:

@@ -1,20 +1,28 @@
-"""Keeps Ray Data's scheduler from eating a core while training is slower than decoding.
+"""Keeps Ray Data's scheduler from eating a core while training is slower than decoding, and Ray's advice off a screen.
 
 Ray 2.60's streaming executor goes round its loop without a pause whenever finished blocks wait for room (`ray.wait`
 returns at once) or no task is active: measured 85 to 100 % of a core for the whole run, on two cores half of
 training. Its callback at the end of each turn is where a turn can be made to last; what is ready is handled all at
 once, so throughput stays.
+
+Ray's node process tells every driver, whatever `log_to_driver` says, that many worker processes have been started: four
+times the number of cores, which on two cores are eight, fewer than a small sweep has. What else it tells (memory that
+runs out, a node that is lost) is shown.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
+from ray._private import worker
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 _TURN = 0.1  # seconds; blocks wait in the queues of actors and iterators meanwhile
+_ADVICE = "PYTHON worker processes have been started"
 
 
 class Pace(ExecutionCallback):
@@ -31,8 +39,24 @@ class Pace(ExecutionCallback):
         self._last = time.monotonic()
 
 
+def without_advice() -> None:
+    """Drops that line of Ray's in this process from now on."""
+    if not hasattr(worker.print_to_stdstream, "__wrapped__"):
+        worker.print_to_stdstream = _sifted(worker.print_to_stdstream)
+
+
+def _sifted(show: Callable[..., None]) -> Callable[..., None]:
+    @wraps(show)
+    def shown(data: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        if not any(_ADVICE in str(line) for line in data["lines"]):
+            show(data, *args, **kwargs)
+
+    return shown
+
+
 def keep_pace() -> None:
     """Registers `Pace` with the current `DataContext`, once, and leaves the screen to the run's own bar."""
+    without_advice()
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # they compare a process with its pixels and advise on torch's size

@@ -30,12 +30,12 @@ from ssm_platform.data.shares import Shares
 from ssm_platform.data.turns import Course, Turn, Turns
 
 _BLOCK_CLIPS = 256  # at most in a block: a task costs Ray some 15 ms of CPU, as much as decoding a few small clips
-_BLOCK_BYTES = 96 * 2**20  # at most in a block of clips, unless a single share is more
+_BLOCK_BYTES = 128 * 2**20  # at most in a block of clips, unless a single share is more
 _TASKS_AHEAD = 8  # per decode process: with Ray's two it idled a third of the time until the scheduler's next turn
 _PROCESS_BYTES = 256 * 2**20  # a decode process without clips; declared to Ray, and enough to keep its warning quiet
 _NUMBER = "block"
-_TRIM_THRESHOLD = -1  # M_TRIM_THRESHOLD of malloc.h
-_HEAP_KEPT = 64 * 2**20  # the frames of a long clip, before and after they are warped
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+_FRAMES_KEPT = 64 * 2**20  # of freed memory; half of it is the most that glibc takes for the second threshold
 
 
 def steps_of_block(share: int, row_bytes: int) -> int:
@@ -198,9 +198,10 @@ class _Decoder:
 def _keep_freed_memory() -> None:
     """Lets this process use the memory again that a clip's frames had, where the C library can be told so (glibc).
 
-    Left alone it hands the end of its heap back above twice the largest piece freed so far, which whole blocks, larger
-    than what it counts, do not raise: every clip then met 550 new pages, 30 % of the time it takes to decode.
+    Left alone it hands back what is above twice the largest piece freed so far, and blocks of clips are too large to
+    count: every clip then met 550 new pages, 30 % of the time it takes to decode.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_TRIM_THRESHOLD, _HEAP_KEPT)
+        mallopt(_MMAP_THRESHOLD, _FRAMES_KEPT // 2)
+        mallopt(_TRIM_THRESHOLD, _FRAMES_KEPT)

@@ -130,8 +130,10 @@ class Sweep:
         return [trial for trial in listed if trial.name not in over]
 
     def _tune(self, budget: Budget) -> None:
+        from ssm_platform.data import keep_pace
         from ssm_platform.search import tuning
 
+        keep_pace()
         ground, left = self.ground(), self._left()
         if left is None:
             tuning.run_searched(self.space, self.config.trials, ground, budget, self.config.early_stopping)
