@@ -34,13 +34,13 @@ class Video:
     def __init__(self, settings: Settings, inference: DeploymentHandle[Any]) -> None:
         start_traces(settings.traces)
         model = ModelCalls(inference, settings.limits.request_s)  # an upload that is here already is worth a wait
-        self._analysis = VideoAnalysis(settings, model.read, model.describe)
+        self._analysis = VideoAnalysis(settings, model.read, model.where, model.describe)
         self._spool = Spool(settings.scratch, settings.limits.spool_bytes)
 
     async def analyse(
         self, upload: Upload, asked: Asked, served: Served | None, trace: Trace | None = None
     ) -> AsyncIterator[Said]:
-        """Start, then rows and windows, or a refusal. `trace`: the caller's span, where there is one."""
+        """Start, then rows, windows and heat maps, or a refusal. `trace`: the caller's span, where there is one."""
         try:
             with span("video", trace):
                 async with at_hand(upload, self._spool) as paths:

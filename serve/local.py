@@ -28,7 +28,7 @@ class LocalBackend:
         self._inference = Inference(settings)
         self._loading = asyncio.Lock()
         self._loaded = False
-        self._analysis = VideoAnalysis(settings, self.read, self.describe)
+        self._analysis = VideoAnalysis(settings, self.read, self._inference.where, self.describe)
 
     async def describe(self) -> Served:
         """The model."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from serve.decoding.thumbnails import Thumbnail
 from ssm.interface import Preprocessing
-from ssm_platform.faces import Look
+from ssm_platform.faces import Look, Square
 from ssm_platform.media import InputInfo
 from ssm_platform.read import AnalysisOptions, Face, FaceFrame
 
@@ -118,12 +118,12 @@ def looked(found: FaceFrame, width: int, height: int) -> bytes:
 
 
 def _plain(face: Face) -> list[Any]:
-    return [face.face_id, face.box, face.score, face.look]
+    return [face.face_id, face.box, face.score, face.square, face.look]
 
 
 def _face(plain: list[Any], crop: NDArray[np.uint8]) -> Face:
-    who, box, score, look = plain
-    return Face(who, _box(box), score, crop, None if look is None else Look(*look))
+    who, box, score, square, look = plain
+    return Face(who, _box(box), score, crop, Square(*square), None if look is None else Look(*look))
 
 
 def _box(values: Sequence[float]) -> tuple[float, float, float, float]:

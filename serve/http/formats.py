@@ -12,7 +12,7 @@ from serve.errors import Refusal
 from serve.replicas import Answered, Result, Start
 from ssm.labels import ACTION_UNITS
 from ssm_platform.models import ModelDescription
-from ssm_platform.read import Row, Window, columns, csv_lines, record
+from ssm_platform.read import FacePlaces, Place, Row, Window, columns, csv_lines, record
 
 JSON, CSV, LINES = "application/json", "text/csv", "application/x-ndjson"
 KINDS = (JSON, CSV, LINES)
@@ -52,6 +52,7 @@ def model_facts(name: str, model: ModelDescription) -> dict[str, Any]:
         "rule": {ACTION_UNITS[au].code: rule.model_dump() for au, rule in model.rule.rules.items()},
         "rule_fitted": model.fitted,
         "uncertainty": model.evidence,
+        "where": model.places,
         "abstention": None if model.abstention is None else model.abstention.model_dump(),
         "notice": model.notice,
     }
@@ -108,6 +109,23 @@ def _affect_why(window: Window, model: ModelDescription) -> dict[str, Any]:
     return {"affect_why": dict(zip(model.vocabulary.affect, terms, strict=True))}
 
 
+def where_facts(found: FacePlaces, model: ModelDescription) -> dict[str, Any]:
+    """Where each AU of a face was looked for."""
+    return {"face_id": found.face_id, "aus": dict(zip(model.vocabulary.au_codes, map(_place, found.aus), strict=True))}
+
+
+def _place(place: Place) -> dict[str, Any]:
+    seen = place.seen
+    return {
+        "frame": place.frame,
+        "timestamp": None if seen.timestamp is None else round(seen.timestamp, 5),
+        "probability": round(place.probability, 5),
+        "box": _plain(seen.box),
+        "square": dict(zip(seen.square._fields, _plain(seen.square), strict=True)),
+        "map": [_plain(row) for row in place.shares],
+    }
+
+
 def line(kind: str, facts: dict[str, Any]) -> str:
     """One line of JSON."""
     return json.dumps({"type": kind, **facts}, separators=(",", ":")) + "\n"
@@ -123,11 +141,13 @@ def _line_of(result: Result, model: ModelDescription) -> str:
         return line("row", record(result, model.vocabulary, model.evidence))
     if isinstance(result, Window):
         return line("window", window_facts(result, model))
+    if isinstance(result, FacePlaces):
+        return line("where", where_facts(result, model))
     return line("picture", {"frame": result.frame, "jpeg": b64encode(result.jpeg).decode()})
 
 
 def csv(results: Iterable[Result], model: ModelDescription) -> str:
-    """Results as CSV lines; windows have no place in a table."""
+    """Results as CSV lines; windows and maps have no place in a table."""
     rows = (result for result in results if isinstance(result, Row))
     return csv_lines(rows, model.vocabulary, model.evidence)
 
@@ -142,6 +162,7 @@ class Document:
     rows: int = 0
     _rows: list[str] = field(default_factory=list)
     _windows: list[str] = field(default_factory=list)
+    _where: list[str] = field(default_factory=list)
 
     def add(self, results: Sequence[Result]) -> None:
         """The next results."""
@@ -151,11 +172,14 @@ class Document:
                 self.rows += 1
             elif isinstance(result, Window):
                 self._windows.append(_dumped(window_facts(result, self.model)))
+            elif isinstance(result, FacePlaces):
+                self._where.append(_dumped(where_facts(result, self.model)))
 
     def content(self) -> bytes:
         """The whole document."""
         head = _dumped(start_facts(self.name, self.start, self.model))[:-1]
-        return f'{head},"rows":[{",".join(self._rows)}],"windows":[{",".join(self._windows)}]}}'.encode()
+        where = f',"where":[{",".join(self._where)}]' if self.model.places else ""
+        return f'{head},"rows":[{",".join(self._rows)}],"windows":[{",".join(self._windows)}]{where}}}'.encode()
 
 
 def _dumped(facts: dict[str, Any]) -> str:

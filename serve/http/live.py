@@ -22,7 +22,7 @@ from serve.errors import Refusal
 from serve.http import formats
 from serve.http.access import Guards, offered_protocols
 from serve.http.deadline import until
-from serve.http.shown import Uncertainty, answered_of, shown_to
+from serve.http.shown import Switch, answered_of, shown_to
 from serve.intake import Frame, Newest, Places
 from serve.observe import IngressMetrics
 from serve.replicas import Answered, Asked, Backend, CameraAnalysis
@@ -47,7 +47,7 @@ def live(settings: Settings, backend: Backend, metrics: IngressMetrics, guards: 
         socket: WebSocket,
         faces: Annotated[Faces, Query()] = settings.faces,
         expressions: Annotated[Expressions | None, Query()] = None,
-        uncertainty: Annotated[Uncertainty, Query()] = "off",
+        uncertainty: Annotated[Switch, Query()] = "off",
     ) -> None:
         asked = Asked(faces, shown_to(settings, expressions))
         await socket.accept(PROTOCOL if PROTOCOL in offered_protocols(socket) else None)

@@ -11,7 +11,7 @@ from serve.http import schemas
 from serve.replicas import Backend
 
 Exporter = Callable[[], Awaitable[bytes]]
-SCRIPTS = ("page", "stream", "recording", "view", "now", "notes", "tables", "live", "charts")
+SCRIPTS = ("page", "stream", "recording", "view", "now", "notes", "tables", "live", "charts", "where")
 PAGE = {
     "": ("index.html", "text/html; charset=utf-8"),
     "docs": ("docs.html", "text/html; charset=utf-8"),

@@ -41,10 +41,41 @@ class Model(BaseModel):
     rule: dict[str, Any] = Field(description="per action unit: threshold, half window, votes")
     rule_fitted: bool = Field(description="false: 0.5 without a vote")
     uncertainty: bool = Field(default=False, description="/v1/model: may be asked for; in an answer: is in its rows")
+    where: bool = Field(default=False, description="/v1/model: may be asked for; in an answer: is in it")
     abstention: dict[str, Any] | None = Field(
         default=None, description="when presence of an action unit is withheld (its cell is empty); null: never"
     )
     notice: str = Field(description="what the numbers are and are not, and what the law asks of who deploys this")
+
+
+class Square(BaseModel):
+    """What of a frame a map covers: the square crop that the model read."""
+
+    x: float = Field(description="of its middle, in pixels of the frame")
+    y: float = Field(description="of its middle, in pixels of the frame")
+    side: float = Field(description="in pixels of the frame")
+    roll: float = Field(description="degrees by which it is turned to the right about its middle")
+
+
+class Place(BaseModel):
+    """Where an action unit was looked for, in the frame where it is likeliest of the clip in which most is seen."""
+
+    frame: int = Field(description="number of the frame")
+    timestamp: float | None = Field(description="its seconds; null of pictures")
+    probability: float = Field(description="of the action unit in that frame, before any smoothing")
+    box: tuple[float, float, float, float] = Field(description="x, y, width, height of the face in that frame")
+    square: Square
+    map: list[list[float]] = Field(
+        description="the model's grid over the square, row by row from its top left: which share of its look each "
+        "place had. All of a map add up to 1, but for rounding to five places"
+    )
+
+
+class Where(BaseModel):
+    """Where the action units of a face were looked for."""
+
+    face_id: int = Field(description="as in rows")
+    aus: dict[str, Place] = Field(description="by code")
 
 
 class Answer(BaseModel):
@@ -55,6 +86,9 @@ class Answer(BaseModel):
     columns: list[str] = Field(description="names of the columns of a row")
     rows: list[dict[str, float | int | None]] = Field(description="one per face and frame, or per frame without a face")
     windows: list[dict[str, Any]] = Field(description="expression over a few frames, and what each AU adds to it")
+    where: list[Where] | None = Field(
+        default=None, description="with where=on: heat maps of the faces in most frames, at most 8"
+    )
 
 
 class Live(BaseModel):
@@ -161,7 +195,7 @@ UPLOAD: dict[str, Any] = {
 
 ANSWER: dict[str, Any] = {
     "model": Answer,
-    "description": "Rows and windows; as lines of JSON they come while the video is read",
+    "description": "Rows and windows; as lines of JSON they come while the video is read, heat maps after all rows",
     "content": {JSON: {}, CSV: {"schema": {"type": "string"}}, LINES: {"schema": {"type": "string"}}},
 }
 

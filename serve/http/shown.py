@@ -1,5 +1,5 @@
-"""What an answer holds: expressions as its request asks, unless the service is set to action units only; doubts where
-it asks for them.
+"""What an answer holds: expressions as its request asks, unless the service is set to action units only; doubts and
+heat maps where it asks for them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from serve.errors import Refusal
 from serve.settings import Settings
 from ssm_platform.models import Expressions, ModelDescription
 
-Uncertainty = Literal["on", "off"]
+Switch = Literal["on", "off"]
 
 
 def shown_to(settings: Settings, asked: Expressions | None) -> Expressions:
@@ -20,9 +20,12 @@ def shown_to(settings: Settings, asked: Expressions | None) -> Expressions:
     return asked or settings.expressions
 
 
-def answered_of(model: ModelDescription, expressions: Expressions, uncertainty: Uncertainty) -> ModelDescription:
-    """The model as it is answered of. 422 where it has no doubts to tell."""
+def answered_of(
+    model: ModelDescription, expressions: Expressions, uncertainty: Switch, where: Switch = "off"
+) -> ModelDescription:
+    """The model as it is answered of. 422 where it has no doubts to tell, or looks at no places."""
     try:
-        return model.shown(expressions, uncertainty == "on")
+        return model.shown(expressions, uncertainty == "on", where == "on")
     except ValueError as error:
-        raise Refusal(422, f"uncertainty: {error}") from None
+        asked = "uncertainty" if uncertainty == "on" and not model.evidence else "where"
+        raise Refusal(422, f"{asked}: {error}") from None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -16,7 +16,7 @@ from serve.errors import Refusal
 from serve.http import formats, schemas
 from serve.http.access import Guards
 from serve.http.deadline import until
-from serve.http.shown import Uncertainty, answered_of, shown_to
+from serve.http.shown import Switch, answered_of, shown_to
 from serve.intake import Places, Spool, declared_bytes, read_files, upload_limit
 from serve.observe import IngressMetrics, span
 from serve.replicas import Asked, Backend, Result, Said, Start
@@ -43,13 +43,13 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
     async def model() -> dict[str, Any]:
         """The model that is served: its labels and its rule."""
         model = (await backend.describe()).description
-        return formats.model_facts(settings.name, model.shown(settings.expressions, model.evidence))
+        return formats.model_facts(settings.name, model.shown(settings.expressions, model.evidence, model.places))
 
     @router.post(
         "/predict",
         responses={200: schemas.ANSWER, **schemas.problems(406, 408, 413, 415, 422, 503, 504, 507)},
         openapi_extra=schemas.UPLOAD,
-        dependencies=guards("faces", "expressions", "pictures", "uncertainty"),
+        dependencies=guards("faces", "expressions", "pictures", "uncertainty", "where"),
     )
     async def predict(
         request: Request,
@@ -58,20 +58,25 @@ def uploads(settings: Settings, backend: Backend, metrics: IngressMetrics, spool
             Expressions | None, Query(description="off: action units only; absent: as the service is set")
         ] = None,
         pictures: Annotated[
-            Literal["on", "off"], Query(description="on: lines of JSON hold small pictures of some frames as well")
+            Switch, Query(description="on: lines of JSON hold small pictures of some frames as well")
         ] = "off",
         uncertainty: Annotated[
-            Uncertainty, Query(description="on: also `AU01_u` of each action unit, how little is known of it")
+            Switch, Query(description="on: also `AU01_u` of each action unit, how little is known of it")
+        ] = "off",
+        where: Annotated[
+            Switch, Query(description="on: also heat maps of where each action unit of a face was looked for; no CSV")
         ] = "off",
     ) -> Response:
         """Read a video, or pictures: AUs and expressions per face and frame, as JSON, lines of JSON or CSV."""
         kind, shown = formats.negotiate(request.headers.get("accept")), shown_to(settings, expressions)
         if pictures == "on" and kind != formats.LINES:
             raise Refusal(406, f"pictures=on is answered as {formats.LINES} only")
-        answered = partial(answered_of, expressions=shown, uncertainty=uncertainty)
-        if uncertainty == "on":
+        if where == "on" and kind == formats.CSV:
+            raise Refusal(406, f"where=on is answered as {formats.JSON} or {formats.LINES}: a table holds no maps")
+        answered = partial(answered_of, expressions=shown, uncertainty=uncertainty, where=where)
+        if "on" in (uncertainty, where):
             answered((await backend.describe()).description)  # before a file is taken in
-        asked = Asked(faces, shown, THUMBNAILS if pictures == "on" else 0)
+        asked = Asked(faces, shown, THUMBNAILS if pictures == "on" else 0, where == "on")
         size = declared_bytes(request, upload_limit(settings.limits))
         deadline = asyncio.get_running_loop().time() + settings.limits.request_s
         async with AsyncExitStack() as stack:

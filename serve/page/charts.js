@@ -237,14 +237,26 @@ function cover(context, picture, row, width, { left, top, scale }) {
 
 /** A face cut out of a picture that is `width` wide in the row's pixels, into `canvas`; emptied without a row. */
 export function thumbnail(canvas, picture, row, width, blur) {
-  const context = canvas.getContext("2d"), side = canvas.width, natural = naturalWidth(picture) / width;
-  context.clearRect(0, 0, side, side);
-  if (!row || !natural) return;
-  const most = Math.max(row.FaceRectWidth, row.FaceRectHeight) * 1.3;
-  const part = [row.FaceRectX + row.FaceRectWidth / 2 - most / 2, row.FaceRectY + row.FaceRectHeight / 2 - most / 2, most, most].map((value) => value * natural);
+  const side = row && Math.max(row.FaceRectWidth, row.FaceRectHeight) * 1.3;
+  cut(canvas, picture, row && { x: row.FaceRectX + row.FaceRectWidth / 2, y: row.FaceRectY + row.FaceRectHeight / 2, side, roll: 0 }, width, blur);
+}
+
+/** A square by its middle, its side and the degrees it is turned to the right, out of a picture, as `thumbnail`. */
+export function cut(canvas, picture, square, width, blur) {
+  const context = canvas.getContext("2d"), across = canvas.width, natural = naturalWidth(picture) / width;
+  context.clearRect(0, 0, across, across);
+  if (!square || !natural) return;
+  const [x, y, side] = [square.x, square.y, square.side].map((value) => value * natural);
+  context.save();
   context.imageSmoothingEnabled = !blur;
-  if (blur) context.drawImage(cellsOf(picture, ...part), 0, 0, side, side);
-  else context.drawImage(picture, ...part, 0, 0, side, side);
+  if (blur) context.drawImage(cellsOf(picture, x - side / 2, y - side / 2, side, side), 0, 0, across, across);
+  else {
+    context.translate(across / 2, across / 2);
+    context.rotate((-square.roll * Math.PI) / 180);
+    context.scale(across / side, across / side);
+    context.drawImage(picture, -x, -y);
+  }
+  context.restore();
 }
 
 export const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;

@@ -13,6 +13,7 @@ let working = null; // the entry that is sent or read
 let shown = null; // the entry whose view is open
 let live = null; // the camera
 let doubts = "off"; // whether the model tells how little it knows
+let maps = "off"; // whether it tells where it looks
 
 const token = () => $("token").value.trim();
 const options = () => { const chosen = new FormData($("form")); return { faces: chosen.get("faces"), expressions: chosen.get("expressions") ?? "off", uncertainty: doubts }; };
@@ -72,7 +73,7 @@ async function send(entry) {
     const recording = new Recording(), signal = entry.controller.signal;
     const seen = (state) => { progress(state); look(entry, recording, playable, state); };
     try {
-      await analyse(entry.files, recording, { options: { ...options(), pictures: playable ? "off" : "on" }, token: token(), signal, seen });
+      await analyse(entry.files, recording, { options: { ...options(), pictures: playable ? "off" : "on", where: maps }, token: token(), signal, seen });
       entry.state = "done";
       entry.view.update(true);
       say(entry, "read");
@@ -161,8 +162,9 @@ function remember() {
 
 /** Say which model answers and what the numbers are; ask for the token where one is needed. */
 function greet() {
-  model(token()).then(({ name, version, expressions, uncertainty, notice }) => {
+  model(token()).then(({ name, version, expressions, uncertainty, where, notice }) => {
     doubts = uncertainty ? "on" : "off";
+    maps = where ? "on" : "off";
     $("model").textContent = `model ${name}, ${version.slice(0, 10)}`;
     $("notice").textContent = notice;
     if (!expressions.length) { // switched off by who runs the service

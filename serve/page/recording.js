@@ -6,8 +6,9 @@ export class Recording {
     this.start = start;
     this.rows = [];
     this.windows = [];
+    this.where = []; // {face_id, aus}: heat maps, of models that know them
     this.pictures = []; // {frame, url}: of what the browser cannot play
-    this.faces = new Map(); // id -> {id, rows: [row by frame or undefined], windows, count}
+    this.faces = new Map(); // id -> {id, rows: [row by frame or undefined], windows, count, where}
     this.times = []; // seconds by frame
     this.ended = false;
   }
@@ -18,6 +19,7 @@ export class Recording {
     if (type === "start") this.start = facts;
     else if (type === "row") this.#row(facts);
     else if (type === "window") { this.windows.push(facts); this.#face(facts.face_id).windows.push(facts); }
+    else if (type === "where") { this.where.push(facts); this.#face(facts.face_id).where = facts.aus; }
     else if (type === "picture") this.pictures.push({ frame: facts.frame, url: `data:image/jpeg;base64,${facts.jpeg}` });
     else if (type === "end") this.ended = true;
     else if (type === "error") throw new Error(facts.error);
@@ -67,7 +69,7 @@ export class Recording {
     return `${[...columns, ...(noted ? ["mark", "excluded"] : [])].join(",")}\n${this.rows.map(line).join("\n")}\n`;
   }
 
-  json(notes) { return JSON.stringify({ ...this.start, ...notes, rows: this.rows, windows: this.windows }); }
+  json(notes) { return JSON.stringify({ ...this.start, ...notes, rows: this.rows, windows: this.windows, ...(this.start.model.where ? { where: this.where } : {}) }); }
 
   #face(id) {
     if (!this.faces.has(id)) this.faces.set(id, { id, rows: [], windows: [], count: 0 });

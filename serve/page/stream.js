@@ -16,7 +16,7 @@ export async function model(token) {
 
 /**
  * Upload `files` and fill `recording` with the answer. `seen({sent, read, frames})` is told as it goes on.
- * `options`: faces, expressions, pictures, as the route names them.
+ * `options`: faces, expressions, pictures, where, as the route names them.
  */
 export function analyse(files, recording, { options, token, signal, seen }) {
   return new Promise((resolve, reject) => {

@@ -3,6 +3,7 @@ import { boxes, clock, thumbnail, timeline } from "./charts.js";
 import { Notes } from "./notes.js";
 import { inWords, showMoment } from "./now.js";
 import { fillAverages, fillMoments } from "./tables.js";
+import { heatMaps } from "./where.js";
 
 const $ = (id) => document.getElementById(id);
 const show = (id, visible) => { $(id).hidden = !visible; };
@@ -44,7 +45,7 @@ export class View {
   close() {
     if (this.url) URL.revokeObjectURL(this.url);
     this.url = null;
-    this.shownPicture = undefined;
+    this.shownPicture = this.shownMaps = undefined;
     $("video").removeAttribute("src");
     $("video").load();
     current = null;
@@ -60,6 +61,7 @@ export class View {
     this.listFaces();
     $("facts").textContent = this.facts();
     this.drawCharts();
+    this.drawMaps();
     this.goTo(this.frame);
   }
 
@@ -109,6 +111,26 @@ export class View {
     charts.aus.set(units, frames, this.notes.facts());
     this.listNotes();
     this.fillTables();
+  }
+
+  /** Where each AU of the face was looked for, once that was told: after the last row. */
+  async drawMaps() {
+    const { face, recording } = this, blur = $("blur").checked, key = `${face?.id} ${blur}`;
+    show("where-card", Boolean(face?.where));
+    if (!face?.where || this.shownMaps === key) return;
+    this.shownMaps = key;
+    const still = this.kind === "video" ? await loaded(this.url) : null;
+    const wanted = () => current === this && this.shownMaps === key;
+    if (wanted()) await heatMaps($("where"), recording.aus, face.where, { pictureAt: (frame) => this.pictureAt(frame, still), told: (frame) => this.told(frame), blur, wanted });
+  }
+
+  /** The picture of a frame, and its width in the rows' pixels; of a video from `still`, which is another look at it. */
+  async pictureAt(frame, still) {
+    const { video } = this.recording.start;
+    if (this.kind === "video") return { picture: await soughtTo(still, this.recording.time(frame) + 0.001), width: video.width };
+    if (this.kind === "frames") return { picture: await imageOf(this.recording.pictures.findLast((one) => one.frame <= frame).url), width: video.width };
+    const picture = await createImageBitmap(this.files[frame]);
+    return { picture, width: picture.width };
   }
 
   /** Filled when they are open to be read. */
@@ -193,7 +215,7 @@ export class View {
 
 $("scrub").addEventListener("input", () => current?.seek(Number($("scrub").value)));
 $("face").addEventListener("change", () => current?.choose($("face").value));
-$("blur").addEventListener("change", () => current?.drawBoxes());
+$("blur").addEventListener("change", () => { current?.drawBoxes(); current?.drawMaps(); });
 $("play").addEventListener("click", () => { if ($("video").paused) $("video").play(); else $("video").pause(); });
 for (const event of ["play", "pause"]) $("video").addEventListener(event, () => { $("play").textContent = event === "play" ? "Pause" : "Play"; });
 $("video").addEventListener("loadeddata", () => current?.drawBoxes());
@@ -225,6 +247,29 @@ export function download(kind) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   Object.assign(document.createElement("a"), { href: url, download: `${title}.${kind}` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+const once = (element, event) => new Promise((done) => element.addEventListener(event, done, { once: true }));
+
+/** A video that is not shown, to take pictures from while the other plays on. */
+async function loaded(url) {
+  const video = Object.assign(document.createElement("video"), { muted: true, preload: "auto" }), ready = once(video, "loadeddata");
+  video.src = url;
+  await ready;
+  return video;
+}
+
+async function soughtTo(video, seconds) {
+  const ready = once(video, "seeked");
+  video.currentTime = seconds;
+  await ready;
+  return video;
+}
+
+async function imageOf(url) {
+  const image = Object.assign(new Image(), { src: url });
+  await image.decode();
+  return image;
 }
 
 /** No view any more. */

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -63,6 +64,13 @@ class ModelCalls:
         """
         reading: Reading = await _again(lambda: self._inference.read.remote(clips, served, carried()), self._patience)
         return reading
+
+    async def where(self, clips: NDArray[Any], served: Served) -> NDArray[np.float32]:
+        """Where `served` looks for each AU in clips (n, T, S, S, 3): shares (n, T, A, h, w); 422 where it does not."""
+        shares: NDArray[np.float32] = await _again(
+            lambda: self._inference.where.remote(clips, served, carried()), self._patience
+        )
+        return shares
 
 
 class HandleBackend(ModelCalls):

@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssm_platform.read import ClipAnswers
 
+T = TypeVar("T")
 Read = Callable[[Hashable, NDArray[np.uint8]], ClipAnswers]
 
 
@@ -56,9 +58,9 @@ class Batcher:
             self._worker = asyncio.create_task(self._work())
         return await job.future
 
-    async def run(self, call: Callable[[], None]) -> None:
+    async def run(self, call: Callable[[], T]) -> T:
         """Run something else in the model's thread, between passes."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def _work(self) -> None:
         while self._jobs:

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,18 +77,31 @@ class Inference:
     async def read(self, clips: NDArray[Any], served: Served | None = None, trace: Trace | None = None) -> Reading:
         """Answers to clips (n, T, S, S, 3) by the current model, or by the one a caller started with."""
         with span("model", trace):
-            return await self._answer(clips, served)
+            version = (await self._reader_of(clips, served)).description.version
+            return Reading(await self._batcher.submit(version, clips), version)
 
-    async def _answer(self, clips: NDArray[Any], served: Served | None) -> Reading:
+    async def where(self, clips: NDArray[Any], served: Served, trace: Trace | None = None) -> NDArray[np.float32]:
+        """Where the model a caller started with looks for each AU in clips: shares (n, T, A, h, w) of the grid's
+        places. 422 of a model that looks at none. A pass of its own: the caller sends no more than fit one.
+        """
+        with span("model", trace):
+            reader = await self._reader_of(clips, served)
+            try:
+                return await self._batcher.run(partial(self._look, reader, clips))
+            except ValueError as error:
+                raise Refusal(422, f"where: {error}") from None
+
+    async def _reader_of(self, clips: NDArray[Any], served: Served | None) -> ModelReader:
+        """The one that a caller started with, or the current one. 400 where the clips do not fit it."""
         served = served or self._current()
-        version = served.description.version
-        if version not in self._readers:
+        if served.description.version not in self._readers:
             await self._fetch(served)
+        reader = self._readers[served.description.version]
         try:
-            self._readers[version].check(clips)
+            reader.check(clips)
         except ValueError as error:
             raise Refusal(400, str(error)) from None
-        return Reading(await self._batcher.submit(version, clips), version)
+        return reader
 
     async def check_health(self) -> None:
         """Raises unless the model answers a real input with finite numbers; a recent answer is proof enough."""
@@ -138,3 +152,8 @@ class Inference:
         self._metrics.batch(len(clips), self._batcher.waiting)
         self._answered = time.monotonic()
         return answers
+
+    def _look(self, reader: ModelReader, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """A pass that asks where, in the batcher's thread."""
+        with self._metrics.stage("forward"):
+            return reader.where(clips)

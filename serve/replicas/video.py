@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +27,20 @@ from ssm_platform.media import InputInfo, InputLimits
 from ssm_platform.models import Expressions
 from ssm_platform.read import (
     AnalysisOptions,
-    Assembler,
     Clip,
+    FacePlaces,
     Faces,
+    KeptClip,
+    Places,
     Row,
+    Seen,
     Window,
     assembler_for,
     feed,
 )
 
 Read = Callable[[NDArray[np.uint8], Served], Awaitable[Reading]]
+Look = Callable[[NDArray[np.uint8], Served], Awaitable[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Asked:
     faces: Faces = "all"
     expressions: Expressions = "on"
     thumbnails: int = 0
+    where: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Start:
     served: Served
 
 
-Result = Row | Window | Thumbnail
+Result = Row | Window | Thumbnail | FacePlaces
 
 Said = Start | Refusal | list[Result]
 """What comes out of an analysis: a start, then results; or a refusal, which ends it."""
@@ -86,15 +91,19 @@ def job_for(settings: Settings, paths: list[Path], asked: Asked, served: Served)
 
 
 class VideoAnalysis:
-    """One service's way from files to rows. `read` asks the model; `describe` says which one it is."""
+    """One service's way from files to rows. `read` asks the model, and `look` where it looks; `describe` says which one
+    it is.
+    """
 
-    def __init__(self, settings: Settings, read: Read, describe: Callable[[], Awaitable[Served]]) -> None:
-        self._settings, self._read, self._describe = settings, read, describe
+    def __init__(self, settings: Settings, read: Read, look: Look, describe: Callable[[], Awaitable[Served]]) -> None:
+        self._settings, self._read, self._look, self._describe = settings, read, look, describe
         self._metrics = VideoMetrics()
         self._sandbox = shared_sandbox()
 
     async def analyse(self, paths: list[Path], asked: Asked, served: Served | None = None) -> AsyncIterator[Said]:
-        """Start, then rows and windows as they are ready. `served` continues with the model of an earlier try."""
+        """Start, then rows and windows as they are ready, at the end where AUs were looked for. `served` continues with
+        the model of an earlier try.
+        """
         spent = Spent()
         try:
             served = served or await self._describe()
@@ -119,6 +128,8 @@ class VideoAnalysis:
         self, decoded: AsyncIterator[Decoded], served: Served, asked: Asked
     ) -> AsyncIterator[list[Result]]:
         assembler = assembler_for(served.description.shown(asked.expressions))
+        places = Places() if asked.where else None
+        told = [assembler.answer] if places is None else [assembler.answer, places.see]
         waiting: deque[tuple[Clip, asyncio.Task[Reading]]] = deque()
         try:
             async for chunk in decoded:
@@ -129,31 +140,39 @@ class VideoAnalysis:
                 self._metrics.frames(len(chunk), sum(bool(frame.faces) for frame in chunk))
                 for frame in chunk:
                     for clip in feed(assembler, frame):
-                        await self._ask(assembler, waiting, clip, served)
-                await _collect(assembler, waiting, most=self._settings.in_flight)
+                        await self._ask(told, waiting, clip, served)
+                await _collect(told, waiting, most=self._settings.in_flight)
                 if results := list(assembler.results()):
                     yield [*results]
             for clip in assembler.finish():
-                await self._ask(assembler, waiting, clip, served)
-            await _collect(assembler, waiting, most=0)
+                await self._ask(told, waiting, clip, served)
+            await _collect(told, waiting, most=0)
             yield list(assembler.results())
+            if places is not None:
+                yield [await self._looked(kept, served) for kept in places.chosen()]
         finally:
             for _, task in waiting:
                 task.cancel()
 
     async def _ask(
-        self, assembler: Assembler, asked: deque[tuple[Clip, asyncio.Task[Reading]]], clip: Clip, served: Served
+        self, told: Sequence[Seen], asked: deque[tuple[Clip, asyncio.Task[Reading]]], clip: Clip, served: Served
     ) -> None:
-        await _collect(assembler, asked, most=self._settings.in_flight - 1)
+        await _collect(told, asked, most=self._settings.in_flight - 1)
         asked.append((clip, asyncio.create_task(self._answer(clip, served))))
 
     async def _answer(self, clip: Clip, served: Served) -> Reading:
         with self._metrics.stage("model"):
             return await self._read(clip.crops[None], served)
 
+    async def _looked(self, kept: KeptClip, served: Served) -> FacePlaces:
+        with self._metrics.stage("model"):
+            return kept.places((await self._look(kept.clip.crops[None], served))[0])
 
-async def _collect(assembler: Assembler, asked: deque[tuple[Clip, asyncio.Task[Reading]]], most: int) -> None:
+
+async def _collect(told: Sequence[Seen], asked: deque[tuple[Clip, asyncio.Task[Reading]]], most: int) -> None:
     """Hand in the answers that are there, in order; wait until at most `most` are open."""
     while asked and (len(asked) > most or asked[0][1].done()):
         clip, task = asked.popleft()
-        assembler.answer(clip, (await task).answers.clip(0))
+        answer = (await task).answers.clip(0)
+        for tell in told:
+            tell(clip, answer)

@@ -1,4 +1,4 @@
-"""Heat maps: the right clip and frames of the right faces, pictures on disk, faces hidden where they must be."""
+"""Heat maps: the right clip and frames of the right faces, the square they cover, pictures, faces hidden in them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import pytest
 from numpy.typing import NDArray
 from serving_fixtures import save_model
 
+from ssm.interface import Alignment, FaceCrop, Preprocessing
 from ssm.labels import Vocabulary
-from ssm_platform.faces import blurred
+from ssm_platform.faces import Square, TrackedFace, blurred
 from ssm_platform.read.batch import Job, PredictSettings, predict_one
+from ssm_platform.read.heat_maps import HeatMaps
 from ssm_platform.read.model_reader import ModelReader
 from ssm_platform.read.places import _HELD, Places
 from ssm_platform.read.reader import Reader
+from ssm_platform.read.rows import crops_of
 from ssm_platform.read.timeline import MOST_FACES
-from ssm_platform.read.windows import Clip, ClipAnswer
+from ssm_platform.read.windows import Clip, ClipAnswer, Sighting
 
 T, SIDE = 3, 8
 
@@ -38,11 +41,12 @@ def clip(face: int, start: int, probability: list[list[float]]) -> tuple[Clip, C
     """Crops that are numbered 0 to T-1; the last one repeats where there are fewer answers."""
     crops = np.stack([np.full((SIDE, SIDE, 3), number, np.uint8) for number in range(T)])
     au = np.float32([*probability, *probability[-1:] * (T - len(probability))])
-    return Clip(start, face, start, len(probability), crops), ClipAnswer(au, np.float32([1]), None)
+    seen = (Sighting(None, (0, 0, SIDE, SIDE), Square(SIDE / 2, SIDE / 2, SIDE)),) * len(probability)
+    return Clip(start, face, start, len(probability), crops, seen), ClipAnswer(au, np.float32([1]), None)
 
 
 def test_an_au_is_shown_where_it_is_likeliest_in_the_clip_that_shows_most() -> None:
-    places = Places(Looking())  # type: ignore[arg-type]
+    places = HeatMaps(Looking())  # type: ignore[arg-type]
     places.see(*clip(7, 0, [[0.2, 0.1], [0.2, 0.1], [0.2, 0.1]]))
     places.see(*clip(7, 3, [[0.2, 0.9], [0.8, 0.1], [0.2, 0.1]]))
     places.see(*clip(7, 6, [[0.5, 0.5]]))
@@ -56,15 +60,34 @@ def test_an_au_is_shown_where_it_is_likeliest_in_the_clip_that_shows_most() -> N
         assert axes.images[0].get_extent() == axes.images[1].get_extent()
 
 
-def test_faces_in_most_frames_have_pictures_and_few_clips_are_held() -> None:
-    places = Places(Looking())  # type: ignore[arg-type]
+def test_faces_in_most_frames_are_chosen_and_few_clips_are_held() -> None:
+    places = Places()
     for face in range(3 * _HELD):
         for number in range(1 + face % 5):
             places.see(*clip(face, number, [[0.2, 0.1]]))
     assert len(places._kept) == _HELD
-    found = places.pictures()
-    assert len(found) == MOST_FACES
+    found = [kept.clip.face_id for kept in places.chosen()]
+    assert (len(found), found) == (MOST_FACES, sorted(found))
     assert {face % 5 for face in found} == {4}
+
+
+@pytest.mark.parametrize("alignment", ["none", "eyes"])
+@pytest.mark.parametrize("resize", [None, 48])
+def test_a_square_is_what_of_the_frame_the_model_reads(alignment: Alignment, resize: int | None) -> None:
+    """In a picture whose colours are its coordinates, every pixel of the crop says where it is from."""
+    size, (down, right) = 32, np.mgrid[0:240, 0:240]
+    image = np.stack([right, down, down], 2).astype(np.uint8)
+    leaning = (90.0, 110.0, 130.0, 130.0, 105.0, 130.0, 85.0, 145.0, 115.0, 160.0)  # of a head that leans to the right
+    crop = FaceCrop(source="detected", margin=0.1, alignment=alignment)
+    prepared = Preprocessing(image_size=size, resize=resize, crop=crop)
+    (face,) = crops_of(image, [TrackedFace(0, 70, 80, 80, 100, 0.9, leaning)], prepared, 0.0)
+    x, y, side, roll = face.square
+    assert (roll > 20) == (alignment == "eyes")
+    steps = ((np.arange(size) + 0.5) / size - 0.5) * side
+    across, along = np.meshgrid(steps, steps)
+    turn = np.radians(roll)
+    expected = [x + across * np.cos(turn) - along * np.sin(turn), y + across * np.sin(turn) + along * np.cos(turn)]
+    assert np.abs(face.crop[..., :2] + 0.5 - np.stack(expected, 2)).max() < 2
 
 
 def test_pictures_are_written_beside_the_table_and_python_draws_the_same(

@@ -9,9 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from ssm.interface import Smoothing
+from ssm_platform.faces.squares import Square
 from ssm_platform.read.windows import Assembler, Clip, ClipAnswer, Face, Row, Window
 
 T, AUS, REACH = 4, 3, 2
+SQUARE = Square(0.5, 0.5, 1)
 
 
 def picture(face_id: int, frame: int) -> NDArray[np.uint8]:
@@ -55,7 +57,7 @@ def answer(assembler: Assembler, asked: deque[Clip], most: int, results: list[Ro
 def run(present: NDArray[np.bool_], delay: int) -> list[Row | Window]:
     assembler, asked, results = Assembler(T, vote, REACH), deque[Clip](), []
     for number, here in enumerate(present):
-        faces = [Face(int(face), (0, 0, 1, 1), 0.5, picture(face, number)) for face in np.flatnonzero(here)]
+        faces = [Face(int(face), (0, 0, 1, 1), 0.5, picture(face, number), SQUARE) for face in np.flatnonzero(here)]
         asked.extend(assembler.frame(number, number / 25, faces))
         answer(assembler, asked, delay, results)
     asked.extend(assembler.finish())
@@ -96,9 +98,8 @@ def test_every_frame_is_asked_once_in_clips_of_consecutive_frames() -> None:
     assembler = Assembler(T, vote, REACH)
     clips = []
     for number, here in enumerate(present):
-        clips += assembler.frame(
-            number, None, [Face(int(face), (0, 0, 1, 1), 1.0, picture(face, number)) for face in np.flatnonzero(here)]
-        )
+        faces = [Face(int(face), (0, 0, 1, 1), 1.0, picture(face, number), SQUARE) for face in np.flatnonzero(here)]
+        clips += assembler.frame(number, None, faces)
     clips += assembler.finish()
     covered = [(clip.face_id, clip.start + k) for clip in clips for k in range(clip.count)]
     assert sorted(covered) == sorted((face, frame) for frame, face in np.argwhere(present).tolist())
@@ -110,7 +111,7 @@ def test_every_frame_is_asked_once_in_clips_of_consecutive_frames() -> None:
 def test_what_is_held_does_not_grow_with_the_video() -> None:
     assembler, asked, sizes = Assembler(T, vote, REACH), deque[Clip](), []
     for number in range(400):
-        asked.extend(assembler.frame(number, None, [Face(0, (0, 0, 1, 1), 1.0, picture(0, number))]))
+        asked.extend(assembler.frame(number, None, [Face(0, (0, 0, 1, 1), 1.0, picture(0, number), SQUARE)]))
         answer(assembler, asked, 2, [])
         run_ = assembler._runs[0]
         sizes.append(len(assembler._waiting) + len(run_.crops) + len(run_.values) + run_.votes.held)
@@ -130,7 +131,7 @@ def test_affect_is_smoothed_over_each_run_and_never_across_a_gap() -> None:
     present[9] = False
     assembler, asked, results = Assembler(T, vote, REACH, Smoothing(affect=3, aus=1, expressions=2)), deque[Clip](), []
     for number, here in enumerate(present):
-        faces = [Face(int(face), (0, 0, 1, 1), 0.5, picture(face, number)) for face in np.flatnonzero(here)]
+        faces = [Face(int(face), (0, 0, 1, 1), 0.5, picture(face, number), SQUARE) for face in np.flatnonzero(here)]
         asked.extend(assembler.frame(number, number / 25, faces))
         answer(assembler, asked, 1, results)
     asked.extend(assembler.finish())

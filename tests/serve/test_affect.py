@@ -12,6 +12,7 @@ from serve.replicas.model import Reading
 from serve.settings import Settings
 from ssm.interface import Abstention, DecisionRule, Preprocessing, Smoothing
 from ssm.labels import AFFECT, Vocabulary
+from ssm_platform.faces.squares import Square
 from ssm_platform.models import ModelDescription
 from ssm_platform.read.camera import CameraClips
 from ssm_platform.read.rows import FaceFrame
@@ -42,7 +43,7 @@ def test_a_camera_tells_doubts_and_withholds_as_films_do() -> None:
     """Of the newest frame of a face."""
     level = Abstention(risk=0.1, doubt=0.5, coverage=0.5)
     clips = CameraClips(MODEL.model_copy(update={"evidence": True, "abstention": level}), 0)
-    frame = FaceFrame(0, 0.0, [Face(1, (0, 0, 5, 5), 0.9, np.zeros((32, 32, 3), np.uint8))], True)
+    frame = FaceFrame(0, 0.0, [Face(1, (0, 0, 5, 5), 0.9, np.zeros((32, 32, 3), np.uint8), Square(2, 2, 5))], True)
     aus, doubts = np.full((1, 4, 2), 0.7, np.float32), np.float32([[[0.25, 0.75], [1, 1], [1, 1], [1, 1]]])
     answers = ClipAnswers(aus, np.float32([[0.6, 0.4]]), None, np.zeros_like(aus), au_uncertainty=doubts)
     *_, row = clips.results(frame, clips.clips(frame), answers)

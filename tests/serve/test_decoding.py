@@ -27,6 +27,7 @@ from serve.decoding.messages import Job
 from serve.decoding.sandbox import Sandbox, Spent
 from serve.errors import Refusal
 from ssm.interface.preprocessing import Preprocessing
+from ssm_platform.faces.settings import FaceSettings, resolved
 from ssm_platform.media.handed_in import InputLimits
 from ssm_platform.read.rows import AnalysisOptions, FaceFrame, face_stream
 
@@ -41,7 +42,8 @@ def ffmpeg(target: Path, words: str) -> Path:
 
 
 def job(*paths: Path, pixels: int = 2**21, **changes: Any) -> Job:
-    options = AnalysisOptions(limits=InputLimits(pixels=pixels, seconds=600))
+    detection = resolved(FaceSettings())  # as the service does: a decoder that asks the hub itself waits for it
+    options = AnalysisOptions(detection=detection, limits=InputLimits(pixels=pixels, seconds=600))
     costs = {"frames": 10_000, "cpu_s": 30, "memory_mib": 256, "threads": 1}
     return Job(
         paths=tuple(map(str, paths)),

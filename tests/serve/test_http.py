@@ -23,12 +23,13 @@ from starlette.testclient import TestClient
 from serve.http.schemas import Answer
 from serve.local import local_app
 from ssm.interface import Abstention
+from ssm_platform.media import open_input
 from ssm_platform.read.batch import PredictSettings, find_jobs, predict_here, write_csv
 from ssm_platform.read.model_reader import ModelReader
 from ssm_platform.read.reader import Reader
-from ssm_platform.read.rows import AnalysisOptions, analyse
-from ssm_platform.read.tables import csv_header, csv_lines, read_table
-from ssm_platform.read.windows import Row, Window
+from ssm_platform.read.rows import AnalysisOptions, analyse, read_opened
+from ssm_platform.read.tables import BOX_COLUMNS, csv_header, csv_lines, read_table
+from ssm_platform.read.windows import Clip, Row, Window
 
 Frames = list[NDArray[np.uint8]]
 Write = Callable[..., Path]
@@ -130,6 +131,53 @@ def test_doubts_of_a_model_that_has_none_are_refused_with_the_mend(client: TestC
         422,
         "uncertainty: this model gives no evidence, so it has no uncertainty to tell: train with +evidential",
     )
+
+
+def test_heat_maps_of_the_frames_that_show_most_are_told_where_they_are_asked_for(
+    face_video: Path, tmp_path: Path
+) -> None:
+    """Which frames those are the rows say; there the maps are the model's own."""
+    folder, upload = save_model(tmp_path / "model", 1, "hiva", size=96), face_video.read_bytes()
+    with TestClient(local_app(small_settings(folder, tmp_path / "scratch"), None)) as client:
+        document, plain = post(client, upload, where="on").json(), post(client, upload).json()
+        lines = parsed(post(client, upload, accept="application/x-ndjson", where="on").text)
+        assert client.get("/v1/model").json()["where"]
+        table = post(client, b"not looked at", accept="text/csv", where="on")
+    Answer.model_validate(document)
+    assert [line["type"] for line in lines[-3:]] == ["row", "where", "end"]
+    assert [{"type": "where", **face} for face in document["where"]] == lines[-2:-1]
+    assert (document["model"]["where"], plain["model"]["where"], plain.get("where")) == (True, False, None)
+    assert document["rows"] == plain["rows"]
+    said = "where=on is answered as application/json or application/x-ndjson: a table holds no maps"
+    assert (table.status_code, table.json()["error"]) == (406, said)
+    reader, options, clips = ModelReader(folder, "cpu", threads=1), AnalysisOptions(), dict[int, Clip]()
+    source = open_input([face_video], options.decoder, options.limits)
+    list(read_opened(source, reader, options, seen=lambda clip, _: clips.update({clip.start: clip})))
+    (face,) = document["where"]
+    rows = {row["frame"]: row for row in document["rows"] if row["success"]}
+    highest = {
+        start: {code: max(rows[start + k][code] for k in range(clip.count)) for code in face["aus"]}
+        for start, clip in clips.items()
+    }
+    best = max(highest, key=lambda start: sum(highest[start].values()))
+    where = reader.where(clips[best].crops[None])[0]
+    assert where.shape[2:] == (3, 3)
+    for au, (code, place) in enumerate(face["aus"].items()):
+        row = rows[place["frame"]]
+        assert 0 <= place["frame"] - best < clips[best].count
+        assert place["probability"] == pytest.approx(highest[best][code], abs=2e-5)
+        assert place["probability"] == pytest.approx(row[code], abs=2e-5)
+        assert place["timestamp"] == row["timestamp"]
+        assert place["box"] == pytest.approx([row[name] for name in BOX_COLUMNS[:4]], abs=0.01)
+        np.testing.assert_allclose(place["map"], where[place["frame"] - best, au], atol=2e-5)
+        assert np.sum(place["map"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_heat_maps_of_a_model_that_looks_at_no_places_are_refused_with_the_mend(client: TestClient) -> None:
+    answer = post(client, b"not looked at", where="on")
+    said = "where: this model looks at no places: train with +hiva for heat maps"
+    assert (answer.status_code, answer.json()["error"]) == (422, said)
+    assert not client.get("/v1/model").json()["where"]
 
 
 def assert_same_numbers(one: list[list[str]], other: list[list[str]]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from page_fixtures import CONTRAST, DRAWN, downloaded, opened, read, running, shot, until
 from serving_fixtures import save_model, small_settings
@@ -70,6 +71,33 @@ def test_affect_doubts_and_what_is_withheld_are_shown(browser: Any, face_video: 
         page.click("#tell")
         assert "Not answered: AU01, AU02" in page.inner_text("#told")
         shot(page, "doubts")
+        assert page.problems == []
+
+
+WORDS = [[f"{row} {column}" for column in ("left", "centre", "right")] for row in ("upper", "middle", "lower")]
+WORDS[1][1] = "centre"
+
+
+def test_where_was_looked_is_shown_and_said(browser: Any, face_video: Path, tmp_path: Path) -> None:
+    """Over the face's picture, hidden where faces shall be; in words it is the place of the highest share."""
+    folder = save_model(tmp_path / "model", 1, "hiva", size=96)
+    with running(local_app(small_settings(folder, tmp_path / "scratch"), None)) as site:
+        page = opened(browser, site)
+        until(page, "document.querySelector('#model').textContent !== ''")
+        read(page, face_video)
+        document = json.loads(downloaded(page, "json"))
+        for number in range(1, 13):
+            until(page, f"({DETAIL})('#where li:nth-child({number}) canvas') > 36")
+        detail = page.evaluate(DETAIL, "#where canvas")
+        said = page.locator("#where canvas").evaluate_all("all => all.map((one) => one.ariaLabel)")
+        maps = {code: place["map"] for code, place in document["where"][0]["aus"].items()}
+        words = {code: WORDS[row][column] for code in maps for row, column in [divmod(int(np.argmax(maps[code])), 3)]}
+        names = {unit["code"]: unit["name"] for unit in document["model"]["aus"]}
+        assert said == [f"{code} {names[code]}: looked at most in the {words[code]}" for code in names]
+        shot(page, "where")
+        page.set_checked("#blur", True)
+        until(page, f"({DETAIL})('#where canvas') < {detail / 2}")
+        shot(page, "where-hidden")
         assert page.problems == []
 
 

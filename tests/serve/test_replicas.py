@@ -30,6 +30,7 @@ from serve.replicas.video import Asked, Start, VideoAnalysis
 from serve.settings import Scaling, Settings
 from ssm_platform.faces.settings import FaceSettings
 from ssm_platform.models.registry import Registry
+from ssm_platform.read.places import FacePlaces
 from ssm_platform.read.windows import ClipAnswers, Row, Window
 
 Run = Callable[..., Any]
@@ -260,17 +261,23 @@ class FakeStream:
         """Nothing to tell anyone."""
 
 
-def analysed(run: Run, model_folder: Path, video: Path, troubles: list[Exception | int | None]) -> list[Any]:
+def analysed(
+    run: Run,
+    model_folder: Path,
+    video: Path,
+    troubles: list[Exception | int | None],
+    asked: Asked = Asked(),  # noqa: B008
+) -> list[Any]:
     """All that the backend says of a video while its replicas have troubles."""
     settings = Settings(model=str(model_folder), threads=1)
     inference = Inference(settings)
-    analysis = VideoAnalysis(settings, inference.read, inference.describe)
+    analysis = VideoAnalysis(settings, inference.read, inference.where, inference.describe)
 
     async def ask() -> list[Any]:
         await inference.reconfigure({"model": str(model_folder)})
         handle = FakeHandle(lambda upload, asked, served, trace: analysis.analyse([video], asked, served), troubles)
         backend = HandleBackend(handle, handle, 1)  # type: ignore[arg-type]
-        return [said async for said in backend.analyse([video], Asked())]
+        return [said async for said in backend.analyse([video], asked)]
 
     return run(ask())
 
@@ -295,6 +302,17 @@ def test_deaths_in_the_middle_of_a_video_repeat_and_lose_nothing(
             (r.face_id, getattr(r, "frame", None), getattr(r, "start", None)) for r in other
         ]
     assert sum(isinstance(said, Start) for said in broken) == 1
+
+
+def test_heat_maps_come_last_and_once_whoever_died(run: Run, other_model_folder: Path, face_video: Path) -> None:
+    said = analysed(run, other_model_folder, face_video, [4, 1], Asked(where=True))
+    found = [[isinstance(result, FacePlaces) for result in part] for part in said if isinstance(part, list)]
+    assert (found[-1], sum(map(sum, found))) == ([True], 1)
+
+
+def test_a_model_that_looks_at_no_places_refuses_to_say_where(run: Run, model_folder: Path, face_video: Path) -> None:
+    *_, refusal = analysed(run, model_folder, face_video, [], Asked(where=True))
+    assert (refusal.status, refusal.message.startswith("where: ")) == (422, True)
 
 
 def test_what_keeps_dying_or_is_full_is_503_with_retry_after(run: Run, model_folder: Path, face_video: Path) -> None:

@@ -272,6 +272,9 @@ def test_the_model_changes_without_a_failed_request(
         future.result(timeout=100)
     assert {answer["model"]["version"] for answer in answers} == set(wanted)
     assert all(same(answer["rows"], wanted[answer["model"]["version"]]) for answer in answers)
+    with short_video.open("rb") as upload:  # the new model looks at places
+        answer = requests.post(f"{service.url}/v1/predict?where=on", files={"file": upload}, timeout=100).json()
+    assert [list(face["aus"]) for face in answer["where"]] == [[unit["code"] for unit in answer["model"]["aus"]]]
 
 
 def test_metrics_are_there_to_be_scraped(service: Service) -> None:

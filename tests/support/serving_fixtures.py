@@ -40,7 +40,12 @@ SIZE, FRAMES = 32, 8
 
 
 def save_model(
-    folder: Path, seed: int, reader: str = "linear", abstention: Abstention | None = None, affect: tuple[str, ...] = ()
+    folder: Path,
+    seed: int,
+    reader: str = "linear",
+    abstention: Abstention | None = None,
+    affect: tuple[str, ...] = (),
+    size: int = SIZE,
 ) -> Path:
     """An untrained model with a rule of its own: real weights, real files, a few kilobytes."""
     torch.manual_seed(seed)
@@ -48,7 +53,7 @@ def save_model(
         vocabulary=Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS, affect=affect),
         backbone=BackboneConfig(
             name="convnext_atto",
-            image_size=SIZE,
+            image_size=size,
             options={"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]},
             experts=ExpertsConfig(blocks=1, hidden=8),
         ),
@@ -62,7 +67,7 @@ def save_model(
     model = SSM(config)
     rule = DecisionRule(rules={au: AURule(threshold=0.5, half_window=au % 3, votes=1 + au % 3) for au in BP4D_AUS})
     model.facts = ModelFacts(
-        preprocessing=Preprocessing(image_size=SIZE).model_dump(mode="json"),
+        preprocessing=Preprocessing(image_size=size).model_dump(mode="json"),
         rule=rule.model_dump(mode="json"),
         abstention=abstention,
     )
@@ -78,8 +83,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def other_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another one: the same shapes, other answers."""
-    return save_model(tmp_path_factory.mktemp("models") / "second", seed=1)
+    """Another one: the same shapes, other answers; it looks at places."""
+    return save_model(tmp_path_factory.mktemp("models") / "second", seed=1, reader="hiva")
 
 
 def small_settings(model: Path, scratch: Path, **changes: object) -> Settings:

@@ -11,6 +11,8 @@ from .settings import FaceSettings as FaceSettings
 from .settings import decided as decided
 from .settings import make_detector as make_detector
 from .settings import resolved as resolved
+from .squares import Square as Square
 from .squares import crop as crop
+from .squares import crop_square as crop_square
 from .tracker import TrackedFace as TrackedFace
 from .tracker import track as track

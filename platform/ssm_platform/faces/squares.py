@@ -25,11 +25,12 @@ _AREA_FROM = 2.0  # reduction from which turning alone would alias
 
 
 class Square(NamedTuple):
-    """The middle and the side of a face's square, in pixels."""
+    """The middle and the side of a face's square, in pixels, and the degrees by which it is turned to the right."""
 
     x: float
     y: float
     side: float
+    roll: float = 0.0
 
 
 def square_of(box: TrackedFace | Detection) -> Square:
@@ -38,6 +39,16 @@ def square_of(box: TrackedFace | Detection) -> Square:
     if box.points is None:
         return Square(x, y, max(box.w, box.h))
     return Square(x, y - _HIGHER * box.h, _SIDE * box.h)
+
+
+def crop_square(box: TrackedFace | Detection, margin: float, alignment: Alignment) -> Square:
+    """What `crop` cuts out. ValueError where eyes shall be level and no points are known."""
+    x, y, side, roll = square_of(box)
+    if alignment == "eyes":
+        if box.points is None:
+            raise ValueError("crops with level eyes need the points of a face: use face detector 'yunet'")
+        roll = roll_of(box.points)
+    return Square(x, y, side * (1 + 2 * margin), roll)
 
 
 def crop(
@@ -52,15 +63,12 @@ def crop(
     What lies outside the image repeats the edge, so the face keeps its place and shape. With `alignment` "eyes" the
     picture is turned about the middle of the square until the eyes are level; ValueError where no points are known.
     """
-    x, y, side = square_of(box)
-    side *= 1 + 2 * margin
-    whole = max(2, round(side))
+    square = crop_square(box, margin, alignment)
+    whole = max(2, round(square.side))
     if alignment == "eyes":
-        if box.points is None:
-            raise ValueError("crops with level eyes need the points of a face: use face detector 'yunet'")
-        return _turned(image, Square(x, y, side), roll_of(box.points), size or whole)
-    square = _cut(image, round(x - whole / 2), round(y - whole / 2), whole)
-    return resize(square, size or whole, size or whole)
+        return _turned(image, square, size or whole)
+    part = _cut(image, round(square.x - whole / 2), round(square.y - whole / 2), whole)
+    return resize(part, size or whole, size or whole)
 
 
 def roll_of(points: Points) -> float:
@@ -78,8 +86,8 @@ def _cut(image: NDArray[np.uint8], left: int, top: int, side: int) -> NDArray[np
     return image[rows[:, None], columns]
 
 
-def _turned(image: NDArray[np.uint8], square: Square, degrees: float, size: int) -> NDArray[np.uint8]:
-    """The square, turned about its middle; where it becomes much smaller it is averaged down first."""
+def _turned(image: NDArray[np.uint8], square: Square, size: int) -> NDArray[np.uint8]:
+    """The square, turned back about its middle; where it becomes much smaller it is averaged down first."""
     wide = int(np.ceil(square.side * np.sqrt(2))) + 2
     left, top = round(square.x - wide / 2), round(square.y - wide / 2)
     part, scale = _cut(image, left, top, wide), size / square.side
@@ -89,7 +97,7 @@ def _turned(image: NDArray[np.uint8], square: Square, degrees: float, size: int)
     else:
         before = 1.0
     middle = ((square.x - left) * before, (square.y - top) * before)
-    turn = cv2.getRotationMatrix2D(middle, degrees, scale / before)
+    turn = cv2.getRotationMatrix2D(middle, square.roll, scale / before)
     turn[:, 2] = turn[:, 2] + size / 2 - np.array(middle)
     part = np.ascontiguousarray(part)
     return np.asarray(cv2.warpAffine(part, turn, (size, size), borderMode=cv2.BORDER_REPLICATE), np.uint8)

@@ -44,14 +44,17 @@ class ModelDescription(BaseModel):
     abstention: Abstention | None = Field(default=None, description="when presence of an AU is withheld; None: never")
     places: bool = Field(default=False, description="whether it says where in the picture it looks for each AU")
 
-    def shown(self, expressions: Expressions, uncertainty: bool = False) -> Self:
+    def shown(self, expressions: Expressions, uncertainty: bool = False, where: bool = False) -> Self:
         """What is answered of the model: with `expressions` off, the same without a column that names one; `evidence`
-        then says whether doubts are answered. ValueError where `uncertainty` asks for those of a model without any.
+        and `places` then say whether doubts and heat maps are answered. ValueError where `uncertainty` or `where` asks
+        for those of a model without any.
         """
         if uncertainty and not self.evidence:
             raise ValueError("this model gives no evidence, so it has no uncertainty to tell: train with +evidential")
+        if where and not self.places:
+            raise ValueError("this model looks at no places: train with +hiva for heat maps")
         labels = self.vocabulary if expressions == "on" else Vocabulary(aus=self.vocabulary.aus)
-        return self.model_copy(update={"vocabulary": labels, "evidence": uncertainty})
+        return self.model_copy(update={"vocabulary": labels, "evidence": uncertainty, "places": where})
 
     @property
     def notice(self) -> str:

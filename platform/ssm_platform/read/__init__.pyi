@@ -11,10 +11,15 @@ from .batch import write_csv as write_csv
 from .camera import CameraClips as CameraClips
 from .camera import CameraStream as CameraStream
 from .model_reader import ModelReader as ModelReader
+from .places import FacePlaces as FacePlaces
+from .places import KeptClip as KeptClip
+from .places import Place as Place
+from .places import Places as Places
 from .reader import Reader as Reader
 from .rows import AnalysisOptions as AnalysisOptions
 from .rows import FaceFrame as FaceFrame
 from .rows import Faces as Faces
+from .rows import Seen as Seen
 from .rows import analyse as analyse
 from .rows import assembler_for as assembler_for
 from .rows import face_stream as face_stream

@@ -208,18 +208,18 @@ def predict_one(job: Job, out: Path, reader: ModelReader, settings: PredictSetti
 
 def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: PredictSettings) -> dict[str, Any]:
     """Table, plots and overlay of one local file; returns the sidecar's facts."""
+    from ssm_platform.read.heat_maps import HeatMaps
     from ssm_platform.read.overlay import overlay_ending, write_overlay
-    from ssm_platform.read.places import Places
     from ssm_platform.read.timeline import plot_faces
 
     model = reader.description.shown(settings.analysis.expressions, settings.analysis.uncertainty)
     source = open_input([path], settings.analysis.decoder, settings.analysis.limits)
     table = out / f"{job.name}.{settings.table}"
-    places = Places(reader, settings.blur) if settings.plots and model.places else None
+    maps = HeatMaps(reader, settings.blur) if settings.plots and reader.description.places else None
     rows = success = 0
     faces: set[int] = set()
     with open_table(table, model.vocabulary, model.evidence) as writer:
-        seen = None if places is None else places.see
+        seen = None if maps is None else maps.see
         for result in read_opened(source, reader, settings.analysis, settings.batch, seen):
             if isinstance(result, Row):
                 writer.write([result])
@@ -228,8 +228,8 @@ def _write(path: Path, job: Job, out: Path, reader: ModelReader, settings: Predi
     extras: list[Path] = []
     if settings.plots:
         extras += plot_faces(table, model.vocabulary, out / job.name)
-    if places is not None:
-        extras += places.write(out / job.name)
+    if maps is not None:
+        extras += maps.write(out / job.name)
     if settings.overlay:
         drawn = out / f"{job.name}{overlay_ending(source)}"
         extras.append(write_overlay(source, table, model.vocabulary, drawn, blur=settings.blur))

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from ssm_platform.faces import decided
 from ssm_platform.media import ArrayFrames, Pictures, Video, is_frames, open_array, open_input
 from ssm_platform.models import DEFAULT, ModelDescription, locate
+from ssm_platform.read.heat_maps import HeatMaps
 from ssm_platform.read.model_reader import ModelReader
-from ssm_platform.read.places import Places
 from ssm_platform.read.provenance import provenance
 from ssm_platform.read.rows import AnalysisOptions, read_opened
 from ssm_platform.read.tables import record, to_frame
@@ -90,12 +90,11 @@ class Reader:
 
         ValueError of a model that looks at no places.
         """
-        if not self.model.places:
-            raise ValueError("this model looks at no places: train with +hiva for heat maps")
-        chosen, places = self._chosen(options), Places(self._reader, blur)
-        for _ in read_opened(self._open(one, rate, chosen), self._reader, chosen, self._batch, places.see):
+        chosen, maps = self._chosen(options), HeatMaps(self._reader, blur)
+        self.model.shown(chosen.expressions, where=True)
+        for _ in read_opened(self._open(one, rate, chosen), self._reader, chosen, self._batch, maps.see):
             pass
-        return places.pictures()
+        return maps.pictures()
 
     def plot(self, table: pd.DataFrame, face_id: int | None = None) -> Figure:
         """AU timelines of a face with the expression above them; None: the face in most frames."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssm.interface import Preprocessing, center, served_crop
-from ssm_platform.faces import FaceSettings, MainFace, TrackedFace, crop, look_at, resolved, track
+from ssm_platform.faces import FaceSettings, MainFace, TrackedFace, crop, crop_square, look_at, resolved, track
 from ssm_platform.media import ArrayFrames, Decoder, InputLimits, Pictures, Video, open_input
 from ssm_platform.models import Expressions, ModelDescription
 from ssm_platform.read.windows import Assembler, Clip, ClipAnswer, Face, Row, Window
@@ -164,10 +164,12 @@ def crops_of(
     image: NDArray[np.uint8], found: Sequence[TrackedFace], preprocessing: Preprocessing, least: float
 ) -> list[Face]:
     kind, faces = served_crop(preprocessing.crop), []
+    margin, centre = kind.margin or 0.0, preprocessing.image_size / (preprocessing.resize or preprocessing.image_size)
     for face in found:
-        square = crop(image, face, kind.margin or 0.0, alignment=kind.alignment)
-        pixels = center(square[None], preprocessing)[0]
-        faces.append(Face(face.face_id, face[1:5], face.score, pixels, look_at(image, face, least)))
+        square = crop_square(face, margin, kind.alignment)
+        pixels = center(crop(image, face, margin, alignment=kind.alignment)[None], preprocessing)[0]
+        shown = square._replace(side=square.side * centre)
+        faces.append(Face(face.face_id, face[1:5], face.score, pixels, shown, look_at(image, face, least)))
     return faces
 
 

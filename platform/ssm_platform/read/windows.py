@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm.interface import Abstention, Smoothing, box
-from ssm_platform.faces import Look
+from ssm_platform.faces import Look, Square
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -31,13 +31,25 @@ DECIMALS = 5
 
 @dataclass(frozen=True)
 class Face:
-    """One face in one frame: who, where (x, y, width, height in pixels), how sure, crop (S, S, 3) uint8, pose."""
+    """One face in one frame: who, where (x, y, width, height in pixels), how sure, crop (S, S, 3) uint8, what of the
+    frame the crop shows, pose.
+    """
 
     face_id: int
     box: Box
     score: float
     crop: NDArray[np.uint8]
+    square: Square
     look: Look | None = None
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """When and where a crop of a clip was seen: the face's box, and what of the frame the crop shows."""
+
+    timestamp: float | None
+    box: Box
+    square: Square
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,7 @@ class Clip:
     start: int  # number of the first frame
     count: int
     crops: NDArray[np.uint8]  # T S S 3
+    sightings: tuple[Sighting, ...] = ()  # of the real ones; none of a camera's
 
 
 @dataclass(frozen=True)
@@ -228,6 +241,7 @@ class _Run:
     start: int
     votes: Votes
     crops: list[NDArray[np.uint8]] = field(default_factory=list)  # those no clip has yet
+    sightings: list[Sighting] = field(default_factory=list)  # theirs
     length: int = 0
     ended: bool = False
     values: deque[Final] = field(default_factory=deque)
@@ -278,6 +292,7 @@ class Assembler:
             run = self._runs.setdefault(face.face_id, _Run(number, Votes(self._vote, self._reach, self._smoothing)))
             entry.faces.append((_without_crop(face), run, run.length))
             run.crops.append(face.crop)
+            run.sightings.append(Sighting(timestamp, face.box, face.square))
             run.length += 1
             if len(run.crops) == self._clip_frames:
                 clips.append(self._cut(face.face_id, run))
@@ -341,10 +356,11 @@ class Assembler:
     def _cut(self, face_id: int, run: _Run) -> Clip:
         count = len(run.crops)
         crops = run.crops + run.crops[-1:] * (self._clip_frames - count)
-        clip = Clip(self._number, face_id, run.start + run.length - count, count, np.stack(crops))
+        start = run.start + run.length - count
+        clip = Clip(self._number, face_id, start, count, np.stack(crops), tuple(run.sightings))
         self._asked[clip.number] = run
         self._number += 1
-        run.crops = []
+        run.crops, run.sightings = [], []
         return clip
 
 
