@@ -7,9 +7,8 @@ H.264 videos; then, in turns, the same clips are read by a bare loop (decode and
 Ray Data as training does, and by today's habit (PIL, frame by frame from the folders). Ray's rate is the slope of a
 straight line through the arrivals of a stream, four times as long as what is read bare, after its first quarter: what
 starts up, and what is decoded before the first batch, is not in it, and a block more or less at either end moves it
-little. Ratios are medians over the rounds. Also: seconds to the first
-batch, peak memory with ten times the clips, and the cost of planning a million clips. Exit code 1 where a target is
-missed.
+little. Ratios are medians over the rounds. Also: seconds to the first batch, peak memory with ten times the clips, and
+the cost of planning a million clips. Exit code 1 where a target is missed.
 """
 
 from __future__ import annotations
@@ -52,6 +51,7 @@ VOCABULARY = Vocabulary(aus=BP4D_AUS, expressions=BASIC_EXPRESSIONS)
 FE_AUGMENTATION = Augmentation(scale=(0.5, 1.0), ratio=(0.8, 1.25), flip=0.5)
 PLAN = PlanConfig(fe_batch=12, au_batch=8)
 LONGER = 4  # times what is read bare that a stream is
+SLOWER = 4  # times as few steps of what takes longer to decode
 MIB = 2**20
 
 
@@ -249,30 +249,31 @@ def _proportional_bytes(pid: int) -> int:
 
 
 def measure_speed(corpora: Corpora, size: int, steps: int, rounds: int) -> list[Figure]:
-    """Bare loop and Ray Data from shards and from videos, and PIL, in turns; the order turns round so that a drift of
-    the machine cancels."""
-    subjects = {"shards": corpora.shards, "videos": corpora.videos}
+    """Ray Data from shards and from videos, each between two readings by the bare loop, so that a drift of the machine
+    cancels, and PIL."""
+    subjects = {"shards": (corpora.shards, steps), "videos": (corpora.videos, steps // SLOWER)}
     rates: dict[str, list[float]] = {}
     firsts: list[float] = []
 
-    def on_ray(manifests: list[Manifest]) -> float:
+    def on_ray(manifests: list[Manifest], steps: int) -> float:
         arrivals = stream(reader_of(manifests, size), Plan.of(manifests, PLAN), LONGER * steps)
         firsts.append(arrivals[0])
         return rate(arrivals)
 
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
 
-        def alone(work: Callable[..., None], manifests: list[Manifest]) -> float:
+        def alone(work: Callable[..., None], manifests: list[Manifest], steps: int) -> float:
             rows = Plan.of(manifests, PLAN).rows(0, steps)
             return len(rows) / share_out(pool, work, manifests, rows, size)
 
-        alone(read_bare, corpora.shards)  # imports and file caches
-        for number in range(rounds):
-            for name, manifests in subjects.items():
-                kinds = {"bare": lambda some: alone(read_bare, some), "ray": on_ray}
-                for kind in ("bare", "ray") if number % 2 else ("ray", "bare"):
-                    rates.setdefault(f"{kind} {name}", []).append(kinds[kind](manifests))
-            rates.setdefault("pil folders", []).append(alone(read_with_pil, corpora.folders))
+        alone(read_bare, corpora.shards, steps)  # imports and file caches
+        for _ in range(rounds):
+            for name, (manifests, count) in subjects.items():
+                before, ray = alone(read_bare, manifests, count), on_ray(manifests, count)
+                after = alone(read_bare, manifests, count)
+                rates.setdefault(f"bare {name}", []).append((before + after) / 2)
+                rates.setdefault(f"ray {name}", []).append(ray)
+            rates.setdefault("pil folders", []).append(alone(read_with_pil, corpora.folders, steps // SLOWER))
             print({name: round(values[-1]) for name, values in rates.items()}, "clips/s", flush=True)
     ratio = {name: _ratio(rates[f"ray {name}"], rates[f"bare {name}"]) for name in subjects}
     return [
@@ -362,7 +363,7 @@ def main() -> int:
     parser.add_argument(
         "--steps", type=int, default=160, help="global batches of 20 clips that are read bare in a round"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="rounds; figures are medians")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; figures are medians")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     import ray

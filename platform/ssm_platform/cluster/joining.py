@@ -30,6 +30,7 @@ _SETTINGS = {
 }
 _OWN_SETTINGS = {
     "RAY_worker_niceness": "0",  # as the user's own; at Ray's 15 any busy process beside a run slowed it ten-fold
+    "OMP_WAIT_POLICY": "passive",  # a thread that spins at a barrier takes the core that the one it waits for needs
 }
 """Of a cluster of our own. All of them may be set from outside."""
 _NOBODY = "no cluster answers there: start one with `ray start --head`, or unset RAY_ADDRESS to start one of our own"
