@@ -130,7 +130,8 @@ def start(place: Path, epochs: int, began: float) -> Started:
     run = open_run(config)
     with joined(cpus_needed(config), store_bytes=store_bytes(config)):
         keep_pace()
-        clips = ClipStream(run_reader(config, run.prepared.train, run.job.validation))
+        reader = run_reader(config, run.prepared.train, run.job.validation)
+        clips = ClipStream(reader, config.data.decode_workers, config.data.decode_cpus)
         feed = ResumingDataConfig(clips, course(run), partial(Attempt, 0, None))
         trainer = TorchTrainer(
             _first_batch,
@@ -154,7 +155,7 @@ def _first_batch() -> float:
 def in_a_process(place: Path, epochs: int) -> Started:
     """One start by its own command."""
     command = [sys.executable, __file__, "--place", str(place), "--epochs", str(epochs), "--began", str(time.time())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:
         sys.exit(done.stderr[-3000:])
     return Started(**json.loads(done.stdout.splitlines()[-1]))
