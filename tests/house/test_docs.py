@@ -70,7 +70,7 @@ NOT_HERE = {
 
 PYTHON_ELSEWHERE = {
     "# example": "tests/serve/test_service.py",
-    "stream.split(": "tests/data/test_clips.py",
+    "stream.split(": "tests/data/test_streams.py",
     "OrderHash(": "tests/data/test_order.py",
     "ModelConfig()": "tests/ssm/model/test_network.py",
     "class CalmReader": "tests/house/test_add_a_method.py",

@@ -11,11 +11,13 @@ from typing import Any
 
 import av
 import cv2
+import httpx
 import numpy as np
 import pytest
 import torch
 from fastapi import FastAPI
 from numpy.typing import NDArray
+from starlette.testclient import TestClient
 
 from serve.local import local_app
 from serve.settings import Limits, Settings
@@ -115,6 +117,36 @@ def make_app(model_folder: Path, tmp_path: Path) -> AppMaker:
 def app(make_app: AppMaker) -> FastAPI:
     """The application with small limits."""
     return make_app()
+
+
+@pytest.fixture
+def client(local_app: FastAPI, tmp_path: Path) -> Iterator[TestClient]:
+    """A client of the app; whatever it did, no upload is left."""
+    with TestClient(local_app) as client:
+        yield client
+    left = [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
+    assert left == []
+
+
+def post(client: TestClient, *files: bytes, accept: str = "application/json", **query: str) -> httpx.Response:
+    """Upload files the way a form does."""
+    parts = [("file", (f"clip {number}", content)) for number, content in enumerate(files)]
+    return client.post("/v1/predict", files=parts, headers={"Accept": accept}, params=query)
+
+
+def parsed(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def assert_same_numbers(one: list[list[str]], other: list[list[str]]) -> None:
+    """Equal, but for the last of five decimals: batches of other sizes round differently in the seventh."""
+    assert one[0] == other[0]
+    assert len(one) == len(other)
+    for left, right in zip(one[1:], other[1:], strict=True):
+        assert [cell == "" for cell in left] == [cell == "" for cell in right]
+        np.testing.assert_allclose(
+            [float(cell or 0) for cell in left], [float(cell or 0) for cell in right], atol=2e-5, rtol=0
+        )
 
 
 @pytest.fixture(scope="session")
