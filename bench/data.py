@@ -198,10 +198,11 @@ def _pil_clip(manifests: list[Manifest], rows: Rows, place: int, size: int) -> A
 
 def stream(reader: ClipReader, plan: Plan, steps: int) -> NDArray[np.float64]:
     """When each of so many global batches came through Ray Data, seconds from the request; every core decodes."""
+    from ssm_platform.data.shared import Shared
     from ssm_platform.data.streams import ClipStream, batches
 
     start = time.perf_counter()
-    (shard,) = ClipStream(reader, os.cpu_count() or 1, 1.0).split(plan, 0, steps, 1)
+    (shard,) = ClipStream(Shared(reader), os.cpu_count() or 1, 1.0).split(plan, 0, steps, 1)
     arrivals = [time.perf_counter() - start for _ in islice(batches(shard, PLAN.global_batch), steps)]
     assert len(arrivals) == steps, (len(arrivals), steps)
     return np.array(arrivals)

@@ -38,6 +38,7 @@ from ssm_platform.cluster import joined
 from ssm_platform.cluster.simulator import Costs, Fleet, Prediction, simulate
 from ssm_platform.data.clips import ClipConfig, ClipReader, Columns, to_batches
 from ssm_platform.data.pace import keep_pace
+from ssm_platform.data.shared import Shared
 from ssm_platform.data.streams import ClipStream, batches, steps_of_block
 from ssm_platform.runs.config import RunConfig
 from ssm_platform.runs.preparation import prepare, training_plan
@@ -160,7 +161,7 @@ def block_time(config: RunConfig, blocks: int = 400) -> float:
     prepared = prepare(config)
     plan = training_plan(config, prepared)
     small = ClipConfig(frames=1, preprocessing=Preprocessing(image_size=16))
-    stream = ClipStream(Blank(prepared.train, config.model.vocabulary, small), os.cpu_count() or 1, 1.0)
+    stream = ClipStream(Shared(Blank(prepared.train, config.model.vocabulary, small)), os.cpu_count() or 1, 1.0)
     keep_pace()
     together = stream.steps_per_block(plan.config.global_batch)
     (shard,) = stream.split(plan, 0, blocks * together, 1)

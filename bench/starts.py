@@ -25,7 +25,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 
@@ -35,6 +34,7 @@ from ssm_platform.base.overrides import override
 from ssm_platform.cluster import joined
 from ssm_platform.data.feed import START, ResumingDataConfig
 from ssm_platform.data.pace import keep_pace
+from ssm_platform.data.shared import Shared
 from ssm_platform.data.streams import ClipStream
 from ssm_platform.records.manifest import SCHEMA, Manifest
 from ssm_platform.runs.config import RunConfig
@@ -91,6 +91,8 @@ def write_corpora(place: Path, clips: int) -> None:
 
 def write_video(path: Path, frames: int) -> None:
     """Grey noise of 64 pixels."""
+    import av  # not at the top: the driver that is measured does not have it
+
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width = stream.height = 64
@@ -131,7 +133,7 @@ def start(place: Path, epochs: int, began: float) -> Started:
     with joined(cpus_needed(config), store_bytes=store_bytes(config)):
         keep_pace()
         reader = run_reader(config, run.prepared.train, run.job.validation)
-        clips = ClipStream(reader, config.data.decode_workers, config.data.decode_cpus)
+        clips = ClipStream(Shared(reader), config.data.decode_workers, config.data.decode_cpus)
         feed = ResumingDataConfig(clips, course(run), partial(Attempt, 0, None))
         trainer = TorchTrainer(
             _first_batch,

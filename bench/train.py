@@ -40,6 +40,7 @@ from ssm_platform.data.clips import to_batches
 from ssm_platform.data.feed import START, ResumingDataConfig
 from ssm_platform.data.pace import keep_pace
 from ssm_platform.data.plan import Plan
+from ssm_platform.data.shared import Shared
 from ssm_platform.data.streams import ClipStream
 from ssm_platform.data.turns import Course
 from ssm_platform.records.manifest import Manifest
@@ -109,7 +110,7 @@ def on_ray(config: RunConfig, manifests: list[Manifest], steps: int) -> Speed:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     plan = Plan.of(manifests, plan_config(config, manifests))
-    stream = ClipStream(run_reader(config, manifests), config.data.decode_workers, config.data.decode_cpus)
+    stream = ClipStream(Shared(run_reader(config, manifests)), config.data.decode_workers, config.data.decode_cpus)
     feed = ResumingDataConfig(stream, Course(plan, LONGER * (WARM + steps)), partial(Attempt, 0, None))
     keep_pace()
     with tempfile.TemporaryDirectory() as scratch:

@@ -52,7 +52,7 @@ def ingest(arguments: list[str]) -> IngestSummary:
 
     known, settings = parse(arguments)
     manifest = source_manifest(known)
-    with joined(cpus=1, dashboard=False):
+    with joined(cpus=1):
         return run(manifest, known.out, settings, on_ray)
 
 

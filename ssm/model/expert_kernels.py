@@ -84,8 +84,6 @@ def dense(x: Tensor, gates_NK: Tensor, weights: ExpertWeights) -> Tensor:
     return functional.linear(hidden.flatten(-2), weights.w2.flatten(0, 1).T) + biases
 
 
-# The segments' lengths are data: compiled, there would be a graph per batch.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def segments(x: Tensor, gates_Nk: Tensor, experts_Nk: Tensor, weights: ExpertWeights) -> Tensor:
     """(N, d): each expert over its own contiguous rows; `gates_Nk` weigh the routes to `experts_Nk`."""
     routes = Routes.of(experts_Nk, len(weights.w1))

@@ -58,7 +58,7 @@ class ExpertMlp(nn.Module):
         """Frames' tokens (F, ..., d), or (F, d, H, W) in a convolutional block, to the same shape."""
         shared = cast(Tensor, self.shared(x))
         rows = x.permute(0, 2, 3, 1) if self.channels_first else x
-        if _dense_pays(x):
+        if _dense_pays(x) or torch.compiler.is_compiling():  # segments' lengths are data: a graph for every batch
             gates_NK = self.alpha * self.gates(rows.flatten(1, -2))
             return shared + self._laid_out(dense(rows.flatten(0, -2), gates_NK, self.weights), rows)
         private = self._laid_out(self.private(rows), rows)
@@ -73,7 +73,7 @@ class ExpertMlp(nn.Module):
         """The weighted sum of each token's experts, (N, d), before alpha, for tokens (F, ..., d): as CPUs do it."""
         gates, experts = self.route(x.flatten(1, -2))
         rows = x.flatten(0, -2).to(_compute_dtype(x))
-        return cast(Tensor, segments(rows, gates.to(rows.dtype), experts, self.weights.to(rows.dtype)))
+        return segments(rows, gates.to(rows.dtype), experts, self.weights.to(rows.dtype))
 
     def _laid_out(self, private: Tensor, rows: Tensor) -> Tensor:
         """Rows (N, d) in the order of the block's input."""

@@ -144,11 +144,13 @@ def load_tower(name: str) -> TextTower:
 
 
 def _load(place: str) -> TextTower:
-    from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModelWithProjection
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     kind = AutoConfig.from_pretrained(place).model_type
     tokenizer = AutoTokenizer.from_pretrained(place)
     if kind in ("clip", "clip_text_model"):
+        from transformers import CLIPTextModelWithProjection
+
         return ClipTower(CLIPTextModelWithProjection.from_pretrained(place), tokenizer)
     net = AutoModel.from_pretrained(place)
     if getattr(net, "pooler", None) is not None:

@@ -44,12 +44,14 @@ def test_advice_is_dropped_and_trouble_is_shown(
     monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)  # as it was, afterwards
     pace.without_advice()
     pace.without_advice()
-    for line in ("WARNING: 8 PYTHON worker processes have been started on node: 7450", "a node was lost"):
+    killed = "Task MapWorker.submit failed. Error: The actor is dead because it was killed by `ray.kill`."
+    for line in ("WARNING: 8 PYTHON worker processes have been started on node: 7450", killed, "a node was lost"):
         data = {"lines": [line], "pid": "raylet", "is_err": False, "ip": "127.0.0.1", "job": None}
         worker.print_to_stdstream(data, ignore_prefix=False)
     shown = "".join(capsys.readouterr())
     assert "a node was lost" in shown
     assert "have been started" not in shown
+    assert "killed" not in shown
 
 
 def test_a_turn_lasts_as_long_as_it_is_told_and_no_longer() -> None:

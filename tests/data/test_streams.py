@@ -33,6 +33,7 @@ from ssm_platform.data.clips import ClipReader, Columns
 from ssm_platform.data.feed import START, ResumingDataConfig
 from ssm_platform.data.order import OrderHash, verify
 from ssm_platform.data.plan import Plan, evaluation_rows
+from ssm_platform.data.shared import Shared
 from ssm_platform.data.streams import ClipStream, batches, decoders
 from ssm_platform.data.turns import Course
 from ssm_platform.records.manifest import Manifest
@@ -137,7 +138,7 @@ def test_global_batches_are_the_plan_row_for_row_at_any_worker_count_and_across_
         "ssm_platform.data.streams._BLOCK_CLIPS", 24
     )  # several blocks of several steps, each cut otherwise
     plan, steps, stop = Plan.of(manifests, PLAN_CONFIG), 12, 4
-    stream = ClipStream(uneven(reader_of(manifests)), decode_workers=2, decode_cpus=0.5)
+    stream = ClipStream(Shared(uneven(reader_of(manifests))), decode_workers=2, decode_cpus=0.5)
     expected = reader_of(manifests).read(plan.rows(0, steps).columns())
     rows = plan.rows(0, steps)
 
@@ -177,7 +178,7 @@ def test_a_decoder_killed_in_the_middle_loses_nothing(
                 os._exit(1)
             return super().read(rows)
 
-    stream = ClipStream(Mortal(*reader_of(manifests).__reduce__()[1]), decode_workers=1, decode_cpus=0.5)
+    stream = ClipStream(Shared(Mortal(*reader_of(manifests).__reduce__()[1])), decode_workers=1, decode_cpus=0.5)
     shards = stream.split(plan, 0, steps, 2)
     got = global_batches(shards, plan, steps)
     assert marker.exists()
@@ -192,19 +193,19 @@ def test_ray_train_hands_out_the_plan_in_order_from_the_step_it_resumes_at(
 ) -> None:
     plan, first, total = Plan.of(manifests, PLAN_CONFIG), 2, 7
     reader = reader_of([*manifests, *manifests], (*PLAIN, None, None))
-    stream = ClipStream(reader, decode_workers=4, decode_cpus=0.1, group=8)
+    stream = ClipStream(Shared(reader), decode_workers=4, decode_cpus=0.1, group=8)
     looks = iter([first, total])  # a late checkpoint of a dying worker would answer the second look otherwise
     seen = evaluation_rows(manifests, T)
     course = Course(plan, total, replace(seen, corpus=seen.corpus + np.int16(2)), every=4)
     config = ResumingDataConfig(stream, course, lambda: SimpleNamespace(first=next(looks)))
     nodes = [node["NodeID"] for node in ray.nodes()] * 3
-    monkeypatch.setattr("ssm_platform.data.feed._BLOCKS", 1)  # segments of one block for each worker
-    monkeypatch.setattr("ssm_platform.data.streams._BLOCK_CLIPS", 12)  # of two turns
+    monkeypatch.setattr("ssm_platform.data.feed._BLOCKS", 2)  # segments of two blocks for each worker, of a turn each
     starts = [told[START] for told in config.configure({START: None}, 3, None, nodes)]
     assert [start.begun.first for start in starts] == [first] * 3, "decided once, told to every worker"
     rounds = starts[0].shares.rounds(len(seen))
     segments = [name for name in config.names if name != START]
     assert len(segments) >= (total - first + 2 * rounds) / 2, "as many as there may be"
+    ray.data.DataContext.get_current()  # the first one of a process warns of itself
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # of what Ray 2.64 takes away
         made = {name: config.configure({name: None}, 3, None, nodes) for name in segments[:6]}
@@ -235,16 +236,23 @@ def together(calls: list[Any]) -> list[Any]:
 
 def test_a_start_costs_the_same_however_long_the_run_is(manifests: list[Manifest]) -> None:
     """The rest of the run was laid out as rows at every start: 12 s for 3 epochs of a million clips."""
-    plan, stream = Plan.of(manifests, PLAN_CONFIG), ClipStream(reader_of(manifests))
-    short, long = (stream.layout(Course(plan, last), 3, 2) for last in (1_000, 1_000_000))
-    assert len(pickle.dumps(short)) == pytest.approx(len(pickle.dumps(long)), abs=16)
-    every = plan.rows(3, 3 + 4 * short.together)
-    shares = np.arange(len(every)).reshape(4 * short.together, 2, -1)
-    for number in (0, 1, 6, 7):
+    plan, stream = Plan.of(manifests, PLAN_CONFIG), ClipStream(Shared(reader_of(manifests)))
+    short, long = (stream.layout(Shared(Course(plan, last)), 3, 2) for last in (1_000, 1_000_000))
+    sent = [len(pickle.dumps(replace(one, course=None))) for one in (short, long)]  # a course lies in the store, once
+    assert sent[0] == pytest.approx(sent[1], abs=16)
+    doublings = short.together.bit_length() - 1
+    held = [2**doubled for doubled in range(doublings) for _ in range(8)] + [short.together] * 3  # turns
+    ends = np.cumsum(held)
+    every = plan.rows(3, 3 + int(ends[-1]))
+    shares = np.arange(len(every)).reshape(int(ends[-1]), 2, -1)
+    for number in range(2 * len(held)):
         group, rank = divmod(number, 2)
-        mine = shares[group * short.together : (group + 1) * short.together, rank].ravel()
+        mine = shares[ends[group] - held[group] : ends[group], rank].ravel()
         for name, column in every.columns().items():
             np.testing.assert_array_equal(long.rows(number).columns()[name], column[mine], err_msg=name)
+    for turns in range(500):
+        groups = long.needed(turns)
+        assert long.reach(groups) >= turns > (long.reach(groups - 1) if groups else -1)
     for total in (1_000, 1_000_000):
         segments = ResumingDataConfig(stream, Course(plan, total), lambda: SimpleNamespace(first=0)).names
         assert len(segments) <= 2 + total / 10_000

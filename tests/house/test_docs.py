@@ -7,6 +7,7 @@ that runs it (`ELSEWHERE`), or, where no test could, say why (`NOT_HERE`).
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import re
 import runpy
@@ -187,10 +188,13 @@ def test_a_command_runs(page: str, command: str, workspace: Path, monkeypatch: p
         return
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     ended: object = 0
+    level = logging.getLogger().level
     try:
         runpy.run_path(str(workspace / script), run_name="__main__")
     except SystemExit as end:
         ended = end.code
+    finally:
+        logging.getLogger().setLevel(level)  # `--quiet` silences the process, which here is pytest's
     assert ended in (None, 0), f"{page}: {command}: {ended}"
 
 

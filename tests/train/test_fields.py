@@ -28,6 +28,7 @@ from ssm_platform.base.overrides import describe_fields, override
 from ssm_platform.base.storage import open_storage
 from ssm_platform.data.clips import to_batches
 from ssm_platform.data.feed import START, Start
+from ssm_platform.data.shared import Shared
 from ssm_platform.data.streams import ClipStream
 from ssm_platform.records.manifest import Manifest
 from ssm_platform.runs import preflight
@@ -178,7 +179,7 @@ def worked(config: RunConfig, folder: Path) -> Shard:
     prepared = prepare(config)
     run = Run(Job(config, str(folder), "", 1, prepared.validation), prepared, training_plan(config, prepared))
     reader = run_reader(config, prepared.train, prepared.validation)
-    layout = ClipStream(reader).layout(course(run), 0, 1)
+    layout = ClipStream(Shared(reader)).layout(Shared(course(run)), 0, 1)
     blocks = [reader.read(layout.rows(number).columns()) for number in range(layout.groups)]
     shard = Shard([part for block in blocks for part in cut(block, layout.shares.slots)])
     start = Start(Attempt(0, None), reader.config, layout.shares, layout.turns, 10**6)

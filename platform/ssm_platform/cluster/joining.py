@@ -76,16 +76,16 @@ class ClusterSize:
 
 
 @contextmanager
-def joined(cpus: float, *, store_bytes: int = 0, dashboard: bool = True) -> Iterator[ClusterSize]:
+def joined(cpus: float, *, store_bytes: int = 0) -> Iterator[ClusterSize]:
     """Joins Ray for the body of a `with`; a local cluster of its own declares at least `cpus` CPUs and, for clips in
-    flight, at least `store_bytes` of memory.
+    flight, at least `store_bytes` of memory. It has no dashboard, whose ten processes take longer to start than Ray.
     """
     ready_places(sockets=not will_join())
     import ray
 
     owned = not ray.is_initialized()
     if owned:
-        _start_or_join(cpus, store_bytes, dashboard)
+        _start_or_join(cpus, store_bytes)
     try:
         yield _measured()
     finally:
@@ -107,7 +107,7 @@ def will_join() -> bool:
     return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and ray.is_initialized())
 
 
-def _start_or_join(cpus: float, store_bytes: int, dashboard: bool) -> None:
+def _start_or_join(cpus: float, store_bytes: int) -> None:
     import ray
 
     for name, value in (_SETTINGS if will_join() else _SETTINGS | _OWN_SETTINGS).items():
@@ -119,7 +119,7 @@ def _start_or_join(cpus: float, store_bytes: int, dashboard: bool) -> None:
         address="local",
         num_cpus=max(os.cpu_count() or 1, int(-(-cpus // 1))),
         object_store_memory=max(store_bytes, _store_bytes()),
-        include_dashboard=dashboard,
+        include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,  # what our workers have to say comes by other ways (`train.progress`); the rest is Ray's
     )

@@ -22,6 +22,7 @@ from .plan import PlanConfig as PlanConfig
 from .plan import Rows as Rows
 from .plan import evaluation_rows as evaluation_rows
 from .sampling import segment_indices as segment_indices
+from .shared import Shared as Shared
 from .shares import Shares as Shares
 from .streams import ClipStream as ClipStream
 from .streams import batches as batches

@@ -18,6 +18,7 @@ from ray.data import DataIterator, Dataset, ExecutionOptions
 from ray.train import DataConfig
 
 from ssm_platform.data.clips import ClipConfig, Columns
+from ssm_platform.data.shared import Shared
 from ssm_platform.data.shares import Shares
 from ssm_platform.data.streams import ClipStream, batches
 from ssm_platform.data.turns import Course, Turns
@@ -50,14 +51,14 @@ class ResumingDataConfig(DataConfig):
 
     def __init__(self, stream: ClipStream, course: Course, begin: Callable[[], Begun]) -> None:
         super().__init__(execution_options=ExecutionOptions(preserve_order=True))
-        self._clips, self._course, self._begin = stream, course, begin
+        self._clips, self._course, self._begin = stream, Shared(course), begin
         self._begun: Begun | None = None
 
     @property
     def names(self) -> dict[str, Callable[[], Dataset]]:
         """What Ray Train is told of: the start, and as many segments as there may be from the first step."""
         longest = self._clips.layout(self._course, 0, 1)  # one worker has the most turns, and the shortest blocks
-        return dict.fromkeys([START, *map(_name, range(-(-longest.groups // _BLOCKS)))], placeholder)
+        return dict.fromkeys([START, *map(_name, range(-(-len(longest.turns) // longest.reach(_BLOCKS))))], placeholder)
 
     def configure(self, datasets: dict[str, Any], world_size: int, *args: Any, **kwargs: Any) -> Any:
         """`START`: what was decided, for each worker. A segment: its part of the course for as many as there are.
@@ -67,12 +68,14 @@ class ResumingDataConfig(DataConfig):
         """
         begun = self._begun = self._begun or self._begin()
         layout = self._clips.layout(self._course, begun.first, world_size)
+        segment = layout.reach(_BLOCKS)
         if START in datasets:
-            start = Start(begun, self._clips.reader.config, layout.shares, layout.turns, _BLOCKS * layout.together)
+            start = Start(begun, self._clips.reader.config, layout.shares, layout.turns, segment)
             return [{START: start} for _ in range(world_size)]
         (name,) = datasets
-        groups = int(name.removeprefix(_SEGMENT)) * _BLOCKS
-        part = replace(layout, begin=groups * layout.together, groups=min(_BLOCKS, layout.groups - groups))
+        begin = int(name.removeprefix(_SEGMENT)) * segment
+        left = max(0, len(layout.turns) - begin)  # none in the last ones: a group may need fewer than one worker
+        part = replace(layout, begin=begin, groups=layout.needed(min(segment, left)))
         return super().configure({name: self._clips.dealt(part)}, world_size, *args, **kwargs)
 
 

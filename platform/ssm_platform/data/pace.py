@@ -6,8 +6,8 @@ training. Its callback at the end of each turn is where a turn can be made to la
 once, so throughput stays.
 
 Ray's node process tells every driver, whatever `log_to_driver` says, that many worker processes have been started: four
-times the number of cores, which on two cores are eight, fewer than a small sweep has. What else it tells (memory that
-runs out, a node that is lost) is shown.
+times the number of cores, which on two cores are eight, fewer than a small sweep has. And where a stream is left before
+its end, that it killed the decode processes. What else it tells (memory that runs out, a node that is lost) is shown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 _TURN = 0.1  # seconds; blocks wait in the queues of actors and iterators meanwhile
-_ADVICE = "PYTHON worker processes have been started"
+_ADVICE = ("PYTHON worker processes have been started", "because it was killed by `ray.kill`")
 
 
 class Pace(ExecutionCallback):
@@ -48,7 +48,7 @@ def without_advice() -> None:
 def _sifted(show: Callable[..., None]) -> Callable[..., None]:
     @wraps(show)
     def shown(data: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        if not any(_ADVICE in str(line) for line in data["lines"]):
+        if not any(advice in str(line) for line in data["lines"] for advice in _ADVICE):
             show(data, *args, **kwargs)
 
     return shown

@@ -26,6 +26,7 @@ from ssm.training import PADDING
 from ssm_platform.data.clips import ClipReader, Columns
 from ssm_platform.data.ledger import TRIES, ledger
 from ssm_platform.data.plan import Plan, Rows
+from ssm_platform.data.shared import Shared
 from ssm_platform.data.shares import Shares
 from ssm_platform.data.turns import Course, Turn, Turns
 
@@ -60,13 +61,17 @@ class Blocks(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """The blocks of some turns of a course: each holds `together` turns of one worker, the workers in turn."""
+    """The blocks of some turns of a course: each holds a few turns of one worker, the workers in turn.
 
-    course: Course
+    As many as are sent ahead hold one turn, as many two, four, ..., the others `together`: training begins when a batch
+    is decoded, and of those that are sent at once Ray may let the first wait for the others.
+    """
+
+    course: Shared[Course]
     shares: Shares
     turns: Turns
     begin: int  # the first turn of the first block
-    together: int  # turns in a block
+    together: int  # turns in a block, at most
     groups: int  # of one block for each worker
 
     def __len__(self) -> int:
@@ -75,25 +80,47 @@ class Layout:
     def rows(self, number: int) -> Rows:
         """A worker's rows of a few turns, one turn after the other; past the last turn nothing but `PADDING`."""
         group, rank = divmod(number, self.shares.world)
-        begin = self.begin + group * self.together
-        turns = [self.turns.at(begin + place) for place in range(self.together)]
+        begin, count = self._span(group)
+        turns = [self.turns.at(self.begin + begin + place) for place in range(count)]
         steps = [turn.step for turn in turns if turn is not None and turn.step is not None]
-        plan, size = self.course.plan, self.course.plan.config.global_batch
+        course = self.course.value
+        plan, size = course.plan, course.plan.config.global_batch
         first, last = (steps[0], steps[-1] + 1) if steps else (0, 1)
         known, every = last * size - first * size, plan.rows(first, last)
-        if self.course.validation is not None:
-            every = Rows.concatenate([every, self.course.validation])
+        if course.validation is not None:
+            every = Rows.concatenate([every, course.validation])
         places = [self._places(turn, rank, first * size, known) for turn in turns]
-        return every.filled(np.concatenate(places), np.tile(self.shares.tasks[rank], self.together))
+        return every.filled(np.concatenate(places), np.tile(self.shares.tasks[rank], count))
+
+    def reach(self, groups: int) -> int:
+        """How many turns so many groups of blocks hold."""
+        return self._span(groups)[0]
+
+    def needed(self, turns: int) -> int:
+        """How many groups hold so many turns."""
+        doubled = min(self._doublings, (turns // _TASKS_AHEAD + 1).bit_length() - 1)
+        first = doubled * _TASKS_AHEAD
+        begin, count = self._span(first)
+        return first - (begin - turns) // count
+
+    @property
+    def _doublings(self) -> int:
+        return self.together.bit_length() - 1
+
+    def _span(self, group: int) -> tuple[int, int]:
+        """The first turn of a group of blocks, and how many it holds."""
+        doubled = min(self._doublings, group // _TASKS_AHEAD)
+        count = self.together if doubled == self._doublings else 2**doubled
+        return _TASKS_AHEAD * (2**doubled - 1) + (group - doubled * _TASKS_AHEAD) * count, count
 
     def _places(self, turn: Turn | None, rank: int, first: int, known: int) -> NDArray[np.int64]:
         """A worker's rows of a turn (S) among `known` rows of the plan from row `first` on and those of validation."""
-        mine = self.shares.places[rank]
+        course, mine = self.course.value, self.shares.places[rank]
         if turn is None:
             return np.full_like(mine, PADDING)
         if turn.step is not None:
-            return np.where(mine == PADDING, PADDING, turn.step * self.course.plan.config.global_batch - first + mine)
-        mine = self.shares.of_round(self.course.clips, turn.round or 0, rank)
+            return np.where(mine == PADDING, PADDING, turn.step * course.plan.config.global_batch - first + mine)
+        mine = self.shares.of_round(course.clips, turn.round or 0, rank)
         return np.where(mine == PADDING, PADDING, known + mine)
 
 
@@ -101,25 +128,30 @@ class Layout:
 class Cut:
     """Any rows in blocks of `size`; the last may be shorter."""
 
-    every: Rows
+    every: Shared[Rows]
     size: int
 
     def __len__(self) -> int:
-        return -(-len(self.every) // self.size)
+        return -(-len(self.every.value) // self.size)
 
     def rows(self, number: int) -> Rows:
         """The next `size` rows."""
-        return self.every[number * self.size : (number + 1) * self.size]
+        return self.every.value[number * self.size : (number + 1) * self.size]
 
 
 @dataclass(frozen=True)
 class ClipStream:
     """How rows become batches: the reader, and the pool of processes that decode."""
 
-    reader: ClipReader
+    source: Shared[ClipReader]
     decode_workers: int = 1
     decode_cpus: float = 1.0
     group: int = 1  # the number of workers that so many decode for; fewer decode for a smaller group
+
+    @property
+    def reader(self) -> ClipReader:
+        """What reads the rows."""
+        return self.source.value
 
     def steps_per_block(self, share: int) -> int:
         """How many shares of that many rows a block holds, at most."""
@@ -127,14 +159,15 @@ class ClipStream:
 
     def decode(self, rows: Rows, size: int) -> Dataset:
         """Clips in blocks of exactly `size` rows (the last may be shorter), in the order of `rows`."""
-        return self._decoded(Cut(rows, size), size, self.decode_workers)
+        return self._decoded(Cut(Shared(rows), size), size, self.decode_workers)
 
-    def layout(self, course: Course, first: int, world: int) -> Layout:
+    def layout(self, course: Shared[Course], first: int, world: int) -> Layout:
         """All that is left of a course from step `first` on. ValueError where so many workers cannot share a batch."""
-        shares = course.plan.config.shares(world)
-        turns = Turns(first, course.total, course.every, shares.rounds(course.clips))
-        together = self.steps_per_block(shares.slots)
-        return Layout(course, shares, turns, 0, together, -(-len(turns) // together))
+        read = course.value
+        shares = read.plan.config.shares(world)
+        turns = Turns(first, read.total, read.every, shares.rounds(read.clips))
+        every = Layout(course, shares, turns, 0, self.steps_per_block(shares.slots), 0)
+        return replace(every, groups=every.needed(len(turns)))
 
     def dealt(self, layout: Layout) -> Dataset:
         """Clips in the blocks of a layout, to be dealt out in turn; as many decode as that group of workers needs."""
@@ -144,7 +177,9 @@ class ClipStream:
     def split(self, plan: Plan, first: int, last: int, world: int) -> list[DataIterator]:
         """Steps first..last-1, one iterator per worker, without Ray Train; `world` is the full group."""
         clips = replace(self, group=world)
-        return list(clips.dealt(clips.layout(Course(plan, last), first, world)).streaming_split(world, equal=True))
+        return list(
+            clips.dealt(clips.layout(Shared(Course(plan, last)), first, world)).streaming_split(world, equal=True)
+        )
 
     def _decoded(self, blocks: Blocks, size: int, workers: int) -> Dataset:
         numbers = ray.data.from_arrow(pa.table({_NUMBER: np.arange(len(blocks), dtype=np.int64)}))
@@ -154,7 +189,7 @@ class ClipStream:
         context.memory_usage_poll_interval_s = None  # a thread per task, only for a warning
         return numbers.repartition(target_num_rows_per_block=1, strict=True).map_batches(
             _Decoder,
-            fn_constructor_args=(ray.put((self.reader, blocks)), ledger()),
+            fn_constructor_args=(self.source, blocks, ledger()),
             batch_size=None,
             batch_format="numpy",
             compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=_TASKS_AHEAD),
@@ -175,12 +210,12 @@ def batches(shard: DataIterator, share: int, prefetch: int = 2) -> Iterator[Colu
 class _Decoder:
     """The Ray side of `ClipReader`: one per process, OpenCV on one thread because the pool is the parallelism."""
 
-    def __init__(self, work: Any, ledger: Any) -> None:
+    def __init__(self, source: Shared[ClipReader], blocks: Blocks, ledger: Any) -> None:
         import cv2
 
         cv2.setNumThreads(1)
         _keep_freed_memory()
-        self._reader, self._blocks, self._ledger = *cast(tuple[ClipReader, Blocks], ray.get(work)), ledger
+        self._reader, self._blocks, self._ledger = source.value, blocks, ledger
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> Columns:
         (number,) = batch[_NUMBER].tolist()

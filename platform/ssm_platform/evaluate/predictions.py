@@ -36,6 +36,7 @@ from ssm_platform.data import (
     Columns,
     Quarantine,
     Rows,
+    Shared,
     evaluation_rows,
     to_batches,
 )
@@ -103,7 +104,7 @@ def _scored(
 ) -> Iterator[Columns]:
     from ray.data import ActorPoolStrategy
 
-    stream = ClipStream(ClipReader(manifests, vocabulary, clips), pool.decode_workers, pool.decode_cpus)
+    stream = ClipStream(Shared(ClipReader(manifests, vocabulary, clips)), pool.decode_workers, pool.decode_cpus)
     scored = stream.decode(rows, _SHARE * stream.steps_per_block(_SHARE)).map_batches(
         _Scorer,
         fn_constructor_args=(str(Path(model).absolute()), pool.gpu, pool.threads, clips.preprocessing),

@@ -113,7 +113,7 @@ def _clips(manifest: Manifest, book: Book) -> list[NDArray[np.float16]]:
 def encoded(run: FrameRun, manifests: dict[str, Manifest]) -> Book:
     """Features of all corpora, encoded where they are not there yet: beside the shards, else below the runs."""
     key, corpora = encoder_key(run.encoder, run.seed), {}
-    with joined(cpus=run.workers + 1, dashboard=False):
+    with joined(cpus=run.workers + 1):
         for name, manifest in manifests.items():
             sharded = len(manifest) and manifest.column("kind")[0].as_py() == "shard"
             place = place_of(open_storage(manifest.root if sharded else run.storage), key, manifest)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 
-_PART = re.compile(r"#\d+$")
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_PART = "#[0-9]+$"
 
 
 def part_name(clip: str, number: int) -> str:
@@ -17,4 +20,9 @@ def part_name(clip: str, number: int) -> str:
 
 def sequence_of(clip: str) -> str:
     """The clip's name before any cut: parts of one sequence share it."""
-    return _PART.sub("", clip)
+    return re.sub(_PART, "", clip)
+
+
+def sequences_of(clips: pa.Array) -> pa.Array:
+    """The same of a column of names."""
+    return pc.replace_substring_regex(clips, _PART, "")

@@ -24,6 +24,17 @@ def flat_list(rows: list[npt.NDArray[Any] | None], kind: pa.DataType) -> pa.Arra
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(filled)))
 
 
+def taken(array: pa.Array, rows: npt.NDArray[np.int64]) -> pa.Array:
+    """The rows of an array. Of lists run by run: Arrow's own `take` makes a number of eight bytes for each of their
+    values, here a byte each.
+    """
+    if not pa.types.is_large_list(array.type) or array.null_count:
+        return array.take(pa.array(rows))
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+    slices = [array.slice(int(run[0]), len(run)) for run in runs if len(run)]
+    return pa.concat_arrays([*slices, array.slice(0, 0)])  # of one array alone it would be a view that keeps them all
+
+
 def view(array: pa.Array) -> npt.NDArray[Any]:
     """An Arrow array without nulls as numpy, read-only; no copy for numbers."""
     values: npt.NDArray[Any] = array.to_numpy(zero_copy_only=False)

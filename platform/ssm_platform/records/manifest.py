@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 
 from ssm.labels import AFFECT, Vocabulary
 from ssm_platform.base import open_storage, part_path
-from ssm_platform.records.columns import flat_list, logical_bytes, view
+from ssm_platform.records.columns import flat_list, logical_bytes, taken, view
 from ssm_platform.records.record import LABELS, TASKS, UNKNOWN, Record, Task, check, tasks_of
 
 SCHEMA = pa.schema(
@@ -282,7 +282,8 @@ class Manifest:
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Manifest:
         """The records ``rows``, in that order."""
-        table = self.table.take(pa.array(np.asarray(rows, dtype=np.int64)))
+        places = np.asarray(rows, dtype=np.int64)
+        table = pa.table([taken(self.column(name), places) for name in SCHEMA.names], schema=SCHEMA)
         return Manifest(self.root, self.corpus, self.task, self.labels, table)
 
     def filter(self, mask: npt.NDArray[np.bool_]) -> Manifest:

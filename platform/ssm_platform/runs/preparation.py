@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import pyarrow as pa
+
 from ssm_platform.data import Plan, PlanConfig
 from ssm_platform.records import Manifest, Reading, Task
 from ssm_platform.runs import readings
@@ -63,6 +65,7 @@ def prepare(config: RunConfig) -> Prepared:
 def prepare_corpora(corpora: Sequence[CorpusConfig], protocol: Protocol, seed: int, used: Sequence[Task]) -> Prepared:
     """The same of some corpora, for the tasks that are used."""
     splits = split_all([_source(corpus) for corpus in corpora], protocol, seed)
+    pa.default_memory_pool().release_unused()  # what reading took; Arrow keeps it for its next tables, and none follow
     return Prepared({part.test.corpus: part for split in splits.values() for part in _by_task(split, used)})
 
 

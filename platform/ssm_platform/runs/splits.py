@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -91,7 +91,7 @@ def _choice(source: Source) -> tuple[bool, bool, bool]:
 def _place(corpus: CorpusConfig, sides: Split, protocol: Protocol, placed: dict[str, str]) -> None:
     """Notes who is on which side; `SplitError` for somebody who was on another in a corpus before."""
     for side in ("train", "test") if protocol == "published" else ("train", "validation", "test"):
-        for group in sorted(set(groups_of(getattr(sides, side)))):
+        for group in sorted(groups_of(getattr(sides, side))[1]):
             before = placed.setdefault(group, side)
             if before != side and not corpus.options.get("allow_leaks"):
                 raise SplitError(
@@ -116,7 +116,7 @@ def split(
     everything = np.ones(len(manifest), bool)
     if corpus.role == "test":
         return Split(manifest.filter(~everything), manifest.filter(~everything), manifest)
-    groups = groups_of(manifest)
+    groups = _Groups(*groups_of(manifest))
     draw = _Draw(manifest, corpus, groups, f"{seed}/{salt or corpus.name}", placed)
     test = ~everything if protocol == "lodo" else draw.side("test", everything)
     validation = test if protocol == "published" else draw.side("validation", ~test)
@@ -127,12 +127,29 @@ def split(
 
 
 @dataclass(frozen=True)
+class _Groups:
+    """The group of each record, as `groups_of` gives them."""
+
+    codes: npt.NDArray[np.int32]  # N
+    names: list[str]
+
+    def where(self, wanted: Callable[[str], bool]) -> Mask:
+        """The records (N) of the groups that are wanted."""
+        mask: Mask = np.array([wanted(name) for name in self.names], bool)[self.codes]
+        return mask
+
+    def among(self, mask: Mask) -> npt.NDArray[np.int32]:
+        """The codes of the groups that have a record in `mask`."""
+        return np.unique(self.codes[mask])
+
+
+@dataclass(frozen=True)
 class _Draw:
     """Who is held out of one corpus."""
 
     manifest: Manifest
     corpus: CorpusConfig
-    groups: list[str]  # of each record (N)
+    groups: _Groups
     salt: str
     placed: Mapping[str, str]
 
@@ -141,8 +158,8 @@ class _Draw:
         parts = self.corpus.test_parts if side == "test" else self.corpus.validation_parts
         if parts:
             return _in_parts(self.manifest, self.corpus.name, parts, side) & among
-        there = np.array([self.placed.get(group) == side for group in self.groups], bool)
-        free = np.array([group not in self.placed for group in self.groups], bool)
+        there = self.groups.where(lambda group: self.placed.get(group) == side)
+        free = self.groups.where(lambda group: group not in self.placed)
         drawn = _drawn(self.manifest, self.groups, among & free, self.corpus.holdout, f"{self.salt}/{side}")
         held: Mask = among & there | drawn
         return held
@@ -159,26 +176,25 @@ def _in_parts(manifest: Manifest, name: str, parts: tuple[str, ...], side: str) 
     return np.isin(codes, [known.index(part) for part in parts])
 
 
-def _drawn(manifest: Manifest, groups: list[str], among: Mask, share: float, salt: str) -> Mask:
+def _drawn(manifest: Manifest, groups: _Groups, among: Mask, share: float, salt: str) -> Mask:
     """The first `share` of the groups by hash, class by class where groups are single clips of an expression corpus."""
-    strata: dict[int, set[str]] = {}
-    columns = manifest.expression_columns
-    for index in np.flatnonzero(among):
-        by_class = manifest.tasks == ("fe",) and groups[index].startswith("clip ")
-        strata.setdefault(int(columns[index]) if by_class else -1, set()).add(groups[index])
-    chosen: set[str] = set()
-    for members in strata.values():
-        ranked = sorted(members, key=lambda group: hashlib.sha256(f"{salt}/{group}".encode()).digest())
-        chosen.update(ranked[: math.ceil(share * len(ranked)) if len(ranked) > 1 else 0])
-    mask: Mask = among & np.array([group in chosen for group in groups], bool)
+    strata = np.full(len(manifest), -1)
+    if manifest.tasks == ("fe",):
+        strata = np.where(groups.where(lambda group: group.startswith("clip ")), manifest.expression_columns, strata)
+    chosen = np.zeros(len(groups.names), bool)
+    for stratum in np.unique(strata[among]):
+        members = groups.among(among & (strata == stratum)).tolist()
+        members.sort(key=lambda code: hashlib.sha256(f"{salt}/{groups.names[code]}".encode()).digest())
+        chosen[members[: math.ceil(share * len(members)) if len(members) > 1 else 0]] = True
+    mask: Mask = among & chosen[groups.codes]
     return mask
 
 
-def _refuse_shared(name: str, groups: list[str], sides: dict[str, Mask], protocol: Protocol) -> None:
-    members = {side: {groups[index] for index in np.flatnonzero(mask)} for side, mask in sides.items()}
+def _refuse_shared(name: str, groups: _Groups, sides: dict[str, Mask], protocol: Protocol) -> None:
+    members = {side: groups.among(mask) for side, mask in sides.items()}
     pairs = [("train", "validation"), ("train", "test"), ("validation", "test")]
     for one, other in pairs if protocol != "published" else pairs[:2]:
-        if shared := sorted(members[one] & members[other]):
+        if shared := sorted(groups.names[code] for code in np.intersect1d(members[one], members[other])):
             raise SplitError(
                 f"corpus {name!r}: {one} and {other} share {len(shared)} subjects or clips "
                 f"({', '.join(shared[:3])}, ...); "

@@ -1,10 +1,10 @@
 from .corpus import CORPORA as CORPORA
 from .corpus import corpus_jobs as corpus_jobs
-from .corpus import is_drawn as is_drawn
 from .corpus import run_job as run_job
 from .corpus import write_corpus as write_corpus
 from .spec import PRESETS as PRESETS
 from .spec import LabSpec as LabSpec
 from .spec import SyntheticSpec as SyntheticSpec
 from .spec import WildSpec as WildSpec
+from .spec import is_drawn as is_drawn
 from .truth import read_truth as read_truth

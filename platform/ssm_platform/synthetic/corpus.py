@@ -20,11 +20,10 @@ import cv2
 
 from ssm_platform.synthetic.behaviour import association
 from ssm_platform.synthetic.lab import LAB_CORPORA, lab_jobs
-from ssm_platform.synthetic.spec import SyntheticSpec
+from ssm_platform.synthetic.spec import MARKER, SyntheticSpec
 from ssm_platform.synthetic.truth import FOLDER, read_clips, write_association, write_clips
 from ssm_platform.synthetic.wild import WILD_CORPORA, wild_jobs, wild_plan
 
-MARKER = "synthetic.json"
 CORPORA = (*LAB_CORPORA, *WILD_CORPORA)
 """Names of the corpora that can be written."""
 
@@ -46,11 +45,6 @@ class PlacedJob:
 
     job: Job
     folder: Path
-
-
-def is_drawn(root: Path) -> bool:
-    """Whether a synthetic corpus lies in `root`: its pictures are faces, close as a crop, and nobody's."""
-    return (root / MARKER).is_file()
 
 
 def run_job(placed: PlacedJob) -> str:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MARKER = "synthetic.json"
+"""The file that says what made a corpus."""
+
+
+def is_drawn(root: Path) -> bool:
+    """Whether a synthetic corpus lies in `root`: its pictures are faces, close as a crop, and nobody's."""
+    return (root / MARKER).is_file()
 
 
 class _Frozen(BaseModel):

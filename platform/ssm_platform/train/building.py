@@ -1,5 +1,5 @@
 """From a run's config to what trains: its model, its training step and the readers of its clips. The one place that
-builds them, for the driver's checks, for workers and for benches.
+builds them, for checks before a run, for workers and for benches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ssm.training import Collective, TrainConfig, TrainStep, take_over
 from ssm_platform.base import text_key
 from ssm_platform.data import ClipConfig, ClipReader
 from ssm_platform.records import Manifest
-from ssm_platform.runs import RunConfig, preflight
+from ssm_platform.runs import RunConfig
 
 LOG = logging.getLogger(__name__)
 
@@ -40,17 +40,6 @@ def start_digest(config: RunConfig) -> str | None:
         return None
     with (Path(config.init_from) / WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def trained_weights(config: RunConfig) -> int:
-    """Trained weights of the model; building it shows missing weights and impossible settings before Ray starts."""
-    try:
-        model = initial_model(config)
-    except (ValueError, OSError) as error:
-        raise preflight.PreflightError(
-            [preflight.Refusal("model or init_from", f"cannot be built: {error}")]
-        ) from error
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def make_step(config: RunConfig, device: torch.device, collective: Collective) -> TrainStep:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from ssm.interface import FaceCrop
 from ssm.saved import read_config
 from ssm_platform.data import Plan
 from ssm_platform.runs import Prepared, RunConfig, learned_crop, preflight, prepare, total_steps, training_plan
-from ssm_platform.train.building import start_digest, trained_weights
+from ssm_platform.train.building import start_digest
 from ssm_platform.train.checkpoints import CheckpointError
 from ssm_platform.train.place import Job, RunPlace
+from ssm_platform.train.weighing import trained_weights
 
 LOG = logging.getLogger(__name__)
 
@@ -42,8 +44,10 @@ def open_run(config: RunConfig) -> Run:
     """Everything that can be known before Ray starts; writes synthetic corpora and claims the run's folder."""
     config = config.anchored(Path.cwd())
     preflight.require(preflight.check_unopened(config))
-    prepared = prepare(config)
-    preflight.require(preflight.check_opened(config, prepared.splits, trained_weights(config)))
+    with ThreadPoolExecutor(1) as beside:
+        weights = beside.submit(trained_weights, config)
+        prepared = prepare(config)
+        preflight.require(preflight.check_opened(config, prepared.splits, weights.result()))
     plan = training_plan(config, prepared)
     folder = RunPlace.of(config).folder
     start = start_digest(config)

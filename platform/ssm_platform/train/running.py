@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ssm_platform.cluster import joined
-from ssm_platform.data import ClipStream, Course, ResumingDataConfig, keep_pace
+from ssm_platform.data import ClipStream, Course, ResumingDataConfig, Shared, keep_pace
 from ssm_platform.runs import RunConfig, preflight
 from ssm_platform.train.building import run_reader
 from ssm_platform.train.checkpoints import Attempt
@@ -68,7 +68,7 @@ def ray_trainer(run: Run, board: Any, callbacks: Sequence[Any]) -> Any:
     job, config, scale = run.job, run.job.config, run.job.config.scale
     data = config.data
     reader = run_reader(config, run.prepared.train, job.validation)
-    stream = ClipStream(reader, data.decode_workers, data.decode_cpus, scale.bounds[1])
+    stream = ClipStream(Shared(reader), data.decode_workers, data.decode_cpus, scale.bounds[1])
     run_config = _ray_train().RunConfig(
         name="ray",
         storage_path=job.folder,

@@ -28,10 +28,9 @@ def test_a_step_waits_for_nothing(changes: dict[str, object]) -> None:
 
 
 def test_a_compiled_step_is_compiled_once_for_each_size_of_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the experts as a GPU takes them. Neither another key nor another step is a reason to compile again."""
+    """Neither another key nor another step is a reason to compile again."""
     counter = CompileCounter()
     torch.compiler.reset()
-    monkeypatch.setattr("ssm.model.experts._dense_pays", lambda _: True)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
     model = tiny.tiny_model(text=TextConfig(tower=None))
     step = TrainStep(model, tiny.fast_with(compile=True, accumulation=4), device="cpu")

@@ -134,7 +134,7 @@ def examine(
         sequences=len({sequence_of(clip) for clip in manifest.column("clip").to_pylist()}),
         frames=int(manifest.lengths.sum()),
         subjects=len(manifest.codes("subject")[1]),
-        groups=len(set(groups_of(manifest))),
+        groups=len(groups_of(manifest)[1]),
         seconds=_seconds(manifest),
         rates=sorted(_rates(manifest)),
         rows=reading.rows,
