@@ -185,6 +185,10 @@ def test_a_command_runs(page: str, command: str, workspace: Path, monkeypatch: p
         done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         assert "Serve the model and open" in done.stdout
+        said = [
+            line for line in done.stderr.splitlines() if re.search(r"\.cc:\d+\]|executor\.py|Progress bars dis", line)
+        ]
+        assert said == [], "what Ray has to say belongs in its logs"
         return
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     ended: object = 0

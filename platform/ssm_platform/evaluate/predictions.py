@@ -26,6 +26,7 @@ from ssm.metrics import (
     ExpressionPredictions,
     ExpressionTable,
 )
+from ssm_platform.cluster import blocks_of, executed
 from ssm_platform.data import (
     AU,
     FE,
@@ -114,8 +115,7 @@ def _scored(
         num_cpus=pool.score_cpus,
         num_gpus=1 if pool.gpu else 0,
     )
-    for batch in scored.iter_batches(batch_size=None, batch_format="numpy"):
-        yield cast(Columns, batch)
+    yield from cast(Iterator[Columns], executed(scored, blocks_of))
 
 
 class _Gatherer:

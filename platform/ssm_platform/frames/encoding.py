@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssm_platform.cluster import executed, rows_of
 from ssm_platform.frames import cache
 from ssm_platform.frames.cache import Part
 from ssm_platform.frames.config import FrameRun
@@ -50,7 +51,6 @@ def encode(
     encoder = make_encoder(run.encoder, run.seed)  # what is wrong with it is an error here, not in every worker
     todo = cache.missing(place, manifest)
     if todo:
-        ray.data.DataContext.get_current().enable_progress_bars = False
         rows = ray.data.from_items([part._asdict() for part in todo], override_num_blocks=len(todo))
         made = rows.map_batches(
             FeatureMaker,
@@ -60,6 +60,6 @@ def encode(
             num_cpus=1,
             memory=_MEMORY,
         )
-        for row in made.iter_rows():
+        for row in executed(made, rows_of):
             on_frames(int(row["frames"]))
     cache.finish(place, manifest, encoder)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm_platform.base import open_storage
+from ssm_platform.cluster import executed, rows_of
 from ssm_platform.faces import make_detector
 from ssm_platform.ingest.corpus import IngestSettings, ShardResult, ShardTask, ingest_shard
 from ssm_platform.records import Manifest
@@ -59,7 +60,6 @@ def on_ray(manifest: Manifest, out: str, settings: IngestSettings, tasks: list[S
     if not tasks:
         return
     make_detector(settings.faces)  # a missing model is an error here, not in every worker
-    ray.data.DataContext.get_current().enable_progress_bars = False
     cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
     workers = max(1, min(len(tasks), int(cpus)))
     rows = ray.data.from_items([task._asdict() for task in tasks], override_num_blocks=len(tasks))
@@ -71,5 +71,5 @@ def on_ray(manifest: Manifest, out: str, settings: IngestSettings, tasks: list[S
         num_cpus=1,
         memory=_MEMORY,
     )
-    for row in results.iter_rows():
+    for row in executed(results, rows_of):
         yield ShardResult(str(row["name"]), int(row["frames"]), int(row["quarantined"]))

@@ -98,6 +98,8 @@ def predict_all(jobs: Sequence[Job], out: Path, settings: PredictSettings) -> It
     import ray
     from ray.data import ActorPoolStrategy
 
+    from ssm_platform.cluster import executed, rows_of
+
     settings, out = _settled(settings), writable(out)
     pool = ActorPoolStrategy(size=min(len(jobs), settings.workers or _workers(settings)))
     rows = ray.data.from_items([asdict(job) for job in jobs], override_num_blocks=len(jobs)).map_batches(
@@ -108,7 +110,7 @@ def predict_all(jobs: Sequence[Job], out: Path, settings: PredictSettings) -> It
         num_cpus=settings.cpus,
         num_gpus=settings.gpus,
     )
-    for row in rows.iter_rows():
+    for row in executed(rows, rows_of):
         yield Outcome(**row)
 
 
