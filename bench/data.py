@@ -372,6 +372,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         corpora = write_corpora(Path(folder), options.stored)
         figures = measure_plan(Path(folder))
+        os.environ["RAY_enable_metrics_collection"] = "0"  # as clusters of our own are started
         ray.init(address="local", num_cpus=2 + (os.cpu_count() or 1), include_dashboard=False, logging_level="error")
         keep_pace()
         figures += measure_speed(corpora, options.size, options.steps, options.rounds)

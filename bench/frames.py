@@ -61,7 +61,7 @@ def encoding(frames: int) -> str:
         for part in cache.parts_of(manifest):
             cache.encode_part(manifest, f"{scratch}/bare", part, encoder, run.batch)
         bare = time.perf_counter() - started
-        with joined(cpus=2, dashboard=False):
+        with joined(cpus=2):
             encode(run, manifest.take([0]), f"{scratch}/warm")  # start-up of Ray Data
             started = time.perf_counter()
             encode(run, manifest, f"{scratch}/ray")

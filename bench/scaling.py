@@ -240,7 +240,7 @@ def main() -> int:
     config = base_config(arguments.recipe)
     prepare(config)  # synthetic corpora are written once, by one process
     print(describe_machine())
-    with joined(2.0 + (os.cpu_count() or 1), dashboard=False):
+    with joined(2.0 + (os.cpu_count() or 1)):
         block_s = block_time(config)
     share = config.data.global_batch
     clip = config.model.frames * config.model.backbone.image_size**2 * 3

@@ -215,7 +215,7 @@ def _score_unseen(study: Study, finished: Sequence[tuple[str, int]]) -> dict[tup
     if missing:
         every = study.config("full", 1).data.corpora
         manifests = {corpus.name: _unseen(study.out / "unseen" / corpus.name, corpus) for corpus in every}
-        with joined(3, dashboard=False):
+        with joined(3):
             for one in missing:
                 _answer_unseen(study.config(*one), study.folder(*one), manifests)
     return {one: _read(study.folder(*one), "unseen") for one in finished}

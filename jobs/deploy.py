@@ -53,7 +53,7 @@ def deploy(arguments: list[str]) -> None:
 
     application = build(settings)
     needed = settings.ingress.cpus + settings.video.cpus + settings.inference.cpus
-    with joined(cpus=2 * needed):
+    with joined(cpus=2 * needed, metrics=True):
         _require_free(known.host, known.port)
         serve.start(http_options={"host": known.host, "port": known.port})
         serve.run(application, name=APPLICATION, route_prefix="/")

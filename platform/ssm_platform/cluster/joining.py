@@ -33,6 +33,8 @@ _OWN_SETTINGS = {
     "OMP_WAIT_POLICY": "passive",  # a thread that spins at a barrier takes the core that the one it waits for needs
 }
 """Of a cluster of our own. All of them may be set from outside."""
+_UNWATCHED = {"RAY_enable_metrics_collection": "0"}
+"""Of one that exports nothing: collecting what nobody reads took a twentieth of a core."""
 _NOBODY = "no cluster answers there: start one with `ray start --head`, or unset RAY_ADDRESS to start one of our own"
 _CLUSTERS_VERSION = re.compile(r"started with:\s+Ray: (?P<ray>\S+)\s+Python: (?P<python>\S+)")
 
@@ -76,16 +78,16 @@ class ClusterSize:
 
 
 @contextmanager
-def joined(cpus: float, *, store_bytes: int = 0) -> Iterator[ClusterSize]:
+def joined(cpus: float, *, store_bytes: int = 0, metrics: bool = False) -> Iterator[ClusterSize]:
     """Joins Ray for the body of a `with`; a local cluster of its own declares at least `cpus` CPUs and, for clips in
-    flight, at least `store_bytes` of memory. It has no dashboard, whose ten processes take longer to start than Ray.
+    flight, at least `store_bytes` of memory. It has no dashboard, whose ten processes take longer to start than Ray; `metrics`: it exports Ray's, as serving wants.
     """
     ready_places(sockets=not will_join())
     import ray
 
     owned = not ray.is_initialized()
     if owned:
-        _start_or_join(cpus, store_bytes)
+        _start_or_join(cpus, store_bytes, metrics)
     try:
         yield _measured()
     finally:
@@ -107,10 +109,11 @@ def will_join() -> bool:
     return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and ray.is_initialized())
 
 
-def _start_or_join(cpus: float, store_bytes: int) -> None:
+def _start_or_join(cpus: float, store_bytes: int, metrics: bool) -> None:
     import ray
 
-    for name, value in (_SETTINGS if will_join() else _SETTINGS | _OWN_SETTINGS).items():
+    own = _OWN_SETTINGS if metrics else _OWN_SETTINGS | _UNWATCHED
+    for name, value in (_SETTINGS if will_join() else _SETTINGS | own).items():
         os.environ.setdefault(name, value)
     if will_join():
         _join()

@@ -63,8 +63,8 @@ class Blocks(Protocol):
 class Layout:
     """The blocks of some turns of a course: each holds a few turns of one worker, the workers in turn.
 
-    As many as are sent ahead hold one turn, as many two, four, ..., the others `together`: training begins when a batch
-    is decoded, and of those that are sent at once Ray may let the first wait for the others.
+    The first ones, as many as are sent ahead, hold one turn, since training begins when a batch is decoded and Ray may
+    let the first wait for the others; the rest hold `together`.
     """
 
     course: Shared[Course]
@@ -98,20 +98,13 @@ class Layout:
 
     def needed(self, turns: int) -> int:
         """How many groups hold so many turns."""
-        doubled = min(self._doublings, (turns // _TASKS_AHEAD + 1).bit_length() - 1)
-        first = doubled * _TASKS_AHEAD
-        begin, count = self._span(first)
-        return first - (begin - turns) // count
-
-    @property
-    def _doublings(self) -> int:
-        return self.together.bit_length() - 1
+        return turns if turns <= _TASKS_AHEAD else _TASKS_AHEAD - (_TASKS_AHEAD - turns) // self.together
 
     def _span(self, group: int) -> tuple[int, int]:
         """The first turn of a group of blocks, and how many it holds."""
-        doubled = min(self._doublings, group // _TASKS_AHEAD)
-        count = self.together if doubled == self._doublings else 2**doubled
-        return _TASKS_AHEAD * (2**doubled - 1) + (group - doubled * _TASKS_AHEAD) * count, count
+        if group < _TASKS_AHEAD:
+            return group, 1
+        return _TASKS_AHEAD + (group - _TASKS_AHEAD) * self.together, self.together
 
     def _places(self, turn: Turn | None, rank: int, first: int, known: int) -> NDArray[np.int64]:
         """A worker's rows of a turn (S) among `known` rows of the plan from row `first` on and those of validation."""
