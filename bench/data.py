@@ -367,17 +367,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds; figures are medians")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    import ray
+    from ssm_platform.cluster import joined
 
     with tempfile.TemporaryDirectory() as folder:
         corpora = write_corpora(Path(folder), options.stored)
         figures = measure_plan(Path(folder))
-        os.environ["RAY_enable_metrics_collection"] = "0"  # as clusters of our own are started
-        ray.init(address="local", num_cpus=2 + (os.cpu_count() or 1), include_dashboard=False, logging_level="error")
-        keep_pace()
-        figures += measure_speed(corpora, options.size, options.steps, options.rounds)
-        figures += measure_memory(corpora, options.size, options.steps // 2)
-        ray.shutdown()
+        with joined(2.0 + (os.cpu_count() or 1)):
+            keep_pace()
+            figures += measure_speed(corpora, options.size, options.steps, options.rounds)
+            figures += measure_memory(corpora, options.size, options.steps // 2)
     settings = {name: value for name, value in vars(options).items() if name != "json"} | {"cores": os.cpu_count()}
     return 0 if report(figures, settings, options.json) else 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from ray._private import worker
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.iterator.stream_split_iterator import StreamSplitDataIterator
 
 from ssm_platform.data import pace
 
@@ -36,6 +38,7 @@ def test_what_ray_does_not_promise_is_still_there(monkeypatch: pytest.MonkeyPatc
         pace.keep_pace()
     assert context.custom_execution_callback_classes == [pace.Pace], "once"
     assert context.issue_detectors_config.detectors == []
+    assert "self._coord_actor" in inspect.getsource(StreamSplitDataIterator), "whom a worker asks for its part"
 
 
 def test_advice_is_dropped_and_trouble_is_shown(

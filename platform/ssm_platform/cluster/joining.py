@@ -80,7 +80,8 @@ class ClusterSize:
 @contextmanager
 def joined(cpus: float, *, store_bytes: int = 0, metrics: bool = False) -> Iterator[ClusterSize]:
     """Joins Ray for the body of a `with`; a local cluster of its own declares at least `cpus` CPUs and, for clips in
-    flight, at least `store_bytes` of memory. It has no dashboard, whose ten processes take longer to start than Ray; `metrics`: it exports Ray's, as serving wants.
+    flight, at least `store_bytes` of memory. It has no dashboard, whose ten processes take longer to start than Ray.
+    `metrics`: it exports Ray's figures, as serving wants.
     """
     ready_places(sockets=not will_join())
     import ray

@@ -18,6 +18,7 @@ from ray.data import DataIterator, Dataset, ExecutionOptions
 from ray.train import DataConfig
 
 from ssm_platform.data.clips import ClipConfig, Columns
+from ssm_platform.data.pace import end
 from ssm_platform.data.shared import Shared
 from ssm_platform.data.shares import Shares
 from ssm_platform.data.streams import ClipStream, batches
@@ -90,10 +91,20 @@ class Start:
     segment: int  # turns of one
 
     def batches(self, shard: Callable[[str], DataIterator], prefetch: int) -> Iterator[Columns]:
-        """This worker's columns from the first turn to the last; `shard` gives a segment by name."""
+        """This worker's columns from the first turn to the last; `shard` gives a segment by name.
+
+        Nobody gets anything of a segment before everybody has asked for it, so the one before has been read by all.
+        """
+        read: list[DataIterator] = []
         for number, first in enumerate(range(0, len(self.turns), self.segment)):
-            wanted = min(self.segment, len(self.turns) - first)
-            yield from islice(batches(shard(_name(number)), self.shares.slots, prefetch), wanted)
+            part = shard(_name(number))
+            for columns in islice(
+                batches(part, self.shares.slots, prefetch), min(self.segment, len(self.turns) - first)
+            ):
+                while read:
+                    end(read.pop())
+                yield columns
+            read.append(part)
 
 
 def _name(number: int) -> str:

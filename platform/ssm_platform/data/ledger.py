@@ -18,20 +18,21 @@ class Ledger:
     """Runs as a Ray actor; plain for tests."""
 
     def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
+        self._begun: Counter[tuple[str, int]] = Counter()
 
-    def begin(self, block: int) -> int:
-        """Notes a beginning; how many there were."""
-        self._begun[block] += 1
-        return self._begun[block]
+    def begin(self, stream: str, block: int) -> int:
+        """Notes a beginning of a stream's block; how many there were."""
+        self._begun[stream, block] += 1
+        return self._begun[stream, block]
 
-    def end(self, block: int) -> None:
+    def end(self, stream: str, block: int) -> None:
         """Forgets a block that was done."""
-        self._begun.pop(block, None)
+        self._begun.pop((stream, block), None)
 
 
 def ledger() -> Any:
-    """The handle of a new one, for the decoders of one stream."""
+    """The handle of a new one. It stays as long as the driver: Ray does not see the end of a handle that a dataset's
+    function holds."""
     import ray
 
     return ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()

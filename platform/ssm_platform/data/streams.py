@@ -14,7 +14,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol, cast
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -141,6 +143,10 @@ class ClipStream:
     decode_cpus: float = 1.0
     group: int = 1  # the number of workers that so many decode for; fewer decode for a smaller group
 
+    @cached_property
+    def _ledger(self) -> Any:
+        return ledger()
+
     @property
     def reader(self) -> ClipReader:
         """What reads the rows."""
@@ -182,7 +188,7 @@ class ClipStream:
         context.memory_usage_poll_interval_s = None  # a thread per task, only for a warning
         return numbers.repartition(target_num_rows_per_block=1, strict=True).map_batches(
             _Decoder,
-            fn_constructor_args=(self.source, blocks, ledger()),
+            fn_constructor_args=(self.source, blocks, self._ledger, uuid4().hex),
             batch_size=None,
             batch_format="numpy",
             compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=_TASKS_AHEAD),
@@ -203,23 +209,23 @@ def batches(shard: DataIterator, share: int, prefetch: int = 2) -> Iterator[Colu
 class _Decoder:
     """The Ray side of `ClipReader`: one per process, OpenCV on one thread because the pool is the parallelism."""
 
-    def __init__(self, source: Shared[ClipReader], blocks: Blocks, ledger: Any) -> None:
+    def __init__(self, source: Shared[ClipReader], blocks: Blocks, ledger: Any, stream: str) -> None:
         import cv2
 
         cv2.setNumThreads(1)
         _keep_freed_memory()
-        self._reader, self._blocks, self._ledger = source.value, blocks, ledger
+        self._reader, self._blocks, self._ledger, self._stream = source.value, blocks, ledger, stream
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> Columns:
         (number,) = batch[_NUMBER].tolist()
-        tries: int = ray.get(self._ledger.begin.remote(number))
+        tries: int = ray.get(self._ledger.begin.remote(self._stream, number))
         rows = self._blocks.rows(number)
         if tries > TRIES:
             raise ValueError(
                 f"block {number} ended its decoder {TRIES} times: rows {rows.row.min()}..{rows.row.max()} of the plan"
             )
         columns = self._reader.read(rows.columns())
-        self._ledger.end.remote(number)
+        self._ledger.end.remote(self._stream, number)
         return columns
 
 
