@@ -1,8 +1,8 @@
 """In which type a pass multiplies, and its islands of float32: what is too delicate for bfloat16's 8 bits.
 
 Islands: the gate (a rounded logit sends tokens elsewhere), the text's projection and the fusion, both heads (at a mean
-cosine of 0.87 rounding is 29 % of the spread between classes) and the smoothing; their cost is nil. Training,
-evaluation and serving read through the same ones.
+cosine of 0.87 rounding is 29 % of the spread between classes) and the smoothing, on CPUs the patches; their cost is
+nil. Training, evaluation and serving read through the same ones.
 """
 
 from __future__ import annotations
