@@ -190,6 +190,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
 
 
 def test_a_yunet_model_that_is_missing_or_no_model_is_named(tmp_path: Path) -> None:
+    assert FaceSettings(model=Path("yunet.onnx")).model == Path.cwd() / "yunet.onnx", "workers stand elsewhere"
     with pytest.raises(ValueError, match=r"absent\.onnx: no such file"):
         make_detector(FaceSettings(detector="yunet", model=tmp_path / "absent.onnx"))
     (tmp_path / "text.onnx").write_text("not a network")

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ssm_platform.faces.detectors import Detector, HaarDetector, YuNetDetector
 from ssm_platform.faces.embedding import Embedder, SFace
@@ -43,6 +43,12 @@ class FaceSettings(BaseModel):
     min_frames: int = Field(
         default=10, ge=1, description="frames a track must last to count; half the frames of shorter videos"
     )
+
+    @field_validator("model", "embedding")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """As seen from where the settings are made: workers and decoding processes stand elsewhere."""
+        return None if path is None else path.expanduser().absolute()
 
     @model_validator(mode="after")
     def _consistent(self) -> FaceSettings:
