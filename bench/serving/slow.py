@@ -91,6 +91,24 @@ def under(url: str, asked: str, video: Path, scratch: Path, seconds: float) -> d
     senders = Senders(url)
     thread = threading.Thread(target=senders.run)
     thread.start()
+    try:
+        slowest, most = probed(asked, scratch, seconds)
+        start = time.monotonic()
+        client = Client(asked, patience_s=60)
+        client._session.mount("http://", FromAddress(HONEST))
+        try:
+            rows = len(client.predict(video)["rows"])
+        except ServiceError as error:
+            rows = error.status
+        honest = round(time.monotonic() - start, 1)
+    finally:
+        senders.stop.set()
+        thread.join()
+    return {"slowest_s": slowest, "scratch_bytes": most, "opened": senders.opened, "rows": rows, "honest_s": honest}
+
+
+def probed(asked: str, scratch: Path, seconds: float) -> tuple[dict[str, float], int]:
+    """The slowest answer to each probe, and the most that scratch held. HTTPError for a probe that is refused."""
     slowest, most, session = dict.fromkeys(PATHS, 0.0), 0, requests.Session()
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -100,17 +118,7 @@ def under(url: str, asked: str, video: Path, scratch: Path, seconds: float) -> d
             slowest[path] = max(slowest[path], round(time.monotonic() - start, 3))
         most = max(most, scratch_bytes(scratch))
         time.sleep(0.2)
-    start = time.monotonic()
-    client = Client(asked, patience_s=60)
-    client._session.mount("http://", FromAddress(HONEST))
-    try:
-        rows = len(client.predict(video)["rows"])
-    except ServiceError as error:
-        rows = error.status
-    honest = round(time.monotonic() - start, 1)
-    senders.stop.set()
-    thread.join()
-    return {"slowest_s": slowest, "scratch_bytes": most, "opened": senders.opened, "rows": rows, "honest_s": honest}
+    return slowest, most
 
 
 def main() -> None:
