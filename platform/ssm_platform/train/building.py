@@ -1,11 +1,18 @@
 """From a run's config to what trains: its model, its training step and the readers of its clips. The one place that
 builds them, for checks before a run, for workers and for benches.
+
+`python -m ssm_platform.train.building`: a run's config on standard input; on standard output the trained weights of its
+model, or why it cannot be built.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,9 +26,11 @@ from ssm.training import Collective, TrainConfig, TrainStep, take_over
 from ssm_platform.base import text_key
 from ssm_platform.data import ClipConfig, ClipReader
 from ssm_platform.records import Manifest
-from ssm_platform.runs import RunConfig
+from ssm_platform.runs import RunConfig, preflight
 
 LOG = logging.getLogger(__name__)
+
+_PATIENCE = 3600.0  # seconds for building a model; a hub's weights may have to be fetched
 
 
 def initial_model(config: RunConfig) -> SSM:
@@ -40,6 +49,36 @@ def start_digest(config: RunConfig) -> str | None:
         return None
     with (Path(config.init_from) / WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def trained_weights(config: RunConfig) -> int:
+    """How many weights of the model are trained. Building it shows missing weights and impossible settings before Ray
+    starts: `PreflightError`.
+
+    A process of its own builds it: a text tower's libraries take a quarter of a gigabyte, which a driver that had
+    imported them would hold to the end of the run.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", __name__],
+        input=config.model_dump_json(),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+        timeout=_PATIENCE,
+        check=True,
+    )
+    answer = json.loads(done.stdout)
+    if isinstance(answer, str):
+        raise preflight.PreflightError([preflight.Refusal("model or init_from", f"cannot be built: {answer}")])
+    return int(answer)
+
+
+def _weighed(config: RunConfig) -> int | str:
+    try:
+        model = initial_model(config)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def make_step(config: RunConfig, device: torch.device, collective: Collective) -> TrainStep:
@@ -88,3 +127,7 @@ def _distributed(config: RunConfig, model: nn.Module) -> nn.Module:
         device_ids=[device] if device.type == "cuda" else None,
         find_unused_parameters=device.type == "cpu" or not whole,
     )
+
+
+if __name__ == "__main__":
+    print(json.dumps(_weighed(RunConfig.model_validate_json(sys.stdin.read()))))

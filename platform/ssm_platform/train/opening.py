@@ -14,10 +14,9 @@ from ssm.interface import FaceCrop
 from ssm.saved import read_config
 from ssm_platform.data import Plan
 from ssm_platform.runs import Prepared, RunConfig, learned_crop, preflight, prepare, total_steps, training_plan
-from ssm_platform.train.building import start_digest
+from ssm_platform.train.building import start_digest, trained_weights
 from ssm_platform.train.checkpoints import CheckpointError
 from ssm_platform.train.place import Job, RunPlace
-from ssm_platform.train.weighing import trained_weights
 
 LOG = logging.getLogger(__name__)
 
