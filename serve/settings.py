@@ -156,7 +156,7 @@ class Settings(BaseModel):
     traces: str | None = Field(default=None, description="OTLP/HTTP collector of OpenTelemetry traces; None: none")
     scratch: str | None = Field(default=None, description="folder of temporary uploads; None: the system's")
     limits: Limits = Limits()
-    ingress: Scaling = Scaling(cpus=0.5, ongoing=64, target=32, queued=256, replicas_max=2)
+    ingress: Scaling = Scaling(cpus=0.5, ongoing=256, target=32, queued=256, replicas_max=2)
     video: Scaling = Scaling(cpus=1, ongoing=2, target=1.5, queued=16, replicas_max=4)
     inference: Scaling = Scaling(cpus=1, ongoing=32, target=16, queued=256, replicas_max=4)
 

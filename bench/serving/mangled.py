@@ -22,7 +22,7 @@ from deployed import deployed
 from mangle import Mangled, form, hostile, mangled
 from subjects import PeakWatch, decode_cpu_s, forker_pids, memory_mib, save_model, service_pids
 
-from serve.settings import Limits, Scaling, Settings
+from serve.settings import Limits, Settings
 
 GROWTH_MIB = 400
 CPU_GRAIN_S = 0.5  # the kernel looks once a second, and counts the start of a process
@@ -52,7 +52,7 @@ def originals(folder: Path) -> list[bytes]:
 
 
 def settings(model: Path, scratch: Path) -> Settings:
-    """The service under test: one replica of each, and limits that the hostile files exceed."""
+    """The service under test: as it comes, but one replica of each and limits that the hostile files exceed."""
     limits = Limits(
         upload_bytes=20_000_000,
         images=16,
@@ -62,16 +62,10 @@ def settings(model: Path, scratch: Path) -> Settings:
         decode_s=2,
         decode_mib=352,
     )
-    small = {"cpus": 0.5, "replicas": 1, "replicas_max": 1}
-    return Settings(
-        model=str(model),
-        scratch=str(scratch),
-        threads=1,
-        limits=limits,
-        ingress=Scaling(**{**small, "ongoing": 64, "target": 32}),
-        video=Scaling(**{**small, "ongoing": 2, "target": 2}),
-        inference=Scaling(**{**small, "ongoing": 16, "target": 8}),
-    )
+    usual = Settings(model=str(model), scratch=str(scratch), threads=1, limits=limits)
+    one = {"cpus": 0.5, "replicas": 1, "replicas_max": 1}
+    scalings = {name: getattr(usual, name).model_copy(update=one) for name in ("ingress", "video", "inference")}
+    return usual.model_copy(update=scalings)
 
 
 def wrong(answer: requests.Response) -> str | None:

@@ -105,9 +105,12 @@ class Inference:
 
     async def check_health(self) -> None:
         """Raises unless the model answers a real input with finite numbers; a recent answer is proof enough."""
-        if time.monotonic() - self._answered < _FRESH_S or self._served is None:
+        if self._served is None:
             return
         version = self._served.description.version
+        self._metrics.model(version, True)  # again: Ray forgets a gauge that nobody sets
+        if time.monotonic() - self._answered < _FRESH_S:
+            return
         answers = await self._batcher.submit(version, self._readers[version].blank())
         if not all(np.isfinite(array).all() for array in (answers.au_probability, answers.expression)):
             raise RuntimeError("the model answers with numbers that are not finite")

@@ -234,5 +234,6 @@ def test_the_object_store_is_sized_by_the_run_and_checked_against_the_machine(mo
     told = override(box, {"scale.store_gib": 4})
     assert preflight.store_bytes(told) == 4 * 2**30
     assert budget.check_store(told, small) == []
+    assert preflight.store_bytes(recipe("tiny+va_only")) > 0, "a run of valence and arousal alone was divided by zero"
     monkeypatch.setattr(budget, "will_join", lambda: True)
     assert budget.check_store(box, small) == [], "a cluster that is there has its store already"

@@ -207,10 +207,15 @@ def test_a_video_under_way_is_finished_by_the_model_it_began_with(
     assert run(fresh.describe()).description.version != served.description.version
 
 
-def test_health_is_a_real_answer_of_the_model(model_folder: Path, run: Run) -> None:
+def test_health_is_a_real_answer_of_the_model(model_folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     inference = Inference(Settings(model=str(model_folder), threads=1))
     run(inference.reconfigure({"model": str(model_folder)}))
+    told: list[tuple[str, bool]] = []
+    monkeypatch.setattr(inference._metrics, "model", lambda *said: told.append(said))
     run(inference.check_health())
+    run(inference.check_health())
+    version = run(inference.describe()).description.version
+    assert told == [(version, True)] * 2, "a gauge that is set once is gone from /metrics 20 s later"
     reader = next(iter(inference._readers.values()))
     inference._answered = 0.0
     reader._predictor.model.au_head.linear.bias.data.fill_(float("nan"))

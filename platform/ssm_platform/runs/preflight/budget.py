@@ -41,7 +41,7 @@ def store_bytes(config: RunConfig) -> int:
         return int(config.scale.store_gib * 2**30)
     workers, data = config.scale.bounds[1], config.data
     clip = config.model.frames * config.model.backbone.image_size**2 * 3
-    share = -(-data.fe_batch // workers) - (-data.au_batch // workers)
+    share = sum(-(-clips // workers) for clips in data.batches.values())
     block = clip * share * steps_of_block(share, clip)
     return 2 * block * (3 * data.decode_workers + 2 * workers)
 
