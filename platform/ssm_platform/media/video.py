@@ -23,7 +23,7 @@ from ssm_platform.media.images import read_image
 from ssm_platform.media.video_index import VideoIndex, index_video
 
 _CHUNK = 16  # frames held at once while streaming,
-_CHUNK_BYTES = 2**25  # or as many as take this much: one, where a frame is large
+_CHUNK_BYTES = 2**23  # or as many as take this much: one of 1920 x 1080; two such chunks are held for a moment
 
 
 class TimedFrame(NamedTuple):
