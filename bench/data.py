@@ -9,7 +9,8 @@ first quarter, in which processes start, files are opened for the first time and
 of a straight line through the arrivals of a stream's blocks, and the stream is twice as long as what is read bare:
 clips come a block at a time (11 batches here), so a line through the clips would lean on where it is cut. Ratios are
 medians over the rounds. Also: seconds to the first batch, peak memory with ten times the clips, and the cost of
-planning a million clips. Exit code 1 where a target is missed.
+planning a million clips. Exit code 1 where a target is missed. With fewer steps than by default a stream has too few
+blocks for a rate: that only shows that it runs.
 """
 
 from __future__ import annotations
