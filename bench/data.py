@@ -285,7 +285,7 @@ def measure_speed(corpora: Corpora, size: int, steps: int, rounds: int) -> list[
                 after = alone(read_bare, manifests, count)
                 rates.setdefault(f"bare {name}", []).append((before + after) / 2)
                 rates.setdefault(f"ray {name}", []).append(ray)
-            rates.setdefault("pil folders", []).append(alone(read_with_pil, corpora.folders, steps // LONGER // SLOWER))
+            rates.setdefault("pil folders", []).append(alone(read_with_pil, corpora.folders, steps // SLOWER))
             print({name: round(values[-1]) for name, values in rates.items()}, "clips/s", flush=True)
     ratio = {name: _ratio(rates[f"ray {name}"], rates[f"bare {name}"]) for name in subjects}
     return [
