@@ -78,7 +78,7 @@ def _application(settings: ClusterSettings) -> Manifest:
                     "token_variable": TOKEN_VARIABLE,
                     "scratch": SCRATCH,
                     "device": "cuda" if gpus else "cpu",
-                    "ingress": {"cpus": 0.5, "ongoing": 64, "target": 32, "replicas": 2, "replicas_max": 4},
+                    "ingress": {"cpus": 0.5, "ongoing": 256, "target": 32, "replicas": 2, "replicas_max": 4},
                     "video": {"cpus": 1, "ongoing": 2, "target": 1.5, "replicas": 2, "replicas_max": 16},
                     "inference": {
                         "cpus": 2, "gpus": gpus, "ongoing": 32, "target": 16, "replicas": 2, "replicas_max": 4,
