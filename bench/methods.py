@@ -1,15 +1,16 @@
 """What AU readers add, on drawn faces: calibration, doubt, places, few people, wrong labels (docs/methods.md).
 
     python bench/study.py --out runs/methods --variants full evidential hiva hiva+evidential cvae_evidential \\
-        --seeds 1 2 3 --unseen --steps=400 --train.optim.warmup=0.1
-    python bench/methods.py calibration --out runs/methods    # of those runs, on people whom no run has seen
-    python bench/methods.py doubt --out runs/methods          # u and variance against blur and occlusion
-    python bench/methods.py where --out runs/methods          # heat-map mass in the region that an AU moves
-    python bench/methods.py few --out runs/methods-few --steps=400      # trains: 5, 10, 100 % of the people
-    python bench/methods.py wrong --out runs/methods-wrong --steps=400  # trains: 0, 20, 40 % of AU labels wrong
+        --seeds 1 2 3 --unseen --steps=400
+    python bench/methods.py calibration --steps=400    # of those runs, on people whom no run has seen
+    python bench/methods.py doubt --steps=400          # u and variance against blur and occlusion
+    python bench/methods.py where --steps=400          # heat-map mass in the region that an AU moves
+    python bench/methods.py few --steps=400 --variants full hiva evidential    # trains on 5 and 10 % of the people too
+    python bench/methods.py wrong --steps=400 --variants full evidential       # on 20 and 40 % of AU labels wrong too
 
-Each prints one Markdown table. `few` and `wrong` train like bench/study.py does, a study of its own for every share, so
-they go on where they were cut off. The region of an AU is where a drawn face changes when it alone is switched on.
+Each prints one Markdown table. The fields are the study's. `few` and `wrong` train like bench/study.py does, a study of
+its own beside those runs for every share, so they go on where they were cut off. The region of an AU is where a drawn
+face changes when it alone is switched on.
 """
 
 from __future__ import annotations
@@ -197,13 +198,13 @@ def _performance(model: SSM, face: int, peaks: NDArray[np.float64]) -> Performan
 def few(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
     """Macro F1 and AUC when 5, 10 and 100 % of the people of AU corpora are trained on."""
     yield from _trained_on(
-        options, fields, "share of people", {share: _some_people(share) for share in (0.05, 0.1, 1.0)}
+        options, fields, "share of people", {0.05: _some_people(0.05), 0.1: _some_people(0.1), 1.0: None}
     )
 
 
 def wrong(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
     """The same, and mean u, where a share of the AU labels of the training people is turned round."""
-    yield from _trained_on(options, fields, "wrong labels", {share: _turned(share) for share in (0.0, 0.2, 0.4)})
+    yield from _trained_on(options, fields, "wrong labels", {0.0: None, 0.2: _turned(0.2), 0.4: _turned(0.4)})
 
 
 Change = Callable[[Manifest, NDArray[np.bool_]], Manifest]
@@ -236,16 +237,16 @@ def _turned(share: float) -> Change:
 
 
 def _trained_on(
-    options: argparse.Namespace, fields: tuple[str, ...], what: str, changes: Mapping[float, Change]
+    options: argparse.Namespace, fields: tuple[str, ...], what: str, changes: Mapping[float, Change | None]
 ) -> Iterator[str]:
+    """Rows of each change; where nothing is changed, of the study's own runs."""
     yield f"| {what} | variant | seeds | macro F1 | AU AUC | mean u |\n|---|---|---|---|---|---|"
     for share, change in changes.items():
-        out = options.out / f"{share:g}"
-        places = _changed(Study(out.absolute(), options.recipe, fields), change)
-        for variant in options.variants:
-            command = [sys.executable, str(Path(__file__).with_name("study.py")), "--out", str(out), "--recipe"]
-            command += [options.recipe, "--variants", variant, "--seeds", *map(str, options.seeds), *fields, *places]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        out = options.out / f"{options.table}-{share:g}" if change else options.out
+        places = _changed(Study(out.absolute(), options.recipe, fields), change) if change else []
+        command = [sys.executable, str(Path(__file__).with_name("study.py")), "--out", str(out), "--recipe"]
+        command += [options.recipe, "--variants", *options.variants, "--seeds", *map(str, options.seeds)]
+        subprocess.run([*command, *fields, *places], check=True, stdout=subprocess.DEVNULL)
         asked = argparse.Namespace(**{**vars(options), "out": out})
         for variant, folders in _finished(asked, (*fields, *places)):
             yield f"| {share:.0%} | {variant} | {len(folders)} | {' | '.join(_figures(folders))} |"

@@ -15,6 +15,7 @@ from serve.intake import Spool
 from serve.observe import IngressMetrics, Trace, cluster_metrics, span, start_traces
 from serve.replicas import Asked, HandleBackend, Inference, ModelCalls, Said, Served, Upload, VideoAnalysis, at_hand
 from serve.settings import Settings
+from ssm_platform.cluster import KEEPS
 
 _DRAIN_LOOP_S = 0.5
 _HEALTH = {"health_check_period_s": 5, "health_check_timeout_s": 60}
@@ -88,7 +89,7 @@ def application(settings: Settings, token: str | None) -> serve.Application:
         **_HEALTH,
     }
     model: dict[str, Any] = {"user_config": {"model": settings.model}}
-    inference = serve.deployment(name="model", **model, **settings.inference.options(), **drain)(Model)
+    inference = serve.deployment(name="model", **model, **settings.inference.options(KEEPS), **drain)(Model)
     video = serve.deployment(name="video", **settings.video.options(), **drain)(Video)
     ingress = serve.deployment(name="ingress", **settings.ingress.options(), **drain)(serve.ingress()(Ingress))
     answering = inference.bind(settings)

@@ -5,6 +5,7 @@ Serve accepts misspelt keys in silence, so nothing reaches it but what `Scaling.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -105,13 +106,15 @@ class Scaling(BaseModel):
             raise ValueError(f"target is {self.target:g}: must be at most ongoing, {self.ongoing}, or it never scales")
         return self
 
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments of `ray.serve.deployment` that these settings stand for."""
+    def options(self, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The keyword arguments of `ray.serve.deployment` that these settings stand for; `environment` is for its
+        replicas beside the cluster's."""
+        process = {"runtime_env": {"env_vars": dict(environment)}} if environment else {}
         return {
             "max_ongoing_requests": self.ongoing,
             "max_queued_requests": self.queued,
             "max_surge_percent": 100,  # an update starts the new replicas first; the default stops old ones first
-            "ray_actor_options": {"num_cpus": self.cpus, "num_gpus": self.gpus},
+            "ray_actor_options": {"num_cpus": self.cpus, "num_gpus": self.gpus, **process},
             "autoscaling_config": {
                 "min_replicas": self.replicas,
                 "initial_replicas": self.replicas,

@@ -157,10 +157,12 @@ def start_service(model: Path, cores: int) -> Site:
 
     from serve.app import build
     from serve.settings import Scaling, Settings
+    from ssm_platform.cluster import GIVES_BACK
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    os.environ.update(GIVES_BACK)  # as `jobs/deploy.py` and the manifests start it
     ray.init(address="local", num_cpus=4 * cores, object_store_memory=512 * 2**20, include_dashboard=False)
     settings = Settings(
         model=str(model),

@@ -180,6 +180,10 @@ class LatentConfig(_Frozen):
     windows: tuple[int, int, int] = Field(
         default=(1, 5, 15), description="frames that the patch, band and face scales look over; odd"
     )
+    samples: int = Field(
+        default=0, ge=0, le=64, description="draws of it, the same for all frames, whose evidence evaluation averages; "
+        "0: its mean alone"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _odd_windows(self) -> Self:

@@ -143,6 +143,8 @@ def test_the_builder_takes_a_folder_or_an_alias_and_refuses_what_cannot_be_serve
     application = build(Settings(model="latest", registry=str(tmp_path / "registry")))
     model = application._bound_deployment.init_args[3]._bound_deployment
     assert model._deployment_config.user_config == {"model": version}, "an alias is pinned to what it means today"
+    options = model._replica_config.ray_actor_options
+    assert options["runtime_env"]["env_vars"]["MALLOC_MMAP_THRESHOLD_"] == str(2**25), "activations are not mapped anew"
     with pytest.raises(ValueError, match="no such folder"):
         build(Settings(model=str(tmp_path / "nothing")))
     with pytest.raises(ValueError, match=r"absent\.onnx"):

@@ -159,7 +159,7 @@ WORKER_RUNS: dict[int, tuple[tuple[str, dict[str, object], int], ...]] = {
     2: (
         ("plain", {}, 20),
         ("accumulated", {"accumulation": 2}, 4),
-        ("evidence", {"loss": LossConfig(map_evidence=1.0)}, 4),
+        ("evidence", {"loss": LossConfig(map_evidence=1.0, prevalence=(0.5, 0.1, 0.2, 0.3))}, 4),
         ("weighted", {"sample_weighting": "mal"}, 4),
         ("one side", {}, 4),
         ("unread", {"sample_weighting": "mal"}, 4),

@@ -179,6 +179,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "au_reader.latent.hidden": (LATENT, 8, start),
     "au_reader.latent.width": (LATENT, 8, start),
     "au_reader.latent.windows": (LATENT, [1, 3, 5], computed),
+    "au_reader.latent.samples": (LATENT, 4, computed),
     "semantic_weight": ({}, 0.5, computed),
     "temperature": ({}, 0.1, computed),
     "released_behaviour": ({}, True, computed),

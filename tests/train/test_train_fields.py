@@ -114,6 +114,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "loss.fe_semantic": ({}, 3.0, weights),
     "loss.au_semantic": ({}, 3.0, weights),
     "loss.map_evidence": ({}, 1.0, weights),
+    "loss.prevalence": ({}, (0.1, 0.2, 0.3, 0.4), weights),
     "loss.evidential.form": ({}, "type2", evidential),
     "loss.evidential.regulariser": ({}, 1.0, evidential),
     "loss.evidential.ramp": ({}, 1.0, evidential),

@@ -1,3 +1,5 @@
+from .allocator import GIVES_BACK as GIVES_BACK
+from .allocator import KEEPS as KEEPS
 from .apart import blocks_of as blocks_of
 from .apart import executed as executed
 from .apart import rows_of as rows_of

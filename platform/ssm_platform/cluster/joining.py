@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_platform.base import ready_places
+from ssm_platform.cluster.allocator import GIVES_BACK
 
 _GIB = 2**30
 _STORE_BYTES = (80 * 2**20, 2 * _GIB)
@@ -81,7 +82,7 @@ class ClusterSize:
 def joined(cpus: float, *, store_bytes: int = 0, metrics: bool = False) -> Iterator[ClusterSize]:
     """Joins Ray for the body of a `with`; a local cluster of its own declares at least `cpus` CPUs and, for clips in
     flight, at least `store_bytes` of memory. It has no dashboard, whose ten processes take longer to start than Ray.
-    `metrics`: it exports Ray's figures, as serving wants.
+    `metrics`: it exports Ray's figures and gives memory back, as serving wants.
     """
     ready_places(sockets=not will_join())
     import ray
@@ -113,7 +114,7 @@ def will_join() -> bool:
 def _start_or_join(cpus: float, store_bytes: int, metrics: bool) -> None:
     import ray
 
-    own = _OWN_SETTINGS if metrics else _OWN_SETTINGS | _UNWATCHED
+    own = _OWN_SETTINGS | (GIVES_BACK if metrics else _UNWATCHED)
     for name, value in (_SETTINGS if will_join() else _SETTINGS | own).items():
         os.environ.setdefault(name, value)
     if will_join():

@@ -6,6 +6,7 @@ import shlex
 
 import yaml
 
+from ssm_platform.cluster.allocator import GIVES_BACK
 from ssm_platform.cluster.aws import PROJECT_DIR
 from ssm_platform.cluster.kube_around import disruption, network, pod_monitor, proxy_network
 from ssm_platform.cluster.kube_around import proxy as proxy_of
@@ -41,7 +42,8 @@ def ray_service(settings: ClusterSettings, proxy: str) -> list[Manifest]:
     """
     name = f"{settings.name}-serve"
     token = {"secretKeyRef": {"name": settings.token_secret, "key": "token"}}
-    environment = [*_environment(settings), {"name": TOKEN_VARIABLE, "valueFrom": token}]
+    memory = [{"name": name, "value": value} for name, value in GIVES_BACK.items()]
+    environment = [*_environment(settings), *memory, {"name": TOKEN_VARIABLE, "valueFrom": token}]
     service = {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",

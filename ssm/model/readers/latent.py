@@ -6,7 +6,8 @@
     evidence   Linear_a [mean_s h_{s,a}; z_a] + w s_A / 2 (+, -), as `evidential`
 
 Labels enter in training only; the loss is on z of q and on z of p, so that the head meets what it will be given.
-Evaluation reads z = mu of the prior. Letters: B clips, T frames, A action units, H, Z widths, s scales.
+Evaluation reads z = mu of the prior, or the mean evidence of some draws of it. Letters: B clips, T frames, A action
+units, H, Z widths, s scales.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from ssm.model.config import ModelConfig
 from ssm.model.heads import cosine_scores
 from ssm.model.precision import full, island
 from ssm.model.readers.base import AUInputs, AUReader, AUReading, AUTeaching
+from ssm.model.readers.evidence import Evidence
 from ssm.model.readers.evidential import evidential_reading
 from ssm.model.readers.scales import Scales
 
-_PRIOR_STREAM, _POSTERIOR_STREAM = 2001, 2002  # numbers of no block, which key the gates' noise
+_PRIOR_STREAM, _POSTERIOR_STREAM, _SAMPLES_STREAM = 2001, 2002, 2003  # numbers of no block, which key the gates' noise
 _LOG_VARIANCE = (-8.0, 4.0)
 Gaussian = tuple[Tensor, Tensor]
 """Mean and variance, each (B, T, A, Z)."""
@@ -46,6 +48,7 @@ class LatentReader(AUReader):
             config.semantic_weight / config.temperature,
             latent.width,
         )
+        self.samples = latent.samples
         self.scales = Scales(config.width, aus, grid, latent.hidden, latent.windows)
         count = len(latent.windows)
         self.prior = nn.Parameter(torch.randn(count, latent.hidden, 2 * latent.width) * latent.hidden**-0.5)
@@ -76,7 +79,10 @@ class LatentReader(AUReader):
                 semantic = self.scale * cosine_scores(full(over_time), inputs.texts.fused)
             numbers = torch.einsum("sbtah,shz->sbtaz", h, self.prior) + self.prior_bias[:, None, None, None]
             prior = fused(numbers)
-            reading = self._answer(h, self._drawn(prior, inputs.teaching, _PRIOR_STREAM), semantic)
+            if self.samples and not self.training:
+                reading = self._sampled(h, prior, semantic)
+            else:
+                reading = self._answer(h, self._drawn(prior, inputs.teaching, _PRIOR_STREAM), semantic)
             variance = prior[1].mean(-1)
             if inputs.teaching is None or inputs.teaching.targets is None:
                 return AUReading(reading.logits, semantic, reading.evidence, variance=variance)
@@ -89,6 +95,15 @@ class LatentReader(AUReader):
         features = torch.cat([h.mean(0), z_BTAZ], dim=-1)
         scores = torch.einsum("btac,aco->btao", features, self.weight) + self.bias
         return evidential_reading(scores, semantic, self.focus)
+
+    def _sampled(self, h: Tensor, prior: Gaussian, semantic: Tensor | None) -> AUReading:
+        """Mean evidence of draws that are the same for every frame, so that no answer depends on its batch."""
+        mean, variance = prior
+        seeds = torch.arange(self.samples, device=mean.device)
+        draws_SAZ = noise.normal(seeds, _SAMPLES_STREAM, mean.shape[2], self.latent)
+        pairs = [self._answer(h, mean + variance.sqrt() * draw_AZ, semantic).evidence for draw_AZ in draws_SAZ]
+        evidence = Evidence.of(torch.stack(cast(list[Tensor], pairs)).mean(0))
+        return AUReading(evidence.untilted(self.focus), semantic, evidence.pairs)
 
     def _shifted(self, h: Tensor, teaching: AUTeaching) -> Tensor:
         """What the labels add to the prior's numbers: (s, B, T, A, 2Z)."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ssm.model import Evidence, FocusConfig
+from ssm.training.losses.asymmetric import asymmetric_loss
 from ssm.training.losses.config import LossConfig
 from ssm.training.losses.plain import au_loss
 
@@ -51,8 +52,10 @@ def coded_loss(
     focus: FocusConfig | None,
     config: LossConfig,
 ) -> Tensor:
-    """L2 in the form of the reader: of Beta evidence (... 2) where it gives any, else binary cross-entropy."""
+    """L2 in the form of the reader: of Beta evidence (... 2) where it gives any, else of the logits."""
     if evidence is None or focus is None:
+        if config.prevalence:
+            return asymmetric_loss(logits, targets, weights, config.prevalence)
         return au_loss(logits, targets, weights)
     return beta_loss(Evidence.of(evidence), targets, weights, focus, config.evidential.form)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,6 +41,11 @@ class LossConfig(BaseModel):
 
     fe: float = Field(default=1.0, ge=0, description="weight of L1, cross-entropy of the expression logits")
     au: float = Field(default=2.0, ge=0, description="weight of L2, binary cross-entropy of the AU logits")
+    prevalence: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(),
+        description="share of the training frames that show each AU of the vocabulary; given, L2 is weighted by rarity "
+        "and asymmetric (methods, 3); (): as published",
+    )
     fe_semantic: float = Field(default=1.0, ge=0, description="weight of L3, as L1 on the semantic logits; ramped")
     au_semantic: float = Field(default=1.0, ge=0, description="weight of L4, as L2 on the semantic logits; ramped")
     map_evidence: float = Field(

@@ -118,6 +118,23 @@ def _ask_taught(part: MicroBatch) -> dict[str, Any]:
     return {"fe_aus": True} if part.fe is not None and part.fe.au_targets is not None else {}
 
 
+def _fits_prevalence(config: LossConfig, model: nn.Module) -> bool:
+    """True; ValueError where `loss.prevalence` is not for this model."""
+    reader, vocabulary = _reader(model), getattr(model, "vocabulary", None)
+    if config.prevalence and reader is not None and vocabulary is not None:
+        if reader.gives_evidence:
+            raise ValueError(
+                "loss.prevalence is for readers that give logits; the loss of Beta evidence has au_reader.focus: "
+                "set it to ()"
+            )
+        if len(config.prevalence) != len(vocabulary.aus):
+            raise ValueError(
+                f"loss.prevalence names {len(config.prevalence)} shares for {len(vocabulary.aus)} AUs: "
+                f"give one for each of {', '.join(f'AU{au}' for au in vocabulary.aus)}"
+            )
+    return True
+
+
 def _fe_count(part: MicroBatch) -> Tensor | None:
     return None if part.fe is None else part.fe.count
 
@@ -206,7 +223,10 @@ def _semantic(weight: float, config: LossConfig, progress: float) -> float:
 
 LOSSES: tuple[Loss, ...] = (
     Loss("fe", lambda one: _fe_sum(one, one.output.fe_logits), _fe_count, lambda config, _: config.fe / _SCALE),
-    Loss("au", _au_and_taught, _au_and_taught_count, lambda config, _: config.au / _SCALE, asks=_ask_taught),
+    Loss(
+        "au", _au_and_taught, _au_and_taught_count, lambda config, _: config.au / _SCALE,
+        on=_fits_prevalence, asks=_ask_taught,
+    ),
     Loss(
         "fe_semantic", lambda one: _fe_sum(one, one.output.fe_semantic_logits), _fe_count,
         lambda config, progress: _semantic(config.fe_semantic, config, progress),

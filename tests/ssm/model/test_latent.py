@@ -9,6 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 from ssm import SSM
 from ssm.model.config import AUReaderConfig, LatentConfig
+from ssm.model.readers.base import AUReading
 from ssm.model.readers.latent import divergence, fused
 from ssm.model.readers.scales import band_shares, windowed
 
@@ -113,3 +114,27 @@ def test_noise_follows_the_rows_and_not_the_cut(model: SSM) -> None:
         torch.testing.assert_close(alone.au_logits[0], whole.au_logits[row], atol=1e-4, rtol=1e-4)
     again = model(au_clips=clips, au_row_ids=rows, noise_key=6, **labels)
     assert not torch.allclose(again.au_logits, whole.au_logits, atol=1e-3)
+
+
+def test_draws_in_evaluation_are_the_same_for_every_clip_and_average_evidence(model: SSM) -> None:
+    """Against the readings of single draws, and not of the mean; a clip's answer does not depend on its batch."""
+    reader = READER.model_copy(update={"latent": READER.latent.model_copy(update={"samples": 4})})
+    drawing = tiny.small_model(tiny.with_text().model_copy(update={"au_reader": reader})).eval()
+    drawing.load_state_dict(model.state_dict())
+    clips = tiny.clips(2)
+    found: list[torch.Tensor] = []
+    answer = drawing.au_head._answer
+
+    def heard(*given: torch.Tensor) -> AUReading:
+        found.append(answer(*given).evidence)
+        return answer(*given)
+
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing.au_head, "_answer", heard)
+        whole = drawing(au_clips=clips)
+        torch.testing.assert_close(whole.au_evidence, torch.stack(found).mean(0))
+        assert len(found) == 4
+        torch.testing.assert_close(drawing(au_clips=clips[1:]).au_evidence[0], whole.au_evidence[1])
+        assert torch.equal(drawing(au_clips=clips).au_evidence, whole.au_evidence)
+        assert not torch.allclose(whole.au_evidence, model.eval()(au_clips=clips).au_evidence, rtol=1e-3)
+        torch.testing.assert_close(whole.au_variance, model(au_clips=clips).au_variance)
