@@ -32,6 +32,9 @@ CODE_VERSION = 1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Shares of R, G and B in a grey picture (ITU-R BT.601, as in JPEG and OpenCV)."""
+
 AREA_FROM = 2.0
 """Below this reduction bilinear does not alias visibly and costs a fifth of area averaging."""
 
@@ -55,6 +58,10 @@ class Preprocessing(BaseModel):
     )
     mean: tuple[float, float, float] = Field(default=CLIP_MEAN, description="RGB mean taken off, in units of [0, 1]")
     std: tuple[Positive, Positive, Positive] = Field(default=CLIP_STD, description="RGB deviation divided by")
+    grey: bool = Field(
+        default=False,
+        description="every colour channel becomes the luminance: for models that learned from grey pictures",
+    )
     crop: FaceCrop | None = Field(default=None, description="the face crops its frames are; null: not recorded")
 
     @model_validator(mode="after")
@@ -69,6 +76,8 @@ class Preprocessing(BaseModel):
         content["resize"] = self.resize or self.image_size
         if self.crop is None:  # models of before it was recorded keep their fingerprint
             del content["crop"]
+        if not self.grey:  # as above
+            del content["grey"]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -91,7 +100,10 @@ def center(frames: Frames, preprocessing: Preprocessing) -> Frames:
 
 
 def normalise(clips: Tensor, preprocessing: Preprocessing, dtype: torch.dtype | None = None) -> Tensor:
-    """uint8 RGB B T H W 3 on any device -> (x / 255 - mean) / std as contiguous B T 3 H W of `dtype` (float32)."""
+    """uint8 RGB B T H W 3 on any device -> (x / 255 - mean) / std as contiguous B T 3 H W of `dtype` (float32).
+
+    With `grey`, x is first the luminance in all three channels.
+    """
     import torch
 
     if clips.dtype != torch.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
@@ -99,6 +111,8 @@ def normalise(clips: Tensor, preprocessing: Preprocessing, dtype: torch.dtype | 
     scale_C11, shift_C11 = _affine(preprocessing.mean, preprocessing.std, clips.device)
     # Convert and transpose in one copy, then in place: half the time of permuting lazily (measured on CPU).
     planes = clips.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
+    if preprocessing.grey:
+        planes.copy_((planes * _luminance(clips.device)).sum(2, keepdim=True))
     return planes.mul_(scale_C11).add_(shift_C11).to(dtype or torch.float32)
 
 
@@ -111,6 +125,15 @@ def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.devic
         scale = torch.tensor([1 / (255 * each) for each in std], device=device)
         shift = torch.tensor([-middle / each for middle, each in zip(mean, std, strict=True)], device=device)
     return scale.view(3, 1, 1), shift.view(3, 1, 1)
+
+
+@lru_cache(maxsize=64)
+def _luminance(device: torch.device) -> Tensor:
+    """`LUMINANCE` as 3 1 1, copied to the device once."""
+    import torch
+
+    with torch.inference_mode(False):
+        return torch.tensor(LUMINANCE, device=device).view(3, 1, 1)
 
 
 def check_frames(frames: Any) -> None:

@@ -113,6 +113,8 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "loss.au": ({}, 5.0, weights),
     "loss.fe_semantic": ({}, 3.0, weights),
     "loss.au_semantic": ({}, 3.0, weights),
+    "loss.au_from": ({}, 0.9, weights),
+    "loss.au_rise": ({}, 1.0, weights),
     "loss.map_evidence": ({}, 1.0, weights),
     "loss.prevalence": ({}, (0.1, 0.2, 0.3, 0.4), weights),
     "loss.evidential.form": ({}, "type2", evidential),

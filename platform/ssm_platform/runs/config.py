@@ -100,6 +100,10 @@ class DataConfig(_Frozen):
     )
     mean: tuple[float, float, float] = Field(default=CLIP_MEAN, description="RGB mean taken off, in units of [0, 1]")
     std: tuple[float, float, float] = Field(default=CLIP_STD, description="RGB deviation divided by")
+    grey: bool = Field(
+        default=False,
+        description="the model sees luminance alone: for corpora of grey pictures, so that colour is no news",
+    )
     prefetch_batches: int = Field(default=2, ge=0, le=64, description="batches each worker holds ready")
 
     @model_validator(mode="after")
@@ -207,7 +211,11 @@ class RunConfig(_Frozen):
         """Evaluation geometry and normalisation; saved with the model."""
         data = self.data
         return Preprocessing(
-            image_size=self.model.backbone.image_size, resize=data.resize, mean=data.mean, std=data.std
+            image_size=self.model.backbone.image_size,
+            resize=data.resize,
+            mean=data.mean,
+            std=data.std,
+            grey=data.grey,
         )
 
     def anchored(self, folder: Path) -> Self:
@@ -273,6 +281,9 @@ _LATER: dict[str, Any] = {
     "train.compile_mode": "default",
     "train.au_partners": "au",
     "train.expression_teacher": 0.0,
+    "data.grey": False,
+    "train.loss.au_from": 0.0,
+    "train.loss.au_rise": 0.0,
     "train.loss.map_evidence": 0.0,
     "train.loss.prevalence": [],
     "train.loss.evidential.form": "expected",

@@ -41,6 +41,12 @@ class LossConfig(BaseModel):
 
     fe: float = Field(default=1.0, ge=0, description="weight of L1, cross-entropy of the expression logits")
     au: float = Field(default=2.0, ge=0, description="weight of L2, binary cross-entropy of the AU logits")
+    au_from: float = Field(
+        default=0.0, ge=0, lt=1, description="training progress up to which AU losses count nothing; 0: as published"
+    )
+    au_rise: float = Field(
+        default=0.0, ge=0, le=1, description="training progress over which they then rise to their weights; 0: at once"
+    )
     prevalence: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         default=(),
         description="share of the training frames that show each AU of the vocabulary; given, L2 is weighted by rarity "
@@ -67,4 +73,14 @@ def ramp(progress: float, steepness: float = 10.0) -> float:
 
 def rise(progress: float, over: float) -> float:
     """0 at the start of training, 1 from `over` on, straight between."""
-    return min(1.0, progress / over)
+    return min(1.0, progress / over) if over else 1.0
+
+
+def arrival(config: LossConfig, progress: float) -> float:
+    """The factor on every AU loss: 0 up to `au_from`, 1 from `au_rise` later on.
+
+    A net from scratch whose features hardly differ from one picture to the next is pushed by the AU losses, which ask
+    for the rates of AUs first, along what all pictures share, and their gradient drowns that of the expressions for a
+    thousand steps (docs/real_faces.md). Let it first find what tells pictures apart.
+    """
+    return 0.0 if progress < config.au_from else rise(progress - config.au_from, config.au_rise)

@@ -23,7 +23,7 @@ from ssm.training.batch import MicroBatch
 from ssm.training.evidence import map_evidence
 from ssm.training.losses.beta import coded_loss, divergence_from_ignorance, misleading
 from ssm.training.losses.concordance import concordance_loss, moments
-from ssm.training.losses.config import LossConfig, ramp, rise
+from ssm.training.losses.config import LossConfig, arrival, ramp, rise
 from ssm.training.losses.plain import au_loss, expression_loss
 
 AFFECT_LOSS = "affect"
@@ -217,6 +217,10 @@ def _ask_evidence(part: MicroBatch) -> dict[str, Any]:
     return {"fe_aus": True} if _both_sides(part) else {}
 
 
+def _au_weight(config: LossConfig, progress: float) -> float:
+    return config.au / _SCALE * arrival(config, progress)
+
+
 def _semantic(weight: float, config: LossConfig, progress: float) -> float:
     return ramp(progress, config.ramp) * weight / _SCALE
 
@@ -224,8 +228,7 @@ def _semantic(weight: float, config: LossConfig, progress: float) -> float:
 LOSSES: tuple[Loss, ...] = (
     Loss("fe", lambda one: _fe_sum(one, one.output.fe_logits), _fe_count, lambda config, _: config.fe / _SCALE),
     Loss(
-        "au", _au_and_taught, _au_and_taught_count, lambda config, _: config.au / _SCALE,
-        on=_fits_prevalence, asks=_ask_taught,
+        "au", _au_and_taught, _au_and_taught_count, _au_weight, on=_fits_prevalence, asks=_ask_taught
     ),
     Loss(
         "fe_semantic", lambda one: _fe_sum(one, one.output.fe_semantic_logits), _fe_count,
@@ -233,7 +236,7 @@ LOSSES: tuple[Loss, ...] = (
     ),
     Loss(
         "au_semantic", _au_semantic, _au_count,
-        lambda config, progress: _semantic(config.au_semantic, config, progress),
+        lambda config, progress: _semantic(config.au_semantic, config, progress) * arrival(config, progress),
     ),
     Loss(
         "map_evidence", _map_evidence, _fe_count, lambda config, _: config.map_evidence,
@@ -241,13 +244,14 @@ LOSSES: tuple[Loss, ...] = (
     ),
     Loss(
         "au_regulariser", _regulariser, _au_count,
-        lambda config, progress: config.au / _SCALE * config.evidential.regulariser
+        lambda config, progress: _au_weight(config, progress) * config.evidential.regulariser
         * rise(progress, config.evidential.ramp),
         on=_evidential, divisor="au",
     ),
     Loss(
         "au_divergence", _divergence, _au_count,
-        lambda config, progress: config.au / _SCALE * config.latent.divergence * rise(progress, config.latent.ramp),
+        lambda config, progress: _au_weight(config, progress) * config.latent.divergence
+        * rise(progress, config.latent.ramp),
         on=_latent, divisor="au", asks=_ask_labels,
     ),
     Loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -78,8 +79,9 @@ def test_fingerprint_is_stable_and_follows_every_field() -> None:
         Preprocessing(interpolation="area"),
         Preprocessing(mean=(0.5, 0.5, 0.5)),
         Preprocessing(std=(0.5, 0.5, 0.5)),
+        Preprocessing(grey=True),
     ]
-    assert len({config.fingerprint() for config in [base, *others]}) == 6
+    assert len({config.fingerprint() for config in [base, *others]}) == 7
 
 
 def test_settings_that_cannot_work_name_value_and_rule() -> None:
@@ -151,3 +153,16 @@ def test_cuts_stay_in_their_range_of_area() -> None:
         out = augment(frames, Augmentation(scale=(0.5, 0.6)), 64, seed)[0].astype(float)
         share = (out[..., 0].max() - out[..., 0].min()) * (out[..., 1].max() - out[..., 1].min()) / 200**2
         assert 0.45 < share < 0.65
+
+
+def test_a_grey_model_sees_what_opencv_calls_grey_and_no_colour() -> None:
+    clips = torch.randint(0, 256, (2, 3, 8, 6, 3), dtype=torch.uint8)
+    plain = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255), grey=True)
+    out = normalise(clips, plain)
+    assert out.is_contiguous()
+    torch.testing.assert_close(out[:, :, 0], out[:, :, 1], atol=0, rtol=0)
+    torch.testing.assert_close(out[:, :, 0], out[:, :, 2], atol=0, rtol=0)
+    theirs = np.stack([cv2.cvtColor(frame.numpy(), cv2.COLOR_RGB2GRAY) for frame in clips.flatten(0, 1)])
+    assert (out[:, :, 0].flatten(0, 1) - torch.from_numpy(theirs).float()).abs().max() <= 0.51  # theirs is rounded
+    grey = clips[..., :1].expand_as(clips)
+    torch.testing.assert_close(normalise(grey, plain), normalise(grey, plain.model_copy(update={"grey": False})))

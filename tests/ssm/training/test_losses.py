@@ -112,6 +112,15 @@ def test_weights_are_those_of_the_method() -> None:
         LossConfig(fe=-1)
 
 
+def test_au_losses_may_arrive_later_and_rise() -> None:
+    late = LossConfig(au_from=0.1, au_rise=0.2)
+    for progress, share in ((0.0, 0.0), (0.0999, 0.0), (0.1, 0.0), (0.2, 0.5), (0.3, 1.0), (1.0, 1.0)):
+        a = ramp(progress)
+        assert _weights(late, progress) == pytest.approx((1 / 3, share * 2 / 3, a / 3, share * a / 3))
+    assert _weights(LossConfig(au_from=0.1), 0.0999)[1] == 0
+    assert _weights(LossConfig(au_from=0.1), 0.1)[1] == 2 / 3
+
+
 def test_means_are_kept_by_name_and_those_of_before_are_read() -> None:
     means = RunningMeans(("au", "va", *FOUR[:1], *FOUR[2:]), 0.9)
     with pytest.raises(ValueError, match=r"running means of fe, au, fe_semantic, au_semantic do not fit"):
