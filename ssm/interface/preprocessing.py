@@ -38,6 +38,8 @@ LUMINANCE = (0.299, 0.587, 0.114)
 AREA_FROM = 2.0
 """Below this reduction bilinear does not alias visibly and costs a fifth of area averaging."""
 
+_FLAT = 1.0  # grey levels added to a frame's deviation: a frame of one colour has none
+
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -62,6 +64,11 @@ class Preprocessing(BaseModel):
         default=False,
         description="every colour channel becomes the luminance: for models that learned from grey pictures",
     )
+    standardise: bool = Field(
+        default=False,
+        description="each frame is brought to mean 0 and deviation 1 first, so that light and contrast are no news; mean "
+        "and std are then in units of that deviation",
+    )
     crop: FaceCrop | None = Field(default=None, description="the face crops its frames are; null: not recorded")
 
     @model_validator(mode="after")
@@ -76,8 +83,9 @@ class Preprocessing(BaseModel):
         content["resize"] = self.resize or self.image_size
         if self.crop is None:  # models of before it was recorded keep their fingerprint
             del content["crop"]
-        if not self.grey:  # as above
-            del content["grey"]
+        for name in ("grey", "standardise"):  # as above
+            if not content[name]:
+                del content[name]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -102,27 +110,32 @@ def center(frames: Frames, preprocessing: Preprocessing) -> Frames:
 def normalise(clips: Tensor, preprocessing: Preprocessing, dtype: torch.dtype | None = None) -> Tensor:
     """uint8 RGB B T H W 3 on any device -> (x / 255 - mean) / std as contiguous B T 3 H W of `dtype` (float32).
 
-    With `grey`, x is first the luminance in all three channels.
+    With `grey`, x is first the luminance in all three channels; with `standardise`, x / 255 gives way to
+    (x - m) / (s + 1), m and s the mean and the deviation of the frame's values.
     """
     import torch
 
     if clips.dtype != torch.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
         raise ValueError(f"clips must be uint8 B T H W 3, got {clips.dtype} {tuple(clips.shape)}")
-    scale_C11, shift_C11 = _affine(preprocessing.mean, preprocessing.std, clips.device)
+    units = 1 if preprocessing.standardise else 255
+    scale_C11, shift_C11 = _affine(preprocessing.mean, preprocessing.std, units, clips.device)
     # Convert and transpose in one copy, then in place: half the time of permuting lazily (measured on CPU).
     planes = clips.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
     if preprocessing.grey:
         planes.copy_((planes * _luminance(clips.device)).sum(2, keepdim=True))
+    if preprocessing.standardise:
+        deviation, mean = torch.std_mean(planes, dim=(2, 3, 4), correction=0, keepdim=True)
+        planes.sub_(mean).div_(deviation + _FLAT)
     return planes.mul_(scale_C11).add_(shift_C11).to(dtype or torch.float32)
 
 
 @lru_cache(maxsize=64)
-def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], units: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Factor and summand of each colour (3 1 1), copied to the device once: a copy would wait for a GPU."""
     import torch
 
     with torch.inference_mode(False):
-        scale = torch.tensor([1 / (255 * each) for each in std], device=device)
+        scale = torch.tensor([1 / (units * each) for each in std], device=device)
         shift = torch.tensor([-middle / each for middle, each in zip(mean, std, strict=True)], device=device)
     return scale.view(3, 1, 1), shift.view(3, 1, 1)
 

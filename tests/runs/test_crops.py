@@ -90,6 +90,18 @@ def test_a_model_is_served_what_most_of_its_clips_are() -> None:
     assert "not recorded" in crop_note(None)
 
 
+def test_fer_2013_is_known_by_its_squares_and_may_not_meet_wider_ones() -> None:
+    kinds: tuple[Kind, ...] = ("frames", "pixels")
+    for kind in kinds:
+        fer = manifest("fer2013", kind, *[None] * 3)
+        close = learned_crop(with_corpora(fer), [fer])
+        assert close == FaceCrop(source="detected", detector="haar", margin=0.05)
+        assert served_crop(close).margin == 0.05
+        (line,) = refusals(fer, manifest("cremad", "shard", CUT.text))
+        assert "margin 0.05" in line
+        assert refusals(fer, manifest("cremad", "shard", CUT.model_copy(update={"margin": 0.05}).text)) == []
+
+
 def test_crops_are_text_in_manifests_and_back() -> None:
     for crop in (CUT, FaceCrop(source="owner"), FaceCrop(source="frame"), served_crop(None)):
         assert FaceCrop.parse(crop.text) == crop

@@ -284,6 +284,7 @@ FIELDS: dict[str, tuple[str, Any, Observe]] = {
     "data.mean": ("data.mean", (0.0, 0.0, 0.0), first_loss),
     "data.std": ("data.std", (1.0, 1.0, 1.0), first_loss),
     "data.grey": ("data.grey", True, first_loss),
+    "data.standardise": ("data.standardise", True, first_loss),
     "data.prefetch_batches": ("data.prefetch_batches", 5, prefetched),
     "scale.workers": ("scale.workers", (1, 2), ray_workers),
     "scale.cpus_per_worker": ("scale.cpus_per_worker", 3.0, ray_workers),

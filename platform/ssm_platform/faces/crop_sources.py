@@ -58,6 +58,11 @@ OWNERS_CROPS: Mapping[str, frozenset[Kind]] = {
 }
 """What owners deliver as face crops already: corpus -> kinds of record. Everything else goes through detection."""
 
+_FER_SQUARES = FaceCrop(source="detected", detector="haar", margin=0.05)
+SQUARES: Mapping[str, FaceCrop] = {"fer2013": _FER_SQUARES, "ferplus": _FER_SQUARES}
+"""Owners' crops that are squares like ours. FER-2013's faces were found with OpenCV (Goodfellow et al., 2013); the
+margin is the median over its images, `python bench/faces.py --owner FOLDER`."""
+
 
 class CropSettings(BaseModel):
     """How a stored frame is made."""
@@ -93,11 +98,11 @@ class CropSource(Protocol):
 
 def crop_source(record: Record, root: Path, corpus: str, settings: CropSettings, detector: Detector) -> CropSource:
     """The source of a record's crops: by what its owner ships, unless the settings say."""
-    delivered = record.kind in OWNERS_CROPS.get(corpus, ()) if settings.crops == "auto" else settings.crops == "always"
-    if not delivered:
+    owners = _owners_crop(record.kind, corpus)
+    if settings.crops == "never" or (settings.crops == "auto" and owners is None):
         return MainFaceCrops(record, root, settings, detector)
-    kind = DeliveredFiles if record.kind == "frames" else DeliveredVideo
-    return kind(record, root, settings)
+    delivered = DeliveredFiles if record.kind == "frames" else DeliveredVideo
+    return delivered(record, root, settings, owners or FaceCrop(source="owner"))
 
 
 def recorded_crop(kind: Kind, corpus: str, recorded: str | None) -> FaceCrop | None:
@@ -106,15 +111,19 @@ def recorded_crop(kind: Kind, corpus: str, recorded: str | None) -> FaceCrop | N
         return FaceCrop.parse(recorded)
     if kind == "shard":  # of before it was recorded
         return None
-    return FaceCrop(source="owner" if kind in OWNERS_CROPS.get(corpus, ()) else "frame")
+    return _owners_crop(kind, corpus) or FaceCrop(source="frame")
+
+
+def _owners_crop(kind: Kind, corpus: str) -> FaceCrop | None:
+    """What an owner's files are; None where they are no face crops."""
+    return SQUARES.get(corpus, FaceCrop(source="owner")) if kind in OWNERS_CROPS.get(corpus, ()) else None
 
 
 class DeliveredFiles:
     """The owner's crops, one file each."""
 
-    kind = FaceCrop(source="owner")
-
-    def __init__(self, record: Record, root: Path, settings: CropSettings) -> None:
+    def __init__(self, record: Record, root: Path, settings: CropSettings, kind: FaceCrop) -> None:
+        self.kind = kind
         self._paths = [root / record.source / name for name in record.files or ()]
         self._settings = settings
 
@@ -136,9 +145,8 @@ class DeliveredFiles:
 class DeliveredVideo:
     """The owner's crops as a video, or as files no byte of which is kept."""
 
-    kind = FaceCrop(source="owner")
-
-    def __init__(self, record: Record, root: Path, settings: CropSettings) -> None:
+    def __init__(self, record: Record, root: Path, settings: CropSettings, kind: FaceCrop) -> None:
+        self.kind = kind
         self._record, self._root, self._settings = record, root, settings
 
     def frames(self) -> Iterator[StoredFrame]:

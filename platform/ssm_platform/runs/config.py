@@ -104,6 +104,10 @@ class DataConfig(_Frozen):
         default=False,
         description="the model sees luminance alone: for corpora of grey pictures, so that colour is no news",
     )
+    standardise: bool = Field(
+        default=False,
+        description="each frame is brought to mean 0 and deviation 1 first; mean and std are in its units",
+    )
     prefetch_batches: int = Field(default=2, ge=0, le=64, description="batches each worker holds ready")
 
     @model_validator(mode="after")
@@ -216,6 +220,7 @@ class RunConfig(_Frozen):
             mean=data.mean,
             std=data.std,
             grey=data.grey,
+            standardise=data.standardise,
         )
 
     def anchored(self, folder: Path) -> Self:
@@ -282,6 +287,7 @@ _LATER: dict[str, Any] = {
     "train.au_partners": "au",
     "train.expression_teacher": 0.0,
     "data.grey": False,
+    "data.standardise": False,
     "train.loss.au_from": 0.0,
     "train.loss.au_rise": 0.0,
     "train.loss.map_evidence": 0.0,

@@ -80,8 +80,9 @@ def test_fingerprint_is_stable_and_follows_every_field() -> None:
         Preprocessing(mean=(0.5, 0.5, 0.5)),
         Preprocessing(std=(0.5, 0.5, 0.5)),
         Preprocessing(grey=True),
+        Preprocessing(standardise=True),
     ]
-    assert len({config.fingerprint() for config in [base, *others]}) == 7
+    assert len({config.fingerprint() for config in [base, *others]}) == 8
 
 
 def test_settings_that_cannot_work_name_value_and_rule() -> None:
@@ -166,3 +167,16 @@ def test_a_grey_model_sees_what_opencv_calls_grey_and_no_colour() -> None:
     assert (out[:, :, 0].flatten(0, 1) - torch.from_numpy(theirs).float()).abs().max() <= 0.51  # theirs is rounded
     grey = clips[..., :1].expand_as(clips)
     torch.testing.assert_close(normalise(grey, plain), normalise(grey, plain.model_copy(update={"grey": False})))
+
+
+def test_a_standardised_frame_knows_no_light_and_no_contrast() -> None:
+    clips = torch.randint(60, 120, (2, 3, 8, 6, 3), dtype=torch.uint8)
+    own = Preprocessing(mean=(0.0, 0.1, 0.2), std=(1.0, 0.5, 0.25), standardise=True)
+    out = normalise(clips, own).permute(0, 1, 3, 4, 2)
+    for (b, t), frame in zip(np.ndindex(2, 3), clips.flatten(0, 1).double().numpy(), strict=True):
+        expected = ((frame - frame.mean()) / (frame.std() + 1) - own.mean) / own.std
+        np.testing.assert_allclose(out[b, t].numpy(), expected, atol=1e-5)
+    brighter = normalise(clips * 2 + 10, own).permute(0, 1, 3, 4, 2)  # an affine change of light
+    assert (brighter - out).abs().max() < 0.3  # the one grey level that keeps flat frames finite
+    flat = torch.full((1, 1, 8, 6, 3), 255, dtype=torch.uint8)
+    assert normalise(flat, Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, standardise=True)).abs().max() == 0
