@@ -66,8 +66,8 @@ class Preprocessing(BaseModel):
     )
     standardise: bool = Field(
         default=False,
-        description="each frame is brought to mean 0 and deviation 1 first, so that light and contrast are no news; mean "
-        "and std are then in units of that deviation",
+        description="each frame is brought to mean 0 and deviation 1 first, so that light and contrast are no news; "
+        "mean and std are then in units of that deviation",
     )
     crop: FaceCrop | None = Field(default=None, description="the face crops its frames are; null: not recorded")
 

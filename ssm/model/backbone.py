@@ -50,6 +50,10 @@ class FrameFeatures:
         """Clips (B T ...) as frames (F ...)."""
         return self._each(lambda tensor: tensor.flatten(0, 1))
 
+    def to_units(self) -> FrameFeatures:
+        """Each feature with mean 0 and deviation 1 over its width."""
+        return self._each(lambda tensor: functional.layer_norm(tensor, tensor.shape[-1:]))
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
         return FrameFeatures(change(self.pooled), None if self.tokens is None else change(self.tokens))
 
@@ -96,7 +100,7 @@ class Backbone(nn.Module):
         wanted = self.grid is not None and patches_from < len(frames)
         features = self._tokens(frames, patches_from) if wanted else FrameFeatures(self.net(frames))
         self.routing.seeds = None
-        return features
+        return features.to_units() if self.config.unit_features else features
 
     def _tokens(self, frames: Tensor, start: int) -> FrameFeatures:
         """The net's own head on its pooled row, and on each patch of the frames from `start` on."""

@@ -70,6 +70,11 @@ class BackboneConfig(_Frozen):
     )
     experts: ExpertsConfig | None = Field(default_factory=ExpertsConfig, description="None: the plain backbone")
     project: bool = Field(default=True, description="False: the model's own pooled features, whose width `width` is")
+    unit_features: bool = Field(
+        default=False,
+        description="features are brought to mean 0 and deviation 1 over the width: a net from scratch starts with far "
+        "smaller ones than the pretrained encoders that the method is made for",
+    )
     channels_last: bool = Field(
         default=False, description="pixels with colours innermost: faster for convolutional networks, rounds otherwise"
     )

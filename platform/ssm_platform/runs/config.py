@@ -315,6 +315,7 @@ _LATER: dict[str, Any] = {
     "data.va_batch": 0,
     "model.affect.head": "features",
     "model.backbone.project": True,
+    "model.backbone.unit_features": False,
     "model.reading": "clips",
     "model.frame_hidden": 128,
     "photograph.resolution": 1.0,

@@ -70,3 +70,16 @@ def test_a_backbone_without_a_grid_is_refused_by_name(name: str) -> None:
     config = BackboneConfig(name=name, image_size=224, experts=None)
     with pytest.raises(ValueError, match=rf"backbone '{name}' gives no patches .* take a vision transformer"):
         Backbone(config, 16, tokens=True)
+
+
+def test_features_of_unit_size_are_those_of_the_net_standardised() -> None:
+    torch.manual_seed(0)
+    plain = Backbone(tiny.VIT, 16, tokens=True).eval()
+    units = Backbone(tiny.VIT.model_copy(update={"unit_features": True}), 16, tokens=True).eval()
+    units.load_state_dict(plain.state_dict())  # it has no weights of its own
+    frames = tiny.clips(2).flatten(0, 1)
+    before, after = plain(frames), units(frames)
+    for raw, found in ((before.pooled, after.pooled), (before.tokens, after.tokens)):
+        raw = raw.double()
+        wanted = (raw - raw.mean(-1, keepdim=True)) / (raw.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+        torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-4)
