@@ -46,7 +46,7 @@ def real_faces() -> RunConfig:
     )
     return RunConfig(
         name="real-faces",
-        steps=14000,
+        steps=12000,
         validate_every=1000,
         validation_clips=1200,
         data=DataConfig(corpora=corpora, fe_batch=64, au_batch=4, mean=_MEAN, std=_STD, grey=True, standardise=True),
@@ -83,7 +83,7 @@ def open_faces() -> RunConfig:
     return base.model_copy(
         update={
             "name": "open-faces",
-            "steps": 14000,
+            "steps": 12000,
             "data": base.data.model_copy(update={"corpora": corpora, "fe_batch": 48}),
             "model": base.model.model_copy(update={"vocabulary": vocabulary, "mapping": MappingConfig()}),
         }
