@@ -36,8 +36,8 @@ def real_faces() -> RunConfig:
     of the method needs pretraining for. The AU loss has weight 1, not 2: drawn AUs are easy, noisy expressions are not;
     and it comes after the first 40th, rising to its weight over the next tenth: there from the start it holds
     expressions down for a thousand steps (docs/real_faces.md). The net sees luminance alone, each frame at its own mean
-    and deviation: its filters have no mean, so colour, which FER-2013 has none of, would be forty times louder to them
-    than light.
+    and deviation: its filters have no mean, so colour, which FER-2013 has none of, would be tens of times louder to
+    them than light.
     bfloat16 halves the price of a step on CPUs that have it.
     """
     corpora = (
@@ -141,7 +141,7 @@ def _normaliser_free() -> BackboneConfig:
 
 
 def _from_scratch() -> OptimConfig:
-    """Rates that rise over the first twentieth and fall in six halvings, nearly a cosine."""
+    """Rates that rise over the first fiftieth and fall in six halvings, nearly a cosine."""
     rate = 1e-3
     return OptimConfig(
         visual_encoder=rate,

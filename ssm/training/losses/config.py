@@ -72,7 +72,7 @@ def ramp(progress: float, steepness: float = 10.0) -> float:
 
 
 def rise(progress: float, over: float) -> float:
-    """0 at the start of training, 1 from `over` on, straight between."""
+    """0 at the start of training, 1 from `over` on, straight between; 1 throughout where `over` is 0."""
     return min(1.0, progress / over) if over else 1.0
 
 
