@@ -196,6 +196,8 @@ def build_timm(config: BackboneConfig, width: int) -> nn.Module:
     """The timm model with a head of `width`; ValueError names what timm refused."""
     import timm
 
+    import ssm.model.plain  # noqa: F401 -- enters `plain_cnn` into timm's list
+
     options = dict(config.options)
     if not timm.is_model(config.name.split(".")[0]):
         raise ValueError(f"backbone.name {config.name!r} is not a timm model; see timm.list_models()")

@@ -19,7 +19,7 @@ from torch import Tensor
 from ssm.interface import Preprocessing, normalise
 from ssm.training.collective import Collective, send
 from ssm.training.mixup import VA_STREAM, Mix, draw_mix, known, mix_clips, mix_targets
-from ssm.training.shares import exchanged, parts, slots
+from ssm.training.shares import PADDING, exchanged, parts, slots
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,12 @@ class MicroBatch:
         if self.fe is not None and self.fe.distinct is not None:
             inputs["fe_distinct"] = self.fe.distinct
         return inputs
+
+    def first_frames(self, preprocessing: Preprocessing) -> Tensor:
+        """float32 F 3 H W: of every clip but those that only fill up, not mixed."""
+        parts = (part for part in (self.fe, self.au, self.va) if part is not None)
+        clips = (part.clips[part.row_ids != PADDING, :1] for part in parts)
+        return torch.cat([normalise(first, preprocessing).flatten(0, 1) for first in clips])
 
     def split(self, slices: int) -> list[MicroBatch]:
         """`slices` micro-batches of nearly equal size."""

@@ -36,6 +36,14 @@ class OptimConfig(BaseModel):
     warmup: float = Field(
         default=0.0, ge=0, lt=1, description="share of the run over which rates rise from 0; for weights from scratch"
     )
+    frozen: float = Field(
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="share of the run over which the visual encoder stands still while everything else learns; its "
+        "rate then rises over as long again. For weights from scratch: heads learn first how frequent their labels "
+        "are, which an encoder otherwise answers with a vector that all pictures share",
+    )
     clip_norm: float = Field(default=1.0, gt=0, description="greatest global norm of the gradient")
     ema: float = Field(default=0.99, ge=0, lt=1, description="momentum of the moving average of the weights")
 
@@ -45,8 +53,15 @@ class OptimConfig(BaseModel):
             raise ValueError(f"milestones are {self.milestones}: must ascend strictly within (0, 1)")
         return self
 
-    def factor(self, progress: float) -> float:
-        """The schedule's factor on every learning rate at `progress` (MultiStep)."""
+    def rate(self, group: str, progress: float) -> float:
+        """The learning rate of a group (of `GROUPS`) at `progress`."""
+        risen = 1.0
+        if group == "visual_encoder" and self.frozen:
+            risen = min(max(progress / self.frozen - 1.0, 0.0), 1.0)
+        return float(getattr(self, group) * risen * self._factor(progress))
+
+    def _factor(self, progress: float) -> float:
+        """The schedule's factor on every learning rate (MultiStep)."""
         passed = sum(progress >= milestone - 1e-9 for milestone in self.milestones)
         rise = min(1.0, progress / self.warmup) if self.warmup else 1.0
         return float(rise * self.decay**passed)
@@ -113,9 +128,8 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 
 def set_progress(optimizer: torch.optim.Optimizer, config: OptimConfig, progress: float) -> dict[str, float]:
     """Set every group's learning rate for `progress`; the rates by group name."""
-    factor = config.factor(progress)
     for group in optimizer.param_groups:
-        group["lr"] = getattr(config, group["name"]) * factor
+        group["lr"] = config.rate(group["name"], progress)
     return {group["name"]: group["lr"] for group in optimizer.param_groups}
 
 

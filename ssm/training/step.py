@@ -36,6 +36,7 @@ from ssm.training.optim import (
     set_progress,
     trainable,
 )
+from ssm.training.start import standardised, start_on
 from ssm.training.teaching import MapTeacher
 from ssm.training.watch import Watch
 
@@ -62,6 +63,10 @@ class TrainConfig(BaseModel):
     )
     precision: Precision = Field(
         default="float32", description="bfloat16: autocast in the forward pass; weights and losses stay float32"
+    )
+    data_init: bool = Field(
+        default=False,
+        description="standardised convolutions start on the first batch: each channel with mean 0 and deviation 1",
     )
     compile: bool | Literal["auto"] = Field(
         default="auto", description="compile the model with torch.compile; auto: on a GPU, where it pays"
@@ -114,6 +119,8 @@ class TrainStep:
     ) -> None:
         self.config, self.device = config, torch.device(device)
         check_exact(model)
+        if config.data_init:
+            standardised(model)  # refuses here what could not start at the first step
         resolve(config.precision, self.device)
         self.model = model.to(self.device)
         self.collective = collective or SingleProcess()
@@ -144,6 +151,8 @@ class TrainStep:
         self.model.train()
         progress = step / total_steps
         batch = self._prepare(fe, au, va, step)
+        if self.config.data_init and step == 0:
+            self._start_on(batch)
         slices, key = batch.split(self.config.accumulation), noise_key(self.config.seed, step)
         counts_L = self._global_counts(batch)
         self._start_means(slices, counts_L, key)
@@ -242,6 +251,11 @@ class TrainStep:
     def _make_moments(self) -> Moments:
         joint = [loss.name for loss in self.losses if loss.joint]
         return Moments(joint, self.config.loss.momentum, self.config.accumulation == 1, self.collective.sum)
+
+    def _start_on(self, batch: MicroBatch) -> None:
+        """Weights from the first frame of each clip of the first step; the running average begins anew with them."""
+        start_on(cast(Any, self.model).backbone, batch.first_frames(self.preprocessing), self.collective)
+        self.average = MovingAverage(self.model, self.config.optim.ema)
 
     def _prepare(self, fe: FEBatch | None, au: AUBatch | None, va: VABatch | None, step: int) -> MicroBatch:
         config = self.config

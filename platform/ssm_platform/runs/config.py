@@ -288,6 +288,8 @@ _LATER: dict[str, Any] = {
     "train.expression_teacher": 0.0,
     "data.grey": False,
     "data.standardise": False,
+    "train.data_init": False,
+    "train.optim.frozen": 0.0,
     "train.loss.au_from": 0.0,
     "train.loss.au_rise": 0.0,
     "train.loss.map_evidence": 0.0,
