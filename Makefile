@@ -17,7 +17,9 @@ export RAY_USAGE_STATS_REPORT_URL := http://127.0.0.1:9
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help quickstart real test install-quickstart install-test lint types layers unit machine format lock clean
+TESTS := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: help quickstart real test install-quickstart install-test lint types layers unit coverage machine format lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -48,10 +50,12 @@ layers:  ## arrows between packages run downwards only
 	$(RUN)/lint-imports --no-logo
 
 # Two processes: what shares one Ray cluster in the first, everything else in the second and then in both.
-unit:  ## all tests, with the coverage of ssm and ssm_platform
+unit:  ## all tests
 	@echo "== tests"
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder \
-	  --cov --cov-report=term:skip-covered --durations=15
+	$(TESTS) --durations=40
+
+coverage:  ## all tests, with the coverage of ssm and ssm_platform; a good deal slower
+	$(TESTS) --cov --cov-report=term:skip-covered
 
 install-quickstart: $(VENV)/.installed-quickstart
 install-test: $(VENV)/.installed-test

@@ -167,19 +167,24 @@ WORKER_RUNS: dict[int, tuple[tuple[str, dict[str, object], int], ...]] = {
         ("hiva_evidential", {"expression_teacher": 0.2}, 3),
         ("cvae_evidential", {"accumulation": 2}, 3),
         ("affect", {}, 4),
+        ("plain_cnn", {"data_init": True}, 3),
     ),
     5: (
         ("plain", {}, 4),
         ("weighted", {"sample_weighting": "mal"}, 4),
         ("stills", {"expression_teacher": 0.2, "au_partners": "faces", "loss": LossConfig(map_evidence=1.0)}, 4),
         ("affect", {}, 4),
+        ("plain_cnn", {"data_init": True}, 3),
     ),
 }
 """What the workers of a group of that size train one after the other: name, settings, steps. Five share neither batch
 evenly, and one of them has no AU clip at all."""
 
 
+PLAIN_CNN = BackboneConfig(name="plain_cnn", image_size=SIZE, options={"channels": (8, 12)}, experts=None)
+
 MODELS: dict[str, dict[str, object]] = {
+    "plain_cnn": {"backbone": PLAIN_CNN},
     "hiva_evidential": {"au_reader": AUReaderConfig(kind="hiva_evidential", graph=GraphConfig(heads=2, neighbours=2))},
     "cvae_evidential": {"au_reader": AUReaderConfig(kind="cvae_evidential", latent=LatentConfig(hidden=8, width=4))},
 }

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -115,8 +116,11 @@ def _run_all(jobs: tuple[PlacedJob, ...], processes: int) -> Iterator[str]:
     if processes <= 1 or len(jobs) <= 1:
         yield from map(run_job, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(min(processes, len(jobs))) as pool:
-        yield from pool.imap_unordered(run_job, jobs)
+    # An executor, not a `Pool`: that waits for ever where a process dies, and begins another without end where none can
+    # start, as under a script that does not guard its main part.
+    with ProcessPoolExecutor(min(processes, len(jobs)), multiprocessing.get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(run_job, job) for job in jobs]):
+            yield done.result()
 
 
 def _marker(name: str, spec: SyntheticSpec, seed: int) -> dict[str, object]:

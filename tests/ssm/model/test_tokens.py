@@ -10,13 +10,14 @@ from ssm.model import noise
 from ssm.model.backbone import Backbone
 from ssm.model.config import BackboneConfig
 
+PLAIN = BackboneConfig(name="plain_cnn", image_size=32, options={"channels": (8, 12)}, experts=None)
 SWIN = BackboneConfig(
     name="swin_tiny_patch4_window7_224", image_size=224, experts=None,
     options={"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 1)},
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [tiny.VIT, tiny.CONVNEXT, tiny.CONVNEXT_LINEAR, SWIN], ids=lambda c: c.name)
+@pytest.mark.parametrize("config", [tiny.VIT, tiny.CONVNEXT, tiny.CONVNEXT_LINEAR, SWIN, PLAIN], ids=lambda c: c.name)
 def test_patches_come_from_the_pass_that_gives_the_pooled_row(config: BackboneConfig) -> None:
     torch.manual_seed(0)
     backbone = Backbone(config, 16, tokens=True).eval()

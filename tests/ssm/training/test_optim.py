@@ -57,6 +57,13 @@ def test_optimizer_holds_each_parameter_once_with_the_methods_settings() -> None
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters() if parameter.requires_grad)
 
 
+def test_a_frozen_encoder_stands_still_then_rises_while_the_rest_learns() -> None:
+    config = OptimConfig(visual_encoder=1.0, rest=2.0, frozen=0.1, milestones=(0.5,), decay=0.5)
+    shares = (0.0, 0.1, 0.15, 0.2, 0.4, 0.5)
+    assert [config.rate("visual_encoder", at) for at in shares] == pytest.approx([0, 0, 0.5, 1, 1, 0.5])
+    assert [config.rate("rest", at) for at in shares] == [2, 2, 2, 2, 2, 1]
+
+
 def test_frozen_parameters_are_neither_optimised_nor_saved() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     model[0].requires_grad_(False)
