@@ -22,10 +22,10 @@ _USE = """## Use
 ```python
 from ssm import SSM
 
-model = SSM.from_pretrained("this folder")   # in evaluation mode; no text tower needed
+model = SSM.from_pretrained("this folder")  # in evaluation mode; no text tower needed
 output = model(fe_clips=clips, au_clips=clips)  # float (B, T, 3, {size}, {size}), normalised as below
-output.fe_logits   # B x {expressions}
-output.au_logits   # B x T x {aus}
+output.fe_logits  # B x {expressions}
+output.au_logits  # B x T x {aus}
 ```
 """
 

@@ -48,6 +48,13 @@ def latent(config: TrainConfig) -> str:
     return _trained(config, "cvae_evidential")[0]
 
 
+def started(config: TrainConfig) -> str:
+    """As `weights`, after the first step of a network that can be started on data."""
+    step = tiny.tiny_step(config, backbone=tiny.PLAIN_CNN)
+    tiny.train(step, range(1), TOTAL)
+    return _digest(step.state_dict()["model"])
+
+
 @cache
 def _trained(config: TrainConfig, reader: str = "linear") -> tuple[str, str]:
     step = tiny.tiny_step(config, au_reader=AUReaderConfig(kind=reader))
@@ -107,8 +114,10 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "optim.milestones": ({}, (0.9,), weights),
     "optim.decay": ({}, 0.5, weights),
     "optim.warmup": ({}, 0.9, weights),
+    "optim.frozen": ({}, 0.4, weights),
     "optim.clip_norm": ({}, 1e-3, weights),
     "optim.ema": ({}, 0.5, averages),
+    "data_init": ({}, True, started),
     "loss.fe": ({}, 3.0, weights),
     "loss.au": ({}, 5.0, weights),
     "loss.fe_semantic": ({}, 3.0, weights),

