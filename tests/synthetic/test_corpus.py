@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -188,3 +190,16 @@ def test_impossible_wishes_are_refused_by_name(tmp_path: Path) -> None:
         WildSpec(shortest=9, longest=3)
     with pytest.raises(ValueError, match="less than or equal to 27"):
         LabSpec(subjects=28)
+
+
+def test_a_script_without_a_guard_ends_with_the_reason_instead_of_starting_processes_for_ever(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from ssm_platform.synthetic import PRESETS, write_corpus\n"
+        f"write_corpus('dfew', {str(tmp_path / 'dfew')!r}, PRESETS['tiny'], 1, processes=2)\n"
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert "BrokenProcessPool" in ended.stderr
+    assert "if __name__ == '__main__':" in ended.stderr
+    assert not (tmp_path / "dfew").exists()
