@@ -17,6 +17,8 @@ from .heads import ClipOfFrames as ClipOfFrames
 from .heads import FrameHead as FrameHead
 from .mapping import PriorMapping as PriorMapping
 from .mapping import prior_matrix as prior_matrix
+from .nets import standardised as standardised
+from .nets import start_on as start_on
 from .network import SSMNetwork as SSMNetwork
 from .network import SSMOutput as SSMOutput
 from .noise import frame_seeds as frame_seeds

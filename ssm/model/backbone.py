@@ -64,7 +64,7 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig, width: int, *, released: bool = False, tokens: bool = False) -> None:
         """`tokens`: patches are read too; ValueError for a net whose features lie on no grid."""
         super().__init__()
-        from ssm.model.last_block import read_class_token_alone
+        from ssm.model.nets.last_block import read_class_token_alone
 
         self.config = config
         self.routing = Routing()
@@ -196,7 +196,7 @@ def build_timm(config: BackboneConfig, width: int) -> nn.Module:
     """The timm model with a head of `width`; ValueError names what timm refused."""
     import timm
 
-    import ssm.model.plain  # noqa: F401 -- enters `plain_cnn` into timm's list
+    import ssm.model.nets.plain  # noqa: F401 -- enters `plain_cnn` into timm's list
 
     options = dict(config.options)
     if not timm.is_model(config.name.split(".")[0]):

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ssm.interface import Preprocessing
-from ssm.model import Precision, SSMNetwork, autocast, resolve
+from ssm.model import Precision, SSMNetwork, autocast, resolve, standardised, start_on
 from ssm.training.batch import AUBatch, FEBatch, MicroBatch, VABatch, au_part, fe_part, va_part
 from ssm.training.collective import Collective, SingleProcess, send
 from ssm.training.exactness import check_exact
@@ -36,7 +36,6 @@ from ssm.training.optim import (
     set_progress,
     trainable,
 )
-from ssm.training.start import standardised, start_on
 from ssm.training.teaching import MapTeacher
 from ssm.training.watch import Watch
 
@@ -254,7 +253,7 @@ class TrainStep:
 
     def _start_on(self, batch: MicroBatch) -> None:
         """Weights from the first frame of each clip of the first step; the running average begins anew with them."""
-        start_on(cast(Any, self.model).backbone, batch.first_frames(self.preprocessing), self.collective)
+        start_on(cast(Any, self.model).backbone.net, batch.first_frames(self.preprocessing), self.collective.sum)
         self.average = MovingAverage(self.model, self.config.optim.ema)
 
     def _prepare(self, fe: FEBatch | None, au: AUBatch | None, va: VABatch | None, step: int) -> MicroBatch:

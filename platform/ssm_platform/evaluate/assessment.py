@@ -208,7 +208,7 @@ def _provenance(
     return Provenance(
         run=config.name,
         model=model,
-        command=f"python jobs/evaluate.py {folder} --protocol={protocol}",
+        command=f"python jobs/evaluate.py {_from_here(folder)} --protocol={protocol}",
         seed=config.seed,
         config_fingerprint=config.fingerprint(),
         data=prepared.fingerprints,
@@ -216,6 +216,12 @@ def _provenance(
         versions=Provenance.installed(),
         machine=describe_machine(),
     )
+
+
+def _from_here(folder: str) -> str:
+    """A run's folder as one would type it here: a card is read on other machines, where our own folders are not."""
+    here, there = Path.cwd(), Path(folder)
+    return str(there.relative_to(here)) if there.is_relative_to(here) else folder
 
 
 def _split_in_words(config: RunConfig, name: str, prepared: Prepared) -> str:

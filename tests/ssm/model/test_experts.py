@@ -16,7 +16,7 @@ from ssm.model import noise
 from ssm.model.backbone import Backbone, Patches
 from ssm.model.config import NOT_OPTIONS, BackboneConfig, ExpertsConfig
 from ssm.model.experts import ExpertMlp, Routing, mlp_width
-from ssm.model.last_block import ClassTokenBlock
+from ssm.model.nets.last_block import ClassTokenBlock
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

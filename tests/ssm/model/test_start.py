@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ssm.interface import Preprocessing
-from ssm.model import Backbone, BackboneConfig
+from ssm.model import Backbone, BackboneConfig, standardised, start_on
 from ssm.training.batch import MicroBatch, au_part, fe_part
 from ssm.training.collective import SingleProcess
-from ssm.training.start import standardised, start_on
 from ssm.training.step import TrainStep
 
 
@@ -34,7 +33,7 @@ def test_every_layer_gives_the_first_frames_mean_0_and_deviation_1(name: str) ->
     options = {} if name == "plain_cnn" else {"depths": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "alpha": 1.0}
     backbone = Backbone(BackboneConfig(name=name, image_size=64, options=options, experts=None), 16).train()
     frames = 3 + torch.randn(40, 3, 64, 64)
-    start_on(backbone, frames, SingleProcess())
+    start_on(backbone.net, frames, SingleProcess().sum)
     for rows in _outputs(backbone, frames):
         deviation = rows.std(1)
         silent = deviation < 1e-4  # the last convolution of a residual branch, which starts at 0
