@@ -54,6 +54,18 @@ class FrameFeatures:
         """Each feature with mean 0 and deviation 1 over its width."""
         return self._each(lambda tensor: functional.layer_norm(tensor, tensor.shape[-1:]))
 
+    def averaged(self, other: FrameFeatures) -> FrameFeatures:
+        """The mean of both."""
+        tokens = None if self.tokens is None or other.tokens is None else (self.tokens + other.tokens) / 2
+        return FrameFeatures((self.pooled + other.pooled) / 2, tokens)
+
+    def mirrored(self, grid: tuple[int, int] | None) -> FrameFeatures:
+        """Those of a mirror image, each patch where it lies in the picture itself."""
+        if self.tokens is None or grid is None:
+            return self
+        rows = self.tokens.view(len(self.tokens), *grid, -1).flip(2)
+        return FrameFeatures(self.pooled, rows.flatten(1, 2))
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
         return FrameFeatures(change(self.pooled), None if self.tokens is None else change(self.tokens))
 
@@ -97,10 +109,15 @@ class Backbone(nn.Module):
         self.routing.seeds = seeds
         if self.config.channels_last:
             frames = frames.contiguous(memory_format=torch.channels_last)
-        wanted = self.grid is not None and patches_from < len(frames)
-        features = self._tokens(frames, patches_from) if wanted else FrameFeatures(self.net(frames))
+        features = self._features(frames, patches_from)
+        if self.config.mirrored and not self.training:
+            features = features.averaged(self._features(frames.flip(-1), patches_from).mirrored(self.grid))
         self.routing.seeds = None
         return features.to_units() if self.config.unit_features else features
+
+    def _features(self, frames: Tensor, patches_from: int) -> FrameFeatures:
+        wanted = self.grid is not None and patches_from < len(frames)
+        return self._tokens(frames, patches_from) if wanted else FrameFeatures(self.net(frames))
 
     def _tokens(self, frames: Tensor, start: int) -> FrameFeatures:
         """The net's own head on its pooled row, and on each patch of the frames from `start` on."""

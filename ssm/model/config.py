@@ -75,6 +75,10 @@ class BackboneConfig(_Frozen):
         description="features are brought to mean 0 and deviation 1 over the width: a net from scratch starts with far "
         "smaller ones than the pretrained encoders that the method is made for",
     )
+    mirrored: bool = Field(
+        default=False,
+        description="outside training, features are the mean of the frame and its mirror image: twice the cost",
+    )
     channels_last: bool = Field(
         default=False, description="pixels with colours innermost: faster for convolutional networks, rounds otherwise"
     )

@@ -146,7 +146,8 @@ class SampleWeighting:
         with sdpa_kernel(SDPBackend.MATH):  # the only one that can be differentiated twice
             fe_logits, _ = self._model.read_expression(fe_BTD, batch.prototypes)
         au = self._model.read_aus(FrameFeatures(au_BTD), batch.prototypes)
-        losses_B = expression_losses(fe_logits, batch.fe.labels, batch.fe.class_mask, batch.fe.shares)
+        fe = batch.fe
+        losses_B = expression_losses(fe_logits, fe.labels, fe.class_mask, fe.shares, self._loss.fe_smoothing)
         focus = self._model.config.au_reader.focus
         au_sum = coded_loss(au.logits, au.evidence, batch.au.targets, batch.au.weights, focus, self._loss)
         return losses_B, au_sum / batch.au.count.clamp_min(1)

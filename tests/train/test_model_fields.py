@@ -143,6 +143,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
         start,
     ),
     "backbone.unit_features": ({}, True, computed),
+    "backbone.mirrored": ({}, True, computed),
     "reading": ({"text.tower": None, "mapping.enabled": False}, "frames", start),
     "frame_hidden": ({"text.tower": None, "mapping.enabled": False, "reading": "frames"}, 16, start),
     "width": ({}, 24, start),

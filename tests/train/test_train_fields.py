@@ -119,6 +119,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any, Observe]] = {
     "optim.ema": ({}, 0.5, averages),
     "data_init": ({}, True, started),
     "loss.fe": ({}, 3.0, weights),
+    "loss.fe_smoothing": ({}, 0.5, weights),
     "loss.au": ({}, 5.0, weights),
     "loss.fe_semantic": ({}, 3.0, weights),
     "loss.au_semantic": ({}, 3.0, weights),

@@ -46,7 +46,7 @@ def real_faces() -> RunConfig:
     )
     return RunConfig(
         name="real-faces",
-        steps=12000,
+        steps=16000,
         validate_every=1000,
         validation_clips=1200,
         data=DataConfig(corpora=corpora, fe_batch=64, au_batch=4, mean=_MEAN, std=_STD, grey=True, standardise=True),
@@ -60,7 +60,7 @@ def real_faces() -> RunConfig:
         ),
         train=TrainConfig(
             optim=_from_scratch(),
-            loss=LossConfig(au=0.3, au_semantic=0.3, au_from=0.025, au_rise=0.1),
+            loss=LossConfig(fe_smoothing=0.1, au=0.3, au_semantic=0.3, au_from=0.025, au_rise=0.1),
             precision="bfloat16",
             data_init=True,
         ),
@@ -122,7 +122,9 @@ def _drawn_aus(root: str) -> CorpusConfig:
 
 def _plain() -> BackboneConfig:
     """0.6 million weights on the 48 pixels that FER-2013 has; nothing is normalised over a batch (`check_exact`)."""
-    return BackboneConfig(name="plain_cnn", image_size=48, experts=None, channels_last=True, unit_features=True)
+    return BackboneConfig(
+        name="plain_cnn", image_size=48, experts=None, channels_last=True, unit_features=True, mirrored=True
+    )
 
 
 def _from_scratch() -> OptimConfig:
@@ -131,9 +133,9 @@ def _from_scratch() -> OptimConfig:
         visual_encoder=1e-3,
         experts=1e-3,
         rest=4e-4,
-        weight_decay=0.02,
+        weight_decay=0.05,
         warmup=0.02,
-        frozen=0.0025,
+        frozen=0.002,
         milestones=(0.4, 0.55, 0.67, 0.77, 0.85, 0.92),
         decay=0.5,
         ema=0.999,

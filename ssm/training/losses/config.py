@@ -40,6 +40,9 @@ class LossConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fe: float = Field(default=1.0, ge=0, description="weight of L1, cross-entropy of the expression logits")
+    fe_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of each target of L1 and L3 spread over its corpus's classes"
+    )
     au: float = Field(default=2.0, ge=0, description="weight of L2, binary cross-entropy of the AU logits")
     au_from: float = Field(
         default=0.0, ge=0, lt=1, description="training progress up to which AU losses count nothing; 0: as published"

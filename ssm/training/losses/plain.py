@@ -12,17 +12,27 @@ from torch import Tensor
 
 
 def expression_losses(
-    logits_BE: Tensor, labels_B: Tensor, class_mask_BE: Tensor, shares_BE: Tensor | None = None
+    logits_BE: Tensor,
+    labels_B: Tensor,
+    class_mask_BE: Tensor,
+    shares_BE: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy of each clip (B) among the classes of its own corpus, to its label or to shares of the classes.
 
+    `smoothing` of the target is spread over those classes alike (Szegedy et al., 2016, section 7).
     A class outside the mask has probability and gradient exactly zero; a label outside it makes the loss infinite.
     A clip without any class (its pixels could not be read) has loss and gradient exactly zero.
     """
     known_B = class_mask_BE.any(1)
     logits = logits_BE.float().masked_fill(~class_mask_BE & known_B[:, None], -torch.inf)
-    if shares_BE is None:
+    if shares_BE is None and not smoothing:
         return F.cross_entropy(logits, labels_B, reduction="none") * known_B
+    if shares_BE is None:
+        shares_BE = F.one_hot(labels_B, logits.shape[1]).float()
+    if smoothing:
+        alike_BE = class_mask_BE / class_mask_BE.sum(1, keepdim=True).clamp_min(1)
+        shares_BE = (1 - smoothing) * shares_BE + smoothing * alike_BE
     logs = logits.log_softmax(1)
     return -(shares_BE * logs.masked_fill(shares_BE == 0, 0.0)).sum(1) * known_B  # 0 * -inf would be nan
 
@@ -33,9 +43,10 @@ def expression_loss(
     class_mask_BE: Tensor,
     weights_B: Tensor | None,
     shares_BE: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Sum over clips of `expression_losses`, each times its weight where there are weights."""
-    losses_B = expression_losses(logits_BE, labels_B, class_mask_BE, shares_BE)
+    losses_B = expression_losses(logits_BE, labels_B, class_mask_BE, shares_BE, smoothing)
     return losses_B.sum() if weights_B is None else (losses_B * weights_B).sum()
 
 

@@ -83,7 +83,7 @@ def _fe_sum(one: Pass, logits_BE: Tensor | None) -> Tensor | None:
     fe = one.part.fe
     if fe is None or logits_BE is None:
         return None
-    return expression_loss(logits_BE, fe.labels, fe.class_mask, fe.weights, fe.shares)
+    return expression_loss(logits_BE, fe.labels, fe.class_mask, fe.weights, fe.shares, one.config.fe_smoothing)
 
 
 def _au_semantic(one: Pass) -> Tensor | None:

@@ -84,3 +84,23 @@ def test_features_of_unit_size_are_those_of_the_net_standardised() -> None:
         raw = raw.double()
         wanted = (raw - raw.mean(-1, keepdim=True)) / (raw.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
         torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_mirrored_features_are_the_same_for_a_picture_and_its_mirror_image() -> None:
+    torch.manual_seed(0)
+    plain = Backbone(tiny.VIT, 16, tokens=True).eval()
+    both = Backbone(tiny.VIT.model_copy(update={"mirrored": True}), 16, tokens=True).eval()
+    both.load_state_dict(plain.state_dict())
+    frames = tiny.clips(2).flatten(0, 1)
+    one, other, found, turned = plain(frames), plain(frames.flip(-1)), both(frames), both(frames.flip(-1))
+    torch.testing.assert_close(found.pooled, (one.pooled + other.pooled) / 2)
+    torch.testing.assert_close(found.pooled, turned.pooled)
+    assert plain.grid is not None
+    maps = [features.tokens.unflatten(1, plain.grid) for features in (one, other, found, turned)]  # type: ignore[union-attr]
+    torch.testing.assert_close(maps[2], (maps[0] + maps[1].flip(2)) / 2)
+    torch.testing.assert_close(maps[2], maps[3].flip(2))
+    alone = both(frames, patches_from=1)  # patches of some frames only
+    assert found.tokens is not None
+    torch.testing.assert_close(alone.tokens, found.tokens[1:])
+    seeds = torch.arange(len(frames))
+    torch.testing.assert_close(both.train()(frames, seeds).pooled, plain.train()(frames, seeds).pooled)

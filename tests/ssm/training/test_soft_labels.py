@@ -47,11 +47,28 @@ def test_shares_give_torchs_cross_entropy_among_the_corpus_classes() -> None:
         assert float(found[row]) == pytest.approx(float(want), abs=1e-6)
 
 
+@pytest.mark.parametrize("votes", [False, True])
+def test_smoothing_is_torchs_among_the_corpus_classes(votes: bool) -> None:
+    shares = torch.rand(B, E, generator=GENERATOR).masked_fill(~MASK, 0)
+    shares = shares / shares.sum(1, keepdim=True)
+    logits = LOGITS.clone().requires_grad_()
+    found = expression_losses(logits, LABELS, MASK, shares if votes else None, 0.1)
+    for row in range(B):
+        kept = MASK[row]
+        target = shares[row, kept][None].double() if votes else LABELS[row : row + 1]
+        want = F.cross_entropy(LOGITS[row, kept][None].double(), target, label_smoothing=0.1)
+        assert float(found[row]) == pytest.approx(float(want), abs=1e-6)
+    found.sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert not logits.grad[~MASK].any()
+
+
 def test_a_clip_without_pixels_has_no_loss_whatever_its_shares() -> None:
     mask = MASK.clone()
     mask[1] = False
     logits = LOGITS.clone().requires_grad_()
-    losses = expression_losses(logits, LABELS, mask, torch.full((B, E), 0.2).masked_fill(~mask, 0))
+    losses = expression_losses(logits, LABELS, mask, torch.full((B, E), 0.2).masked_fill(~mask, 0), 0.1)
     losses.sum().backward()
     assert losses[1] == 0
     assert logits.grad is not None
