@@ -155,8 +155,8 @@ def test_the_storage_of_a_cluster_is_where_its_runs_and_models_go(monkeypatch: p
     monkeypatch.setenv("SSM_STORAGE", "s3://bucket/runs")
     assert tiny().storage == "s3://bucket/runs"
     monkeypatch.setenv("SSM_STORAGE", "/nowhere/runs")
-    with pytest.raises(ValueError, match="/nowhere/runs/registry: no model or alias 'latest'"):
-        locate("latest", None)
+    with pytest.raises(ValueError, match="/nowhere/runs/registry: no model or alias 'best'"):
+        locate("best", None)
 
 
 # -- what an engineer would apply ------------------------------------------------------------------------------------
