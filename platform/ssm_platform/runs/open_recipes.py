@@ -37,7 +37,8 @@ def real_faces() -> RunConfig:
     drawn AUs are three times as easy as noisy expressions. Three things keep a net from scratch from answering all
     pictures alike (docs/real_faces.md): its weights start on the first batch, heads learn before it does, and the AU
     losses come after the first 40th, rising to their weight over the next tenth. The net sees luminance alone, each
-    frame at its own mean and deviation.
+    frame at its own mean and deviation. Targets of noisy labels are smoothed, and answers are of a face and its mirror
+    image.
     bfloat16 halves the price of a step on CPUs that have it.
     """
     corpora = (
