@@ -34,7 +34,7 @@ TINY = (
     (r"--data\.corpora\.bp4d\.root=null", "--data.corpora.bp4d.root=null --data.corpora.bp4d.synthetic=null"),
     (r"--recipe=published_bp4d_dfew\b|--recipe[= ]quickstart\b", "--recipe=tiny"),
     (r"--repeats 3 --vary model.text.style=\S+ --vary model.mapping.off=\S+", "--vary model.text.style=label"),
-    (r" --steps=3600\b", ""),
+    (r" --name=quickstart-3600 --steps=3600 --scale\.threads_per_worker=1", ""),
     (r"jobs/train\.py$", "jobs/train.py --recipe=tiny"),
     (r"runs/(published-bp4d-dfew|quickstart)\b", "runs/tiny"),
     (r" s3://bucket/prefix", ""),
