@@ -7,7 +7,9 @@ misses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from operator import mul
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -49,14 +51,19 @@ class Detection(NamedTuple):
 
     @classmethod
     def mean(cls, parts: Sequence[tuple[float, Detection]]) -> Detection:
-        """The weighted mean of detections of one face, with points where all have them."""
-        shares = np.array([weight for weight, _ in parts], np.float64)
-        shares /= shares.sum()
-        x, y, w, h, score = (float(value) for value in shares @ np.array([one[:5] for _, one in parts], np.float64))
+        """The weighted mean of detections of one face, with points where all have them.
+
+        The same bits in every process: a product of arrays rounds by where they lie in memory.
+        """
+        weights = [weight for weight, _ in parts]
+        total = math.fsum(weights)
+
+        def means(rows: Iterable[Sequence[Any]]) -> tuple[float, ...]:
+            return tuple(math.fsum(map(mul, weights, column)) / total for column in zip(*rows, strict=True))
+
+        x, y, w, h, score = means([one[:5] for _, one in parts])
         points = [one.points for _, one in parts if one.points is not None]
-        if len(points) < len(parts):
-            return cls(x, y, w, h, score)
-        return cls(x, y, w, h, score, tuple(float(value) for value in shares @ np.array(points, np.float64)))
+        return cls(x, y, w, h, score, means(points) if len(points) == len(parts) else None)
 
 
 class Detector(Protocol):

@@ -47,7 +47,9 @@ def test_the_first_step_starts_the_weights_and_no_other_does() -> None:
     drawn = straight.model.get_parameter("backbone.net.stages.0.0.gain").detach().clone()
     tiny.train(straight, range(2))
     started = straight.model.get_parameter("backbone.net.stages.0.0.gain")
-    assert (started / drawn - 1).abs().max() > 0.1
+    moved = (started / drawn - 1).abs()  # two steps alone move them by 0.002 at most
+    assert int((moved > 0.01).sum()) >= moved.numel() - 1, "one channel may have been at its deviation by chance"
+    assert moved.max() > 0.1
     state = copy.deepcopy(straight.state_dict())
     resumed = tiny.tiny_step(config, seed=9, backbone=tiny.PLAIN_CNN)
     resumed.load_state_dict(state)
