@@ -3,9 +3,11 @@
     python bench/study.py --out runs/methods --variants full evidential hiva hiva+evidential cvae_evidential \\
         --seeds 1 2 3 --unseen --steps=400
     python bench/methods.py calibration --steps=400    # of those runs, on people whom no run has seen
+    python bench/methods.py answers --steps=400        # of those, u and errors of answers "present" and "absent"
     python bench/methods.py doubt --steps=400          # u and variance against blur and occlusion
     python bench/methods.py where --steps=400          # heat-map mass in the region that an AU moves
-    python bench/methods.py few --steps=400 --variants full hiva evidential    # trains on 5 and 10 % of the people too
+    python bench/methods.py texts --steps=400          # AU AUC where AUs are read with another AU's descriptions
+    python bench/methods.py few --steps=400 --variants full hiva --people 1 3  # trains on so many of the people too
     python bench/methods.py wrong --steps=400 --variants full evidential       # on 20 and 40 % of AU labels wrong too
 
 Each prints one Markdown table. The fields are the study's. `few` and `wrong` train like bench/study.py does, a study of
@@ -28,13 +30,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 from study import METHODS, Study
 
 from ssm import SSM
 from ssm.inference import Predictor
 from ssm.interface import normalise
-from ssm.metrics import AUTable, au_risk, au_risk_by_doubt, au_temperature, calibration_error, cooled_aus, macro
+from ssm.metrics import (
+    AUTable,
+    au_risk,
+    au_risk_by_doubt,
+    au_temperature,
+    calibration_error,
+    cooled_aus,
+    macro,
+)
+from ssm.metrics.risk import RiskCoverage, risk_coverage
 from ssm.model import Evidence
+from ssm.model.readers import AUInputs
 from ssm_platform.base.machine import describe_machine
 from ssm_platform.evaluate.prediction_files import from_parquet
 from ssm_platform.records.manifest import Manifest
@@ -44,7 +57,7 @@ from ssm_platform.synthetic.performance import Performance, person, stream, wild
 
 READERS = ("full", *METHODS)
 BLURS, COVERED = (0.0, 0.5, 1.0, 2.0, 4.0), (0.0, 0.15, 0.3, 0.5, 0.7)
-FACES = 24
+FACES, SHOWN = 24, 300
 _CHANGED = 6  # grey levels by which a pixel of an AU's region changes at least
 
 
@@ -55,6 +68,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="quickstart")
     parser.add_argument("--variants", nargs="+", default=list(READERS), choices=READERS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--people", nargs="+", type=int, default=[1, 3], help="of `few`, besides all")
     options, fields = parser.parse_known_args()
     print(f"<!-- python {' '.join(sys.argv)} -->\n\nMachine: {describe_machine()}\n")
     for line in TABLES[options.table](options, tuple(fields)):
@@ -63,17 +77,18 @@ def main() -> None:
 
 def calibration(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
     """ECE as served, before the asymmetry was undone, after a temperature; areas under risk and coverage."""
-    names = ("ECE", "before un-tilt", "after temperature", "risk by probability", "risk by doubt", "risk at 80 %")
+    names = ("ECE", "before un-tilt", "after temperature", "risk by probability", "risk by doubt", "wrong of all")
+    names += ("of the surest 80 %", "of the least doubted 80 %")
     yield f"| variant | seeds | {' | '.join(names)} |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield f"|---|---|{'---|' * len(names)}"
     for variant, folders in _finished(options, fields):
         rows = [row for folder in folders if (row := _calibrated(folder))]
-        cells = [_spread([row[column] for row in rows if row[column] is not None]) for column in range(6)]
+        cells = [_spread([row[column] for row in rows if row[column] is not None]) for column in range(len(names))]
         yield f"| {variant} | {len(rows)} | {' | '.join(cells)} |"
 
 
 def _calibrated(folder: Path) -> list[float | None]:
-    """The six figures of one run, over its AU corpora on unseen people."""
+    """The figures of one run, means over its AU corpora, on unseen people."""
     found: list[list[float | None]] = []
     for path in sorted((folder / "predictions").glob("*.unseen.parquet")):
         table = from_parquet(path.read_bytes())
@@ -81,20 +96,52 @@ def _calibrated(folder: Path) -> list[float | None]:
             continue
         fitted = from_parquet(path.with_name(path.name.replace(".unseen.", ".validation.")).read_bytes())
         temperature = au_temperature([fitted]) if isinstance(fitted, AUTable) else None
-        by_doubt, tilted = au_risk_by_doubt(table), table.tilted
+        by_probability, by_doubt, tilted = au_risk(table), au_risk_by_doubt(table), table.tilted
         found.append([
             _error(table),
             None if tilted is None else _error(replace(table, probabilities=tilted)),
             None if temperature is None else _error(cooled_aus(table, temperature)),
-            au_risk(table).area,
+            by_probability.area,
             None if by_doubt is None else by_doubt.area,
-            float((by_doubt or au_risk(table)).risk[15]),
+            _wrong(by_probability, 1.0),
+            _wrong(by_probability, 0.8),
+            None if by_doubt is None else _wrong(by_doubt, 0.8),
         ])  # fmt: skip
-    return [_mean([row[column] for row in found]) for column in range(6)] if found else []
+    return [_mean(column) for column in zip(*found, strict=True)]
+
+
+def _wrong(risk: RiskCoverage, share: float) -> float:
+    """Share of wrong answers among the best `share` of them."""
+    return float(risk.risk[list(risk.coverage).index(share)])
 
 
 def _error(table: AUTable) -> float:
     return float(macro(calibration_error(table)))
+
+
+def answers(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
+    """Mean u, and the share of wrong answers among all and among the fifth that u doubts least, by what is answered."""
+    yield "| variant | answer | share | mean u | wrong | of its least doubted fifth |\n|---|---|---|---|---|---|"
+    for variant, folders in _finished(options, fields):
+        tables = [table for folder in folders for table in _unseen_aus(folder) if table.doubts is not None]
+        for answer in ("present", "absent") if tables else ():
+            rows = [_answered(table, answer == "present") for table in tables]
+            yield f"| {variant} | {answer} | {' | '.join(_spread(column) for column in zip(*rows, strict=True))} |"
+
+
+def _answered(table: AUTable, present: bool) -> tuple[float, float, float, float]:
+    assert table.doubts is not None
+    known = table.labels >= 0
+    answer, labels, doubts = table.probabilities[known] >= 0.5, table.labels[known] > 0, table.doubts[known]
+    of = answer == present
+    wrong = (answer != labels)[of]
+    risk = risk_coverage(1 - doubts[of], wrong)
+    return float(of.mean()), float(doubts[of].mean()), _wrong(risk, 1.0), _wrong(risk, 0.2)
+
+
+def _unseen_aus(folder: Path) -> list[AUTable]:
+    paths = sorted((folder / "predictions").glob("*.unseen.parquet"))
+    return [table for path in paths if isinstance(table := from_parquet(path.read_bytes()), AUTable)]
 
 
 def doubt(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
@@ -175,9 +222,42 @@ def _masses(model: SSM) -> NDArray[np.float64]:
     return np.asarray(np.nanmean(found, 1))
 
 
-def _performances(model: SSM) -> Iterator[Performance]:
+def texts(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
+    """Mean AUC over AUs of drawn faces, read with each AU's own texts and with those of the AU after it."""
+    yield "| variant | seeds | own texts | the next AU's texts | lost |\n|---|---|---|---|---|"
+    for variant, folders in _finished(options, fields):
+        models = [SSM.from_pretrained(folder / "model") for folder in folders]
+        own, other = [_area(model) for model in models], []
+        for model in models:
+            model.au_head.register_forward_pre_hook(_next_texts)
+            other.append(_area(model))
+        lost = [one - two for one, two in zip(own, other, strict=True)]
+        yield f"| {variant} | {len(models)} | {_spread(own)} | {_spread(other)} | {_spread(lost)} |"
+
+
+def _next_texts(reader: Any, inputs: tuple[AUInputs, ...]) -> tuple[AUInputs, ...]:
+    """The same with every AU's texts moved one AU on."""
+    texts = inputs[0].texts
+    assert texts is not None
+    each = None if texts.each is None else texts.each.roll(-1, 0)
+    return (replace(inputs[0], texts=replace(texts, fused=texts.fused.roll(-1, 0), each=each)),)
+
+
+@torch.inference_mode()
+def _area(model: SSM) -> float:
+    """Mean ROC-AUC over AUs, of which `SHOWN` faces show each or not."""
+    assert model.facts.preprocessing is not None
+    faces = list(_performances(model, SHOWN))
+    clips = torch.from_numpy(np.stack([np.stack(list(face.frames())) for face in faces]))
+    parts = [normalise(part, model.facts.preprocessing) for part in clips.split(50)]
+    logits = np.concatenate([model(au_clips=part).au_logits.mean(1).numpy() for part in parts])
+    shown = np.stack([face.intensity[0, [AU_ORDER.index(au) for au in model.vocabulary.aus]] > 0 for face in faces])
+    return float(np.mean([roc_auc_score(labels, scores) for labels, scores in zip(shown.T, logits.T, strict=True)]))
+
+
+def _performances(model: SSM, count: int = FACES) -> Iterator[Performance]:
     """Faces that show a few AUs, without any nuisance."""
-    for number in range(FACES):
+    for number in range(count):
         rng = stream(7, "methods", number)
         peaks = np.where(rng.random(len(AU_ORDER)) < 0.3, 4.0, 0.0)
         yield _performance(model, number, peaks)
@@ -196,27 +276,26 @@ def _performance(model: SSM, face: int, peaks: NDArray[np.float64]) -> Performan
 
 
 def few(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
-    """Macro F1 and AUC when 5, 10 and 100 % of the people of AU corpora are trained on."""
-    yield from _trained_on(
-        options, fields, "share of people", {0.05: _some_people(0.05), 0.1: _some_people(0.1), 1.0: None}
-    )
+    """Macro F1 and AUC when only some people of each AU corpus are trained on."""
+    changes = {f"{count}": _some_people(count) for count in options.people}
+    yield from _trained_on(options, fields, "people", {**changes, "all": None})
 
 
 def wrong(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:
     """The same, and mean u, where a share of the AU labels of the training people is turned round."""
-    yield from _trained_on(options, fields, "wrong labels", {0.0: None, 0.2: _turned(0.2), 0.4: _turned(0.4)})
+    changes = {f"{share:.0%}": _turned(share) for share in (0.2, 0.4)}
+    yield from _trained_on(options, fields, "wrong labels", {"0%": None, **changes})
 
 
 Change = Callable[[Manifest, NDArray[np.bool_]], Manifest]
 """A corpus's manifest, and which of its records are trained on, to another manifest."""
 
 
-def _some_people(share: float) -> Change:
+def _some_people(count: int) -> Change:
     def change(manifest: Manifest, trained: NDArray[np.bool_]) -> Manifest:
         subjects = np.array(manifest.column("subject").to_pylist())
         people = sorted(set(subjects[trained]), key=lambda who: stream(3, who).random())
-        kept = people[: max(1, round(share * len(people)))]
-        return manifest.filter(~trained | np.isin(subjects, kept))
+        return manifest.filter(~trained | np.isin(subjects, people[:count]))
 
     return change
 
@@ -237,19 +316,19 @@ def _turned(share: float) -> Change:
 
 
 def _trained_on(
-    options: argparse.Namespace, fields: tuple[str, ...], what: str, changes: Mapping[float, Change | None]
+    options: argparse.Namespace, fields: tuple[str, ...], what: str, changes: Mapping[str, Change | None]
 ) -> Iterator[str]:
     """Rows of each change; where nothing is changed, of the study's own runs."""
     yield f"| {what} | variant | seeds | macro F1 | AU AUC | mean u |\n|---|---|---|---|---|---|"
-    for share, change in changes.items():
-        out = options.out / f"{options.table}-{share:g}" if change else options.out
+    for name, change in changes.items():
+        out = options.out / f"{options.table}-{name.removesuffix('%')}" if change else options.out
         places = _changed(Study(out.absolute(), options.recipe, fields), change) if change else []
         command = [sys.executable, str(Path(__file__).with_name("study.py")), "--out", str(out), "--recipe"]
         command += [options.recipe, "--variants", *options.variants, "--seeds", *map(str, options.seeds)]
         subprocess.run([*command, *fields, *places], check=True, stdout=subprocess.DEVNULL)
         asked = argparse.Namespace(**{**vars(options), "out": out})
         for variant, folders in _finished(asked, (*fields, *places)):
-            yield f"| {share:.0%} | {variant} | {len(folders)} | {' | '.join(_figures(folders))} |"
+            yield f"| {name} | {variant} | {len(folders)} | {' | '.join(_figures(folders))} |"
 
 
 def _changed(study: Study, change: Change) -> list[str]:
@@ -308,8 +387,8 @@ def _spread(values: Sequence[float]) -> str:
 
 
 TABLES: Mapping[str, Callable[[argparse.Namespace, tuple[str, ...]], Iterator[str]]] = {
-    "calibration": calibration, "doubt": doubt, "where": where, "few": few, "wrong": wrong
-}  # fmt: skip
+    one.__name__: one for one in (calibration, answers, doubt, where, texts, few, wrong)
+}
 
 if __name__ == "__main__":
     main()

@@ -203,7 +203,8 @@ def _train(study: Study, environment: dict[str, str], one: tuple[str, int]) -> N
     folder.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(REPOSITORY / "jobs" / "train.py"), f"--recipe={study.base}+{modifier(variant)}"]
     command += [f"--{name}={value}" for name, value in READER_FIELDS.get(variant, {}).items()]
-    command += [f"--name={folder.name}", f"--storage={folder.parent}", f"--seed={seed}", *study.fields]
+    command += [f"--name={folder.name}", f"--storage={folder.parent}", f"--seed={seed}"]
+    command += ["--scale.threads_per_worker=1", *study.fields]  # two runs of two threads each wait for one another
     with folder.with_suffix(".log").open("w") as log:
         code = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
     print(f"{folder.name}: {'done' if code == 0 else f'exit code {code}, see {log.name}'}", file=sys.stderr, flush=True)
