@@ -6,7 +6,8 @@
     KL(Beta(a~, b~) || Beta(1, 1)),  a~ = y + (1 - y) alpha,  b~ = (1 - y) + y beta    misleading evidence alone
 
 The log-loss and the ASL it comes from weigh probabilities alike, so what they do to p is undone alike
-(`ssm.model.readers.evidence`). Letters: B clips, T frames, A action units.
+(`ssm.model.readers.evidence`). alpha and beta stay side by side: on a GPU every small operation counts.
+Letters: B clips, T frames, A action units.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ssm.model import Evidence, FocusConfig
+from ssm.model import FocusConfig
 from ssm.training.losses.asymmetric import asymmetric_loss
 from ssm.training.losses.config import LossConfig
 from ssm.training.losses.plain import au_loss
@@ -24,24 +25,24 @@ from ssm.training.losses.plain import au_loss
 Form = Literal["expected", "type2"]
 
 
-def beta_losses(evidence: Evidence, targets: Tensor, focus: FocusConfig, form: Form = "expected") -> Tensor:
-    """The loss of each entry; targets in [0, 1] may be soft."""
-    total = evidence.alpha + evidence.beta
+def beta_losses(pairs: Tensor, targets: Tensor, focus: FocusConfig, form: Form = "expected") -> Tensor:
+    """The loss of each entry, of alpha and beta (..., 2); targets in [0, 1] may be soft."""
     how = torch.digamma if form == "expected" else torch.log
-    of_present, of_absent = how(total) - how(evidence.alpha), how(total) - how(evidence.beta)
-    p = evidence.probability.detach()
+    total = pairs.sum(-1, keepdim=True)
+    present, absent = targets, 1 - targets
+    p = (pairs[..., 0] / total[..., 0]).detach()
     if focus.positive:
-        of_present = (1 - p) ** focus.positive * of_present
+        present = present * (1 - p) ** focus.positive
     if focus.negative:
-        of_absent = (p - focus.shift).clamp_min(0) ** focus.negative * of_absent
-    return targets * of_present + (1 - targets) * of_absent
+        absent = absent * (p - focus.shift).clamp_min(0) ** focus.negative
+    return (torch.stack([present, absent], dim=-1) * (how(total) - how(pairs))).sum(-1)
 
 
 def beta_loss(
-    evidence: Evidence, targets_BTA: Tensor, weights_BTA: Tensor, focus: FocusConfig, form: Form = "expected"
+    pairs_BTA2: Tensor, targets_BTA: Tensor, weights_BTA: Tensor, focus: FocusConfig, form: Form = "expected"
 ) -> Tensor:
     """Weighted sum over entries; weight 0 means unknown and has gradient exactly zero."""
-    return (weights_BTA * beta_losses(evidence, targets_BTA, focus, form)).sum()
+    return (weights_BTA * beta_losses(pairs_BTA2, targets_BTA, focus, form)).sum()
 
 
 def coded_loss(
@@ -57,16 +58,16 @@ def coded_loss(
         if config.prevalence:
             return asymmetric_loss(logits, targets, weights, config.prevalence)
         return au_loss(logits, targets, weights)
-    return beta_loss(Evidence.of(evidence), targets, weights, focus, config.evidential.form)
+    return beta_loss(evidence, targets, weights, focus, config.evidential.form)
 
 
-def misleading(evidence: Evidence, targets: Tensor) -> Evidence:
-    """The evidence against what is labelled."""
-    return Evidence(targets + (1 - targets) * evidence.alpha, (1 - targets) + targets * evidence.beta)
+def misleading(pairs: Tensor, targets: Tensor) -> Tensor:
+    """The evidence against what is labelled, a~ and b~ (..., 2)."""
+    return pairs.lerp(pairs.new_ones(()), torch.stack([targets, 1 - targets], dim=-1).to(pairs.dtype))
 
 
-def divergence_from_ignorance(evidence: Evidence) -> Tensor:
-    """KL(Beta(alpha, beta) || Beta(1, 1)) of each entry."""
-    a, b = evidence.alpha, evidence.beta
-    constant = torch.lgamma(a + b) - torch.lgamma(a) - torch.lgamma(b)
-    return constant + (a - 1) * torch.digamma(a) + (b - 1) * torch.digamma(b) - (a + b - 2) * torch.digamma(a + b)
+def divergence_from_ignorance(pairs: Tensor) -> Tensor:
+    """KL(Beta(alpha, beta) || Beta(1, 1)) of each entry, of alpha and beta (..., 2)."""
+    total = pairs.sum(-1)
+    each = (pairs - 1) * torch.digamma(pairs) - torch.lgamma(pairs)
+    return each.sum(-1) + torch.lgamma(total) - (total - 2) * torch.digamma(total)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssm.model import AUReader, Evidence
+from ssm.model import AUReader
 from ssm.training.batch import MicroBatch
 from ssm.training.evidence import map_evidence
 from ssm.training.losses.beta import coded_loss, divergence_from_ignorance, misleading
@@ -167,7 +167,7 @@ def _regulariser(one: Pass) -> Tensor | None:
     au, evidence = one.part.au, one.output.au_evidence
     if au is None or evidence is None:
         return None
-    return (au.weights * divergence_from_ignorance(misleading(Evidence.of(evidence), au.targets))).sum()
+    return (au.weights * divergence_from_ignorance(misleading(evidence, au.targets))).sum()
 
 
 def _divergence(one: Pass) -> Tensor | None:

@@ -77,7 +77,7 @@ def test_a_constant_model_recovers_the_rate(rate: float) -> None:
             group["lr"] = 3.0 * 0.99**number
         optimizer.zero_grad()
         evidence = Evidence.from_scores(scores[0], scores[1])
-        (shares * beta_losses(evidence, target, FocusConfig())).sum().backward()
+        (shares * beta_losses(evidence.pairs, target, FocusConfig())).sum().backward()
         optimizer.step()
     assert float(evidence.untilted(FocusConfig()).sigmoid().detach()) == pytest.approx(rate, abs=1e-2)
 

@@ -14,9 +14,20 @@ from ssm.training.step import TrainStep
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("changes", [{}, {"accumulation": 2}, {"precision": "bfloat16"}], ids=str)
-def test_a_step_waits_for_nothing(changes: dict[str, object]) -> None:
-    step = TrainStep(tiny.tiny_model(), tiny.fast_with(**changes, compile=False), device="cuda")
+@pytest.mark.parametrize(
+    ("run", "changes"),
+    [
+        ("plain", {}),
+        ("plain", {"accumulation": 2}),
+        ("plain", {"precision": "bfloat16"}),
+        ("hiva_evidential", {}),
+        ("cvae_evidential", {"precision": "bfloat16"}),
+    ],
+    ids=str,
+)
+def test_a_step_waits_for_nothing(run: str, changes: dict[str, object]) -> None:
+    model = tiny.tiny_model(**tiny.model_of(run))
+    step = TrainStep(model, tiny.fast_with(**changes, compile=False), device="cuda")
     tiny.train(step, range(2))  # the first finds where the losses start
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
