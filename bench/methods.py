@@ -169,7 +169,8 @@ def _doubts(model: SSM, spoil: Callable[..., Any], strengths: Sequence[float]) -
     for strength in strengths:
         clips = np.stack([spoil(np.stack(list(played.frames())), strength) for played in _performances(model)])
         output = model(au_clips=normalise(torch.from_numpy(clips), model.facts.preprocessing))
-        found.setdefault("u", []).append(Evidence.of(output.au_evidence).vacuity.double().numpy().ravel())
+        doubts = Evidence.of(output.au_evidence).doubt(model.config.au_reader.focus)
+        found.setdefault("u", []).append(doubts.double().numpy().ravel())
         if output.au_variance is not None:
             found.setdefault("variance", []).append(output.au_variance.double().numpy().ravel())
     return {what: np.stack(values) for what, values in found.items()}

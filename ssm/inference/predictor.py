@@ -37,7 +37,7 @@ class Answers:
     why: Floats | None  # B E A: what each AU adds to each semantic logit; None without mapped prototypes
     affect: Floats | None = None  # B T 2: valence and arousal; None where the model has none
     affect_why: Floats | None = None  # B 2 A: what each AU adds before tanh, mean over the frames; None: no label head
-    au_uncertainty: Floats | None = None  # B T A in (0, 1], the vacuity of Beta evidence; None of other readers
+    au_uncertainty: Floats | None = None  # B T A in (0, 1], doubt of Beta evidence; None of other readers
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,8 @@ class Predictor:
             affect, affect_why = self._affect(features)
         warmth = self.model.facts.au_temperature
         logits = aus.logits if warmth is None else aus.logits / warmth
-        doubt = None if aus.evidence is None else Evidence.of(aus.evidence).vacuity
+        focus = self.model.config.au_reader.focus
+        doubt = None if aus.evidence is None else Evidence.of(aus.evidence).doubt(focus)
         return _Pass(logits.sigmoid(), expression, why, features.pooled, affect, affect_why, doubt)
 
     def _affect(self, features: FrameFeatures) -> tuple[Tensor | None, Tensor | None]:

@@ -15,7 +15,7 @@ class Abstention(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     risk: float = Field(gt=0, lt=1, description="share of wrong answers that was asked for, among those given")
-    doubt: float = Field(gt=0, le=1, description="an answer with more doubt (vacuity) is withheld")
+    doubt: float = Field(gt=0, le=1, description="an answer with more doubt is withheld")
     coverage: float = Field(gt=0, le=1, description="share of validation's answers that are given at this level")
 
     def withheld(self, doubts: NDArray[Any]) -> NDArray[np.bool_]:

@@ -29,7 +29,7 @@ class AUTable:
     sequences: tuple[str, ...]  # the sequence that each stretch is from
     subjects: tuple[str, ...]  # S names
     subject: NDArray[np.intp]  # N, place in `subjects`
-    doubts: Floats | None = None  # N A in (0, 1], the vacuity of a model that gives evidence
+    doubts: Floats | None = None  # N A in (0, 1], the doubt of a model that gives evidence
     tilted: Floats | None = None  # N A, such a model's probabilities before its loss's asymmetry was undone
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Predictions on disk: one Parquet file per corpus and side, readable by anybody and read back exactly.
 
 AU files have a row per frame (`sequence`, `stretch`, `subject`, then `AU01` probability and `AU01_label`, -1 unknown;
-of models that give evidence also its vacuity `AU01_u`, and `AU01_tilted`, the probability as the loss left it);
+of models that give evidence also its doubt `AU01_u`, and `AU01_tilted`, the probability as the loss left it);
 affect files likewise with `valence` and `valence_label` (nan unknown);
 expression files a row per clip (`clip`, `subject`, `label`, then a probability per class, and where people voted their
 shares as `happiness_share`). The metadata names the model that made them, so that files of two models are not read as

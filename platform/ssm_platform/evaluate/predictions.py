@@ -190,7 +190,7 @@ class _Scorer:
         with torch.inference_mode(), autocast(self._device, self._precision):
             if au is not None:
                 output = self._model(au_clips=normalise(au.clips.to(self._device), self._preprocessing))
-                answers["au"][columns["task"] == AU] = _au_answer(output).cpu().numpy()
+                answers["au"][columns["task"] == AU] = self._au_answer(output).cpu().numpy()
             if fe is not None:
                 fe = fe.to(self._device)
                 clips = normalise(fe.clips, self._preprocessing)
@@ -201,15 +201,14 @@ class _Scorer:
                 answers["va"][columns["task"] == VA] = found.float().cpu().numpy()
         return answers
 
+    def _au_answer(self, output: Any) -> Any:
+        """Probabilities (B T A); of a model that gives evidence also doubts and tilted probabilities (B T 3A)."""
+        import torch
 
-def _au_answer(output: Any) -> Any:
-    """Probabilities (B T A); of a model that gives evidence also doubts and tilted probabilities (B T 3A)."""
-    import torch
+        from ssm.model import Evidence
 
-    from ssm.model import Evidence
-
-    found = output.au_logits.float().sigmoid()
-    if output.au_evidence is None:
-        return found
-    evidence = Evidence.of(output.au_evidence)
-    return torch.cat([found, evidence.vacuity, evidence.probability], dim=-1)
+        found = output.au_logits.float().sigmoid()
+        if output.au_evidence is None:
+            return found
+        evidence = Evidence.of(output.au_evidence)
+        return torch.cat([found, evidence.doubt(self._model.config.au_reader.focus), evidence.probability], dim=-1)

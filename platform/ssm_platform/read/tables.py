@@ -45,7 +45,7 @@ _COMMENTS = {
 
 
 def columns(vocabulary: Vocabulary, doubts: bool = False) -> list[str]:
-    """The column names, in order; `doubts` adds `AU01_u`, the vacuity of models that give evidence, at the end."""
+    """The column names, in order; `doubts` adds `AU01_u`, the doubt of models that give evidence, at the end."""
     present = [f"{code}_c" for code in vocabulary.au_codes]
     labels = [*present, *vocabulary.au_codes, *vocabulary.expressions, *vocabulary.affect]
     known = [f"{code}_u" for code in vocabulary.au_codes if doubts]
@@ -215,7 +215,7 @@ def _comment(name: str, vocabulary: Vocabulary) -> dict[str, str] | None:
     if name in vocabulary.expressions or name in vocabulary.au_codes:
         return {"comment": "probability"}
     if name.removesuffix("_u") in vocabulary.au_codes:
-        return {"comment": "vacuity of the evidence, 0..1; 1 where there is none"}
+        return {"comment": "doubt, 0..1: 1 where there is no evidence"}
     if name.removesuffix("_c") in vocabulary.au_codes:
         return {"comment": "1 where the model's fitted rule finds the action unit present; empty where it abstains"}
     if name in vocabulary.affect:

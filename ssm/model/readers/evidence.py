@@ -5,7 +5,13 @@
 
 An asymmetric loss (weights (1 - p)^g+ and max(p - m, 0)^g- without gradient) is least, at a true rate pi, where
 pi / (1 - pi) = p max(p - m, 0)^g- / (1 - p)^(1 + g+); `untilted` is that, so what is served is pi again: exact for
-log losses and the limit of much evidence for Beta ones. Letters: B clips, T frames, A action units.
+log losses and the limit of much evidence for Beta ones. The same weights count evidence by less than it is: an absence
+at p by p^g-, so the surer an absence the less evidence it has. `doubt` is u of the evidence counted whole:
+
+    2 / (2 + e+ / (1 - p)^g+ + e- / max(p - m, 0)^g-)
+
+DEVIATION: u as it stands orders answers worse than chance under such a loss (docs/methods.md, section 2).
+Letters: B clips, T frames, A action units.
 """
 
 from __future__ import annotations
@@ -17,6 +23,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssm.model.config import FocusConfig
+
+_LEAST_WEIGHT = 1e-3
+"""Of 1 - p and p - m: without it, an absence that the shift hides from the loss would have no doubt at all."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,15 @@ class Evidence:
 
     @property
     def vacuity(self) -> Tensor:
-        """u in (0, 1]: 1 where there is no evidence at all."""
+        """u in (0, 1], as the loss left it: 1 where there is no evidence at all."""
         return 2 / (self.alpha + self.beta)
+
+    def doubt(self, focus: FocusConfig) -> Tensor:
+        """u in (0, 1] of the evidence counted whole, after training with this asymmetry."""
+        p = self.probability
+        present = (1 - p).clamp_min(_LEAST_WEIGHT) ** focus.positive
+        absent = (p - focus.shift).clamp_min(_LEAST_WEIGHT) ** focus.negative
+        return 2 / (2 + (self.alpha - 1) / present + (self.beta - 1) / absent)
 
     @property
     def beliefs(self) -> tuple[Tensor, Tensor]:

@@ -65,6 +65,27 @@ def test_untilting_gives_the_figures_of_the_page() -> None:
     assert float(_evidence(1e9, 1e9).untilted(asl).sigmoid()) == pytest.approx(1 / 9, abs=1e-6)
 
 
+@pytest.mark.parametrize("focus", [(0, 1, 0), (1, 4, 0), (2, 0, 0), (0, 2, 0.03)])
+@pytest.mark.parametrize("seen", [(0, 40), (3, 57), (50, 50), (9, 1)])
+def test_doubt_counts_what_was_seen_whole(focus: tuple[float, float, float], seen: tuple[int, int]) -> None:
+    """Presences and absences counted with their weights, over and over until p is that of its own weights."""
+    positive, negative, shift = focus
+    alpha, beta = 1.0, 1.0
+    for _ in range(2000):
+        p = alpha / (alpha + beta)
+        alpha += (1 + seen[0] * (1 - p) ** positive - alpha) / 2
+        beta += (1 + seen[1] * max(p - shift, 1e-3) ** negative - beta) / 2
+    config = FocusConfig(positive=positive, negative=negative, shift=shift)
+    assert float(_evidence(alpha, beta).doubt(config)) == pytest.approx(2 / (2 + sum(seen)), rel=1e-9)
+
+
+def test_doubt_without_a_focus_is_the_vacuity_and_full_without_evidence() -> None:
+    torch.testing.assert_close(_evidence(7.0, 3.0).doubt(PLAIN), _evidence(7.0, 3.0).vacuity)
+    for focus in (PLAIN, FocusConfig(), FocusConfig(positive=1, negative=4, shift=0.3)):
+        assert float(_evidence(1.0, 1.0).doubt(focus)) == 1
+        assert 0 < float(_evidence(1.0, 1e6).doubt(focus)) < 1e-5
+
+
 @pytest.mark.parametrize("rate", [0.05, 0.5, 0.9])
 def test_a_constant_model_recovers_the_rate(rate: float) -> None:
     """Two scores fitted to the expected loss of Bernoulli(rate), from much evidence."""
