@@ -90,10 +90,7 @@ def calibration(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterato
 def _calibrated(folder: Path) -> list[float | None]:
     """The figures of one run, means over its AU corpora, on unseen people."""
     found: list[list[float | None]] = []
-    for path in sorted((folder / "predictions").glob("*.unseen.parquet")):
-        table = from_parquet(path.read_bytes())
-        if not isinstance(table, AUTable):
-            continue
+    for path, table in _unseen_aus(folder):
         fitted = from_parquet(path.with_name(path.name.replace(".unseen.", ".validation.")).read_bytes())
         temperature = au_temperature([fitted]) if isinstance(fitted, AUTable) else None
         by_probability, by_doubt, tilted = au_risk(table), au_risk_by_doubt(table), table.tilted
@@ -123,7 +120,7 @@ def answers(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[st
     """Mean u, and the share of wrong answers among all and among the fifth that u doubts least, by what is answered."""
     yield "| variant | answer | share | mean u | wrong | of its least doubted fifth |\n|---|---|---|---|---|---|"
     for variant, folders in _finished(options, fields):
-        tables = [table for folder in folders for table in _unseen_aus(folder) if table.doubts is not None]
+        tables = [table for folder in folders for _, table in _unseen_aus(folder) if table.doubts is not None]
         for answer in ("present", "absent") if tables else ():
             rows = [_answered(table, answer == "present") for table in tables]
             yield f"| {variant} | {answer} | {' | '.join(_spread(column) for column in zip(*rows, strict=True))} |"
@@ -139,9 +136,10 @@ def _answered(table: AUTable, present: bool) -> tuple[float, float, float, float
     return float(of.mean()), float(doubts[of].mean()), _wrong(risk, 1.0), _wrong(risk, 0.2)
 
 
-def _unseen_aus(folder: Path) -> list[AUTable]:
+def _unseen_aus(folder: Path) -> list[tuple[Path, AUTable]]:
+    """A run's answers on each AU corpus of unseen people, and their files."""
     paths = sorted((folder / "predictions").glob("*.unseen.parquet"))
-    return [table for path in paths if isinstance(table := from_parquet(path.read_bytes()), AUTable)]
+    return [(path, table) for path in paths if isinstance(table := from_parquet(path.read_bytes()), AUTable)]
 
 
 def doubt(options: argparse.Namespace, fields: tuple[str, ...]) -> Iterator[str]:

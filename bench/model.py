@@ -76,16 +76,17 @@ class Figure:
 
 
 class Stopwatch:
-    """Seconds of a call, on the wall or of the process's CPUs, with the device's queue drained on both sides."""
+    """Seconds of calls in a row, on the wall or of the process's CPUs, the device's queue drained on both sides."""
 
     def __init__(self, device: torch.device, clock: str) -> None:
         self.device = device
         self.now = time.perf_counter if clock == "wall" else time.process_time
 
-    def __call__(self, run: Callable[[], object]) -> float:
+    def __call__(self, run: Callable[[], object], times: int = 1) -> float:
         self._drain()
         start = self.now()
-        run()
+        for _ in range(times):
+            run()
         self._drain()
         return self.now() - start
 
@@ -103,7 +104,7 @@ def product_rate(stopwatch: Stopwatch, dtype: torch.dtype) -> float:
     torch.mm(left, right, out=out)
     repeats = 2
     while True:
-        seconds = stopwatch(lambda count=repeats: [torch.mm(left, right, out=out) for _ in range(count)])
+        seconds = stopwatch(partial(torch.mm, left, right, out=out), repeats)
         if seconds >= _SUSTAINED[kind]:
             return 2 * size**3 * repeats / seconds
         repeats = max(repeats + 1, int(repeats * 1.3 * _SUSTAINED[kind] / seconds))
@@ -275,12 +276,12 @@ def measure(options: argparse.Namespace, backbone: str) -> tuple[list[Figure], l
         memory[name] = taken(subject.run) if options.device == "cuda" else float("nan")
     rates: dict[str, list[float]] = {name: [] for name in runs}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    count = _IN_A_ROW[options.device]
     for _ in range(options.rounds):
         for name, run in runs.items():
             # The rate is taken beside every subject: a shared machine changes its speed within a round.
             rates[name].append(product_rate(stopwatch, getattr(torch, options.dtype)))
-            count = _IN_A_ROW[options.device]
-            seconds[name].append(stopwatch(lambda run=run, count=count: [run() for _ in range(count)]) / count)
+            seconds[name].append(stopwatch(run, count) / count)
     figures = [
         replace(_figure(name, operations[name], seconds, rates[name], options.device), gib=memory[name])
         for name in runs

@@ -6,8 +6,7 @@
     KL(Beta(a~, b~) || Beta(1, 1)),  a~ = y + (1 - y) alpha,  b~ = (1 - y) + y beta    misleading evidence alone
 
 The log-loss and the ASL it comes from weigh probabilities alike, so what they do to p is undone alike
-(`ssm.model.readers.evidence`). alpha and beta stay side by side: on a GPU every small operation counts.
-Letters: B clips, T frames, A action units.
+(`ssm.model.readers.evidence`). Letters: B clips, T frames, A action units.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import torch
 
 from ssm import SSM
 from ssm.inference.predictor import Predictor
+from ssm.interface import normalise
 from ssm.interface.abstention import Abstention
 from ssm.interface.preprocessing import Preprocessing
 from ssm.model.config import AUReaderConfig, GraphConfig, LatentConfig
@@ -65,6 +66,7 @@ def test_a_predictor_gives_doubts_places_and_reasons_where_the_reader_knows_them
     model, folder = saved
     predictor, reader = Predictor.from_pretrained(folder, batch=2), model.au_head
     frames = np.random.default_rng(0).integers(0, 255, (2 * T + 1, tiny.SIZE, tiny.SIZE, 3), np.uint8)
+    clips = frames[: 2 * T].reshape(2, T, tiny.SIZE, tiny.SIZE, 3)
     whole = predictor.predict(frames)
     pieces = list(predictor.stream([frames[:3], frames[3:]]))
     assert whole.why is not None
@@ -74,9 +76,13 @@ def test_a_predictor_gives_doubts_places_and_reasons_where_the_reader_knows_them
         np.testing.assert_array_equal(whole.au_withheld, whole.au_uncertainty > np.float32(0.6))
         joined = np.concatenate([piece.au_uncertainty for piece in pieces])
         np.testing.assert_allclose(joined, whole.au_uncertainty, atol=1e-5)
+        with torch.inference_mode():
+            seen = normalise(torch.from_numpy(clips), predictor.preprocessing)
+            alpha, beta = model.eval()(au_clips=seen).au_evidence.flatten(0, 1).double().unbind(-1)
+        doubt = 2 / (2 + (alpha - 1) + (beta - 1) * (alpha + beta) / alpha)  # an absence weighed p
+        np.testing.assert_allclose(whole.au_uncertainty[: 2 * T], doubt, atol=1e-4)
     else:
         assert (whole.au_uncertainty, whole.au_withheld) == (None, None)
-    clips = frames[: 2 * T].reshape(2, T, tiny.SIZE, tiny.SIZE, 3)
     if reader.needs_texts:
         where = predictor.where(clips)
         assert where.shape == (2, T, A, *model.backbone.grid)
