@@ -17,11 +17,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from serve.decoding import messages
 from serve.decoding.messages import CameraJob, Job
@@ -30,6 +30,7 @@ from serve.errors import Refusal, busy
 from ssm_platform.media import InputInfo
 from ssm_platform.read import FaceFrame
 
+T = TypeVar("T")
 Decoded = InputInfo | Thumbnail | list[FaceFrame]
 """What comes of an upload: what it is; then its frames, reduced to their faces, and pictures of some before them."""
 
@@ -83,21 +84,21 @@ class Sandbox:
         try:
             with theirs:
                 try:
-                    await asyncio.to_thread(self._hand_over, job, theirs, tell)
+                    await _in_thread(self._hand_over, job, theirs, tell)
                 finally:
                     os.close(tell)
             reader, writer = await asyncio.open_connection(sock=ours, limit=_BUFFER)
             try:
                 yield reader, writer
             except asyncio.IncompleteReadError:
-                raise _ended(await asyncio.to_thread(_told, told, spent), job) from None
+                raise _ended(await _in_thread(_told, told, spent), job) from None
             except Refusal:
                 writer.close()  # a camera's process ends when no frame can come
-                await asyncio.to_thread(_told, told, spent)
+                await _in_thread(_told, told, spent)
                 raise
             finally:
                 writer.close()
-            await asyncio.to_thread(_told, told, spent)
+            await _in_thread(_told, told, spent)
         finally:
             os.close(told)  # the forker kills what still runs
 
@@ -251,6 +252,17 @@ async def _message(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bytes]
         raise Refusal(422, "decoding it gave nonsense")
     head = json.loads(await reader.readexactly(text))
     return dict(head), await reader.readexactly(body)
+
+
+async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    """`asyncio.to_thread`, waited for by a cancelled caller too, who closes what the thread works on: its number may
+    be another connection's a moment later.
+    """
+    working = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+    try:
+        return await asyncio.shield(working)
+    finally:
+        await asyncio.wait([working])
 
 
 def _told(told: int, spent: Spent | None) -> int | None:

@@ -102,11 +102,14 @@ class ModelMetrics:
         """Say which version is served, or no longer."""
         self._model.set(float(current), tags={"version": version})
 
-    def batch(self, clips: int, waiting: int) -> None:
+    def batch(self, clips: int) -> None:
         """Count a pass."""
         self._clips.inc(clips)
         self._batch.observe(clips)
-        self._queue.set(waiting)
+
+    def waiting(self, clips: int) -> None:
+        """How many wait, after a pass."""
+        self._queue.set(clips)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,31 +19,34 @@ from numpy.typing import NDArray
 from ssm_platform.read import ClipAnswers
 
 T = TypeVar("T")
-Read = Callable[[Hashable, NDArray[np.uint8]], ClipAnswers]
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass
-class _Job:
-    key: Hashable
+class _Job(Generic[K]):
+    key: K
     clips: NDArray[np.uint8]  # n T S S 3
     future: asyncio.Future[ClipAnswers]
 
 
-class Batcher:
-    """`await submit(key, clips)`: clips of equal key are read together, at most `most` at a time, in one thread."""
+class Batcher(Generic[K]):
+    """`await submit(key, clips)`: clips of equal key are read together, at most `most` at a time, in one thread.
 
-    def __init__(self, read: Read, most: int) -> None:
+    All but `read` belongs to the event loop: the thread is handed its jobs and must look at nothing else here.
+    """
+
+    def __init__(self, read: Callable[[K, NDArray[np.uint8]], ClipAnswers], most: int) -> None:
         self._read, self._most = read, most
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[_Job[K]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
-        """Clips that no pass has taken yet."""
+        """Clips that no pass has taken yet. To be asked in the event loop."""
         return sum(len(job.clips) for job in self._jobs)
 
-    async def submit(self, key: Hashable, clips: NDArray[np.uint8]) -> ClipAnswers:
+    async def submit(self, key: K, clips: NDArray[np.uint8]) -> ClipAnswers:
         """The answers to `clips`; the error of the pass where it fails.
 
         Many clips wait in pieces of one pass, each at the end of the queue: others get their turn in between.
@@ -51,7 +54,7 @@ class Batcher:
         pieces = [await self._piece(key, clips[at : at + self._most]) for at in range(0, len(clips), self._most)]
         return pieces[0] if len(pieces) == 1 else ClipAnswers.joined(pieces)
 
-    async def _piece(self, key: Hashable, clips: NDArray[np.uint8]) -> ClipAnswers:
+    async def _piece(self, key: K, clips: NDArray[np.uint8]) -> ClipAnswers:
         job = _Job(key, clips, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         if self._worker is None or self._worker.done():
@@ -78,10 +81,10 @@ class Batcher:
                 if not job.future.done():
                     job.future.set_result(answer)
 
-    def _take(self) -> list[_Job]:
+    def _take(self) -> list[_Job[K]]:
         """The oldest job and the jobs of its key that fit beside it; jobs whose caller left are dropped."""
         self._jobs = deque(job for job in self._jobs if not job.future.done())
-        taken: list[_Job] = []
+        taken: list[_Job[K]] = []
         clips, key = 0, self._jobs[0].key if self._jobs else None
         for job in list(self._jobs):
             if job.key == key and (not taken or clips + len(job.clips) <= self._most):
@@ -90,7 +93,7 @@ class Batcher:
         self._jobs = deque(job for job in self._jobs if not any(job is other for other in taken))
         return taken
 
-    def _pass(self, jobs: list[_Job]) -> list[ClipAnswers]:
+    def _pass(self, jobs: list[_Job[K]]) -> list[ClipAnswers]:
         clips = np.concatenate([job.clips for job in jobs])
         stops = np.cumsum([len(job.clips) for job in jobs]).tolist()
         answers = self._read(jobs[0].key, clips)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -56,7 +55,7 @@ class Inference:
         self._metrics = ModelMetrics()
         self._readers: OrderedDict[str, ModelReader] = OrderedDict()  # by version, the current one last
         self._served: Served | None = None
-        self._batcher = Batcher(self._read, settings.batch)
+        self._batcher: Batcher[ModelReader] = Batcher(self._read, settings.batch)
         self._loading = asyncio.Lock()
         self._answered = 0.0
 
@@ -77,8 +76,10 @@ class Inference:
     async def read(self, clips: NDArray[Any], served: Served | None = None, trace: Trace | None = None) -> Reading:
         """Answers to clips (n, T, S, S, 3) by the current model, or by the one a caller started with."""
         with span("model", trace):
-            version = (await self._reader_of(clips, served)).description.version
-            return Reading(await self._batcher.submit(version, clips), version)
+            reader = await self._reader_of(clips, served)
+            answers = await self._batcher.submit(reader, clips)
+            self._metrics.waiting(self._batcher.waiting)
+            return Reading(answers, reader.description.version)
 
     async def where(self, clips: NDArray[Any], served: Served, trace: Trace | None = None) -> NDArray[np.float32]:
         """Where the model a caller started with looks for each AU in clips: shares (n, T, A, h, w) of the grid's
@@ -108,10 +109,11 @@ class Inference:
         if self._served is None:
             return
         version = self._served.description.version
+        reader = self._readers[version]
         self._metrics.model(version, True)  # again: Ray forgets a gauge that nobody sets
         if time.monotonic() - self._answered < _FRESH_S:
             return
-        answers = await self._batcher.submit(version, self._readers[version].blank())
+        answers = await self._batcher.submit(reader, reader.blank())
         if not all(np.isfinite(array).all() for array in (answers.au_probability, answers.expression)):
             raise RuntimeError("the model answers with numbers that are not finite")
 
@@ -148,11 +150,11 @@ class Inference:
         while len(self._readers) > _KEPT:
             self._readers.popitem(last=False)
 
-    def _read(self, version: Hashable, clips: NDArray[np.uint8]) -> ClipAnswers:
+    def _read(self, reader: ModelReader, clips: NDArray[np.uint8]) -> ClipAnswers:
         """One pass, in the batcher's thread."""
         with self._metrics.stage("forward"):
-            answers = self._readers[str(version)].read(clips)
-        self._metrics.batch(len(clips), self._batcher.waiting)
+            answers = reader.read(clips)
+        self._metrics.batch(len(clips))
         self._answered = time.monotonic()
         return answers
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import selectors
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +164,35 @@ def test_what_nobody_waits_for_is_killed(run: Run, sandbox: Sandbox, tmp_path: P
 
 class Enough(Exception):
     """What ends the forker's loop here."""
+
+
+def test_descriptors_of_a_job_stay_open_until_it_is_handed_over_though_its_caller_left(
+    run: Run, face_video: Path
+) -> None:
+    entered, left = threading.Event(), threading.Event()
+    kinds: list[bool] = []
+
+    class Slow(Sandbox):
+        """It is still about to hand the descriptors over when the caller leaves."""
+
+        def _hand_over(self, job: Any, out: socket.socket, tell: int) -> None:
+            entered.set()
+            assert left.wait(20)
+            kinds.extend([stat.S_ISSOCK(os.fstat(out.fileno()).st_mode), stat.S_ISFIFO(os.fstat(tell).st_mode)])
+            super()._hand_over(job, out, tell)
+
+    async def leave(sandbox: Sandbox) -> None:
+        asking = asyncio.create_task(decoded(sandbox, job(face_video)))
+        assert await asyncio.to_thread(entered.wait, 20)
+        asking.cancel()
+        await asyncio.sleep(0)  # the cancellation is on its way
+        asyncio.get_running_loop().call_later(0.1, left.set)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    with closing(Slow()) as sandbox:
+        run(leave(sandbox))
+    assert kinds == [True, True]
 
 
 def test_an_end_and_a_farewell_at_once_leave_the_forker_alive() -> None:

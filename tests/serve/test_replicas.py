@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Hashable
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,38 @@ def test_a_video_under_way_is_finished_by_the_model_it_began_with(
     again = run(fresh.read(blank, served))
     np.testing.assert_array_equal(again.answers.au_probability, before.answers.au_probability)
     assert run(fresh.describe()).description.version != served.description.version
+
+
+def test_a_caller_who_comes_while_a_pass_ends_fails_nobody(model_folder: Path, run: Run) -> None:
+    inference = Inference(Settings(model=str(model_folder), threads=1, batch=1))
+    run(inference.reconfigure({"model": str(model_folder)}))
+    blank = inference._readers[run(inference.describe()).description.version].blank()
+
+    async def ask() -> int:
+        loop, tasks, answers = asyncio.get_running_loop(), [], 0
+
+        class Counted(np.ndarray[Any, Any]):
+            """Clips: whenever the model's thread counts them, another caller comes."""
+
+            def __len__(self) -> int:
+                if threading.current_thread() is not threading.main_thread():
+                    arrived = threading.Event()
+                    loop.call_soon_threadsafe(come, blank, arrived)
+                    assert arrived.wait(20)
+                return int(self.shape[0])
+
+        def come(clips: NDArray[np.uint8], arrived: threading.Event) -> None:
+            tasks.append(asyncio.create_task(inference.read(clips)))
+            loop.call_soon(arrived.set)
+
+        for _ in range(3):
+            come(blank.view(Counted), threading.Event())
+        while tasks:
+            await tasks.pop(0)
+            answers += 1
+        return answers
+
+    assert run(ask()) > 3
 
 
 def test_health_is_a_real_answer_of_the_model(model_folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
