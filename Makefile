@@ -82,7 +82,7 @@ format:  ## write the format that `lint` checks
 	@$(RUN)/ruff check --quiet --fix .
 	$(RUN)/ruff format --quiet .
 
-lock: machine  ## constraints.txt anew, with the newest versions that fit together; then run `make test` and commit both
+lock: machine  ## constraints.txt anew, with the newest versions that fit together, and what of it the images hold
 	@fresh=$$(mktemp -d)
 	trap 'rm -rf "$$fresh"' EXIT
 	"$(PYTHON)" -m venv "$$fresh"
@@ -91,7 +91,12 @@ lock: machine  ## constraints.txt anew, with the newest versions that fit togeth
 	"$$fresh/bin/uv" pip compile pyproject.toml "$${extras[@]}" --python-version 3.11 --quiet --no-header --no-annotate \
 	  --no-emit-index-url --output-file "$$fresh/constraints"
 	{ echo "# What was tested, on Python 3.11 and Linux x86-64. Made anew by \`make lock\`."; cat "$$fresh/constraints"; } > constraints.txt
-	echo "constraints.txt holds $$(grep -vc '^#' constraints.txt) versions"
+	"$$fresh/bin/uv" pip compile pyproject.toml --extra platform --extra minilm --extra tracing --constraint constraints.txt \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --quiet --no-header --no-annotate --no-emit-index-url \
+	  --output-file "$$fresh/images"
+	{ echo "# What the images hold: of constraints.txt what they need. Made anew by \`make lock\`."; cat "$$fresh/images"; } \
+	  > deploy/requirements.txt
+	echo "constraints.txt holds $$(grep -vc '^#' constraints.txt) versions; now run make test, and commit both files"
 
 clean:  ## remove the environment, runs and generated data
 	@rm -rf $(VENV) runs data

@@ -302,16 +302,20 @@ def test_the_driver_that_is_asked_for_runs_the_torch_that_is_installed() -> None
 
 
 def test_the_images_lock_holds_what_is_asked_for() -> None:
-    """Every dependency of the package and of the extras in the image is pinned once, at a version that it accepts."""
+    """Every dependency of the package and of the extras in the image is pinned once, at the version that was tested."""
     import tomllib
 
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    lines = (REPOSITORY / "deploy" / "requirements.txt").read_text().splitlines()
-    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    locked = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
-    assert len(locked) == len(pins)
+    def pinned(path: Path) -> dict[str, str]:
+        pins = [Requirement(line) for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        versions = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+        assert len(versions) == len(pins)
+        return versions
+
+    locked = pinned(REPOSITORY / "deploy" / "requirements.txt")
+    assert locked.items() <= pinned(REPOSITORY / "constraints.txt").items()
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     for text in [*project["dependencies"], *extras["platform"], *extras["minilm"], *extras["tracing"]]:
