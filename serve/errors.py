@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import suppress
 
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
-from starlette.websockets import WebSocket, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 REASONS = {
     400: "malformed",
@@ -81,5 +82,6 @@ async def _refuse_socket(socket: WebSocket, refusal: Refusal, response: JSONResp
             await socket.close()
         return
     facts = {"type": "error", "status": refusal.status, "retry_after": refusal.retry_after}
-    await socket.send_json({**facts, **json.loads(bytes(response.body))})
-    await socket.close(_CLOSED_AS.get(refusal.status, 1008))
+    with suppress(WebSocketDisconnect):  # it left before it was told
+        await socket.send_json({**facts, **json.loads(bytes(response.body))})
+        await socket.close(_CLOSED_AS.get(refusal.status, 1008))

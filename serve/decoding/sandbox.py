@@ -17,20 +17,20 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 from serve.decoding import messages
 from serve.decoding.messages import CameraJob, Job
 from serve.decoding.thumbnails import Thumbnail
 from serve.errors import Refusal, busy
+from serve.threads import in_thread
 from ssm_platform.media import InputInfo
 from ssm_platform.read import FaceFrame
 
-T = TypeVar("T")
 Decoded = InputInfo | Thumbnail | list[FaceFrame]
 """What comes of an upload: what it is; then its frames, reduced to their faces, and pictures of some before them."""
 
@@ -84,21 +84,21 @@ class Sandbox:
         try:
             with theirs:
                 try:
-                    await _in_thread(self._hand_over, job, theirs, tell)
+                    await in_thread(self._hand_over, job, theirs, tell)
                 finally:
                     os.close(tell)
             reader, writer = await asyncio.open_connection(sock=ours, limit=_BUFFER)
             try:
                 yield reader, writer
             except asyncio.IncompleteReadError:
-                raise _ended(await _in_thread(_told, told, spent), job) from None
+                raise _ended(await in_thread(_told, told, spent), job) from None
             except Refusal:
                 writer.close()  # a camera's process ends when no frame can come
-                await _in_thread(_told, told, spent)
+                await in_thread(_told, told, spent)
                 raise
             finally:
                 writer.close()
-            await _in_thread(_told, told, spent)
+            await in_thread(_told, told, spent)
         finally:
             os.close(told)  # the forker kills what still runs
 
@@ -181,7 +181,8 @@ class Camera:
             async with asyncio.timeout(self._patience):
                 self._writer.write(messages.frame(number, timestamp, data))
                 await self._writer.drain()
-                head, body = await _message(self._reader)
+                with _sense():
+                    head, body = await _message(self._reader)
         except ConnectionError:
             raise asyncio.IncompleteReadError(b"", None) from None
         except TimeoutError:
@@ -252,17 +253,6 @@ async def _message(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bytes]
         raise Refusal(422, "decoding it gave nonsense")
     head = json.loads(await reader.readexactly(text))
     return dict(head), await reader.readexactly(body)
-
-
-async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
-    """`asyncio.to_thread`, waited for by a cancelled caller too, who closes what the thread works on: its number may
-    be another connection's a moment later.
-    """
-    working = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
-    try:
-        return await asyncio.shield(working)
-    finally:
-        await asyncio.wait([working])
 
 
 def _told(told: int, spent: Spent | None) -> int | None:

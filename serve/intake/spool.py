@@ -2,11 +2,13 @@
 
 The process's folder has a name nobody can guess and belongs to us alone; a lock on it, held for the life of the
 process, says that its owner lives. A process that was killed cannot tidy up: the next `Spool` opened on the machine
-removes folders of ours whose lock is free. Space is reserved before an upload is read, so the disk cannot fill.
+removes folders of ours whose lock is free. Space is reserved before an upload is read; where others fill the disk
+meanwhile, the upload is refused as it would have been before.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -19,6 +21,7 @@ from serve.errors import Refusal
 from serve.intake.places import Budget
 
 _PREFIX = "ssm-serve-"
+_FULL = "the disk for uploads is full"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -40,10 +43,14 @@ class Spool:
         """
         with self._budget.reserved(size):
             if shutil.disk_usage(self._base).free < size:
-                raise Refusal(507, "the disk for uploads is full")
+                raise Refusal(507, _FULL)
             folder = Path(tempfile.mkdtemp(dir=self.folder))
             try:
                 yield folder
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise Refusal(507, _FULL) from error
+                raise
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -59,7 +66,10 @@ def _own_folder(base: Path) -> tuple[Path, int]:
     """A new folder, mode 0700, and the lock on it; made again where somebody swept it away before it was locked."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        lock = os.open(folder, _FOLDER)
+        try:
+            lock = os.open(folder, _FOLDER)
+        except FileNotFoundError:
+            continue
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():
             return folder, lock

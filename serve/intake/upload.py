@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from serve.errors import Refusal
 from serve.settings import OVERHEAD, Limits
+from serve.threads import in_thread
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -64,7 +65,7 @@ async def read_files(request: Request, folder: Path, limits: Limits) -> list[Rec
         boundary = _boundary(request)
         parser = MultipartParser(boundary, receiver.callbacks())
         async for chunk in _after_preamble(_chunks(request, upload_limit(limits), limits), boundary):
-            await asyncio.to_thread(parser.write, chunk)
+            await in_thread(parser.write, chunk)
         parser.finalize()
     return receiver.finished()
 

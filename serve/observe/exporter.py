@@ -7,8 +7,8 @@ replica, and families that several machines have are joined under one heading.
 from __future__ import annotations
 
 import asyncio
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 
 import ray
 
@@ -39,7 +39,7 @@ def _fetch(address: str) -> bytes | None:
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:
             return bytes(answer.read())
-    except (urllib.error.URLError, TimeoutError):
+    except (OSError, HTTPException):  # nobody there, or somebody who hangs up halfway
         return None
 
 

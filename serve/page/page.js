@@ -145,6 +145,7 @@ function fail(message, entry = null, needsToken = false) {
   $("error-words").textContent = message ?? "";
   show("error", message !== null);
   show("retry", Boolean(entry));
+  $("error").toggleAttribute("data-token", needsToken && !entry);
   $("retry").onclick = () => { remember(); entry.state = "waiting"; say(entry, "waits"); work(); };
   if (needsToken) askForToken();
 }
@@ -171,7 +172,7 @@ function greet() {
       $("off").checked = true;
       for (const choice of document.querySelectorAll("[name=expressions]")) choice.disabled = true;
     }
-    if (!$("error").hidden && $("retry").hidden) fail(null);
+    if ($("error").hasAttribute("data-token")) fail(null); // it was needed and is there
   }).catch((error) => { if (error.status === 401) show("token-box", true); });
 }
 

@@ -17,9 +17,8 @@ from serve.errors import Refusal
 from serve.intake import Frame, Newest
 from serve.replicas.backend import Backend
 from serve.replicas.model import Served
-from serve.replicas.video import Asked
+from serve.replicas.video import Asked, detection_here
 from serve.settings import Settings
-from ssm_platform.faces import resolved
 from ssm_platform.media import InputLimits
 from ssm_platform.read import AnalysisOptions, CameraClips, Row, Window
 
@@ -55,7 +54,7 @@ class CameraAnalysis:
             faces=asked.faces,
             expressions=asked.expressions,
             most_faces=limits.faces,
-            detection=resolved(settings.detection),
+            detection=detection_here(settings),
             limits=InputLimits(pixels=limits.frame_pixels),
         )
         self._settings, self._backend, self._served = settings, backend, served

@@ -21,6 +21,7 @@ from serve.errors import Refusal
 from serve.observe import ModelMetrics, Trace, span
 from serve.replicas.batching import Batcher
 from serve.settings import Settings
+from serve.threads import in_thread
 from ssm_platform.models import ModelDescription, locate
 from ssm_platform.read import ClipAnswers
 
@@ -62,7 +63,7 @@ class Inference:
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Change to the model of `config["model"]`; until it is loaded the old one answers."""
         async with self._loading:
-            reader = await asyncio.to_thread(self._load, config["model"])
+            reader = await in_thread(self._load, config["model"])
             self._keep(reader)
             if self._served is not None:
                 self._metrics.model(self._served.description.version, False)
@@ -129,7 +130,7 @@ class Inference:
                 return
             gone = Refusal(503, "the model was replaced while this request was running; try again", retry_after=1)
             try:
-                reader = await asyncio.to_thread(self._load, served.model)
+                reader = await in_thread(self._load, served.model)
             except ValueError:
                 raise gone from None
             if reader.description.version != served.description.version:

@@ -8,6 +8,7 @@ of themselves decides.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -18,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.decoding import Decoded, Job, Spent, Thumbnail, shared_sandbox
-from serve.errors import Refusal
+from serve.errors import Refusal, busy
 from serve.observe import VideoMetrics
 from serve.replicas.model import Reading, Served
 from serve.settings import Settings
-from ssm_platform.faces import resolved
+from ssm_platform.faces import FaceSettings, resolved
 from ssm_platform.media import InputInfo, InputLimits
 from ssm_platform.models import Expressions
 from ssm_platform.read import (
@@ -38,6 +39,8 @@ from ssm_platform.read import (
     assembler_for,
     feed,
 )
+
+_log = logging.getLogger("ray.serve.ssm")
 
 Read = Callable[[NDArray[np.uint8], Served], Awaitable[Reading]]
 Look = Callable[[NDArray[np.uint8], Served], Awaitable[NDArray[np.float32]]]
@@ -67,6 +70,15 @@ Said = Start | Refusal | list[Result]
 """What comes out of an analysis: a start, then results; or a refusal, which ends it."""
 
 
+def detection_here(settings: Settings) -> FaceSettings:
+    """How faces are found on this machine. 503 where it lacks a file that the service was built to find them with."""
+    try:
+        return resolved(settings.detection)
+    except ValueError as error:
+        _log.warning("%s", error)
+        raise busy("this machine cannot look for faces yet") from error
+
+
 def job_for(settings: Settings, paths: list[Path], asked: Asked, served: Served) -> Job:
     """How the service decodes an upload, and what that may cost."""
     limits = settings.limits
@@ -75,7 +87,7 @@ def job_for(settings: Settings, paths: list[Path], asked: Asked, served: Served)
         expressions=asked.expressions,
         most_faces=limits.faces,
         decoder=settings.decoder,
-        detection=resolved(settings.detection),
+        detection=detection_here(settings),
         limits=InputLimits(pixels=limits.frame_pixels, seconds=limits.video_s, pictures=limits.images),
     )
     return Job(

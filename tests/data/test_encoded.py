@@ -18,8 +18,8 @@ from ssm.training.shares import PADDING
 from ssm_platform.base.hashing import UNREAD
 from ssm_platform.base.storage import open_storage
 from ssm_platform.data.clips import ClipConfig, ClipReader, to_batches
-from ssm_platform.data.encoded import PixelMaker, warped
-from ssm_platform.data.plan import Plan, PlanConfig, Rows
+from ssm_platform.data.encoded import PixelMaker, _damage, warped
+from ssm_platform.data.plan import VA, Plan, PlanConfig, Rows
 from ssm_platform.media.shards import FaceMark, ShardWriter, StoredFrame
 from ssm_platform.records.manifest import Manifest, Record
 
@@ -104,13 +104,36 @@ def test_a_gpus_operations_warp_to_the_same_places_and_nearly_the_same_pixels(st
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_clips_are_made_there(manifest: Manifest) -> None:
+def test_on_a_gpu_clips_are_made_there_beside_the_step(manifest: Manifest) -> None:
     asked = rows(manifest).columns()
     expected = reader(manifest, False).read(asked)
-    made: Any = PixelMaker(reader(manifest, True).config, torch.device("cuda"))(reader(manifest, True).read(asked))
-    assert made["clip"].device.type == "cuda"
-    apart = (made["clip"].cpu().int() - torch.from_numpy(expected["clip"]).int()).abs().float()
+    maker, shipped = PixelMaker(reader(manifest, True).config, torch.device("cuda")), reader(manifest, True).read(asked)
+    torch.cuda._sleep(2 * 10**9)  # type: ignore[no-untyped-call]  # the step's stream is busy for a second
+    with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+        made: Any = maker(shipped)
+        assert made["clip"].device.type == "cuda"
+        found = made["clip"].cpu()
+    apart = (found.int() - torch.from_numpy(expected["clip"]).int()).abs().float()
     assert apart.mean() <= 1.5
+    assert apart.flatten(1).mean(1).max() <= 4, "no clip is another's, or what lay there before"
+
+
+def test_what_a_card_cannot_decode_is_left_to_the_cpu_but_for_want_of_memory() -> None:
+    with _damage():
+        torch.stack([torch.zeros(1), torch.zeros(2)])  # frames of two sizes
+    with pytest.raises(torch.OutOfMemoryError), _damage():
+        raise torch.OutOfMemoryError
+
+
+def test_batches_of_every_task_are_of_clips_wherever_these_lie() -> None:
+    columns: dict[str, Any] = {
+        "task": np.array([VA, VA]), "row": np.arange(2),
+        "clip": torch.arange(24, dtype=torch.uint8).view(2, 1, 2, 2, 3),
+        "va_target": np.zeros((2, 1, 2), np.float32), "va_mask": np.ones((2, 1, 2), np.uint8),
+    }  # fmt: skip
+    va = to_batches(columns).va
+    assert va is not None
+    assert torch.equal(va.clips, columns["clip"])
 
 
 def test_only_shards_ship_files(manifest: Manifest, tmp_path: Path) -> None:

@@ -211,6 +211,19 @@ def test_a_machine_asks_once_for_a_table_and_once_for_a_clip(faulty: Faulty) -> 
     assert faulty.requests("GET") / (2 * len(rows["row"])) <= 1.05
 
 
+def test_a_copy_of_a_table_that_is_torn_or_dropped_is_fetched_anew(faulty: Faulty) -> None:
+    manifest = write_shard(open_storage(faulty.uri))
+    assert read(manifest, 0, [3]) == [3]
+    copy = shards._copy(faulty.uri, "shards/00000.frames")
+    assert copy is not None
+    whole = copy.read_bytes()
+    for torn in (b"", whole[:-1], None):
+        fresh_caches()
+        copy.unlink() if torn is None else copy.write_bytes(torn)
+        assert read(manifest, 0, [3]) == [3]
+        assert copy.read_bytes() == whole
+
+
 def test_damage_that_stays_ends_with_the_key(faulty: Faulty) -> None:
     storage = open_storage(faulty.uri)
     manifest = write_shard(storage)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ssm_platform
+from ssm.inference.predictor import Predictor
 from ssm.interface.crops import FaceCrop
 from ssm.interface.preprocessing import Preprocessing
 from ssm.interface.words import MOVEMENT
+from ssm.saved.folder import swap
 from ssm_platform import Reader
 from ssm_platform.faces.settings import FaceSettings
 from ssm_platform.media.handed_in import InputLimits, open_input
@@ -181,3 +185,29 @@ def test_reading_here_loads_no_compiler_cluster_or_plots(model_folder: Path) -> 
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert {"torch", "timm"} <= set(said.stdout.split())
     assert heavy & set(said.stdout.split()) == set()
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_model_that_is_replaced_while_it_is_loaded_is_one_or_the_other(
+    times: int, model_folder: Path, other_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real, loads = tmp_path / "model", Predictor.from_pretrained, []
+    shutil.copytree(model_folder, folder)
+
+    def load(*arguments: Any, **named: Any) -> Predictor:
+        loaded = real(*arguments, **named)
+        if len(loads) < times:
+            loads.append(shutil.copytree(other_model_folder, tmp_path / f"fresh {len(loads)}"))
+            swap(loads[-1], folder)
+        return loaded
+
+    monkeypatch.setattr(Predictor, "from_pretrained", load)
+    if times > 1:
+        with pytest.raises(ValueError, match="model: is replaced again and again while it is read"):
+            ModelReader(folder, "cpu", 1)
+        return
+    reader = ModelReader(folder, "cpu", 1)
+    monkeypatch.undo()
+    other = ModelReader(other_model_folder, "cpu", 1)
+    assert reader.description == other.description
+    np.testing.assert_array_equal(reader.read(other.blank()).au_probability, other.read(other.blank()).au_probability)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,34 @@ def test_a_full_disk_is_507(tmp_path: Path) -> None:
     with pytest.raises(Refusal) as caught, spool.request(2**60):
         pass
     assert caught.value.status == 507
+    spool.close()
+
+
+def test_a_disk_that_others_fill_meanwhile_is_507(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path), 100)
+    with pytest.raises(Refusal) as caught, spool.request(10):
+        Path("/dev/full").write_bytes(b"x")
+    assert caught.value.status == 507
+    with pytest.raises(PermissionError), spool.request(100):
+        raise PermissionError("another trouble stays what it is")
+    spool.close()
+
+
+def test_a_folder_that_a_neighbour_sweeps_away_while_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    real = tempfile.mkdtemp
+
+    def swept(*arguments: Any, **named: Any) -> str:
+        made.append(real(*arguments, **named))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", swept)
+    spool = Spool(str(tmp_path), 9)
+    assert str(spool.folder) == made[1]
     spool.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections.abc import Callable, Iterator
@@ -220,6 +221,26 @@ def test_text_that_means_nothing_is_400(client: TestClient, text: str) -> None:
         session.receive_json()
         session.send_text(text)
         assert told(session)["status"] == 400
+
+
+def test_a_camera_that_left_before_it_was_refused_is_no_fault_of_ours(
+    make_app: Make, logged: list[dict[str, Any]]
+) -> None:
+    """The server of `serve.local` raises where it sends to a client that is gone; its own test client never does."""
+    asked = [{"type": "websocket.connect"}, {"type": "websocket.receive", "bytes": b"x" * 3000}]
+    scope = {"type": "websocket", "path": "/v1/live", "raw_path": b"/v1/live", "query_string": b"", "root_path": "",
+             "headers": [(b"host", b"testserver")], "subprotocols": [], "scheme": "ws", "server": ("testserver", 80),
+             "asgi": {"version": "3.0", "spec_version": "2.4"}}  # fmt: skip
+
+    async def receive() -> dict[str, Any]:
+        return asked.pop(0) if asked else await asyncio.Event().wait()
+
+    async def send(message: dict[str, Any]) -> None:
+        if message.get("text", "").startswith('{"type": "error"') or message["type"] == "websocket.close":
+            raise OSError("the client left")
+
+    asyncio.run(make_app(live_frame_bytes=2000)(scope, receive, send))
+    assert [facts["status"] for facts in logged] == ["413"]
 
 
 def test_cameras_have_places_that_come_back(make_app: Make, face_frames: Frames, logged: list[dict[str, Any]]) -> None:

@@ -139,6 +139,32 @@ def test_a_camera_that_is_refused_is_told_so(camera_browser: Any, site: str) -> 
     context = page.context.new_cdp_session(page).send("Target.getTargetInfo")["targetInfo"]["browserContextId"]
     denied = {"permission": {"name": "camera"}, "setting": "denied", "origin": site, "browserContextId": context}
     camera_browser.new_browser_cdp_session().send("Browser.setPermission", denied)
+    late: list[Any] = []
+
+    def held(route: Any) -> None:
+        late.append(route)
+
+    page.route("**/v1/model", held)  # the model's name comes only after the camera was refused
+    page.reload(wait_until="domcontentloaded")
     page.click("#use-camera")
     page.wait_for_selector("#error:not([hidden])")
+    (asked,) = late
+    asked.continue_()
+    until(page, "document.querySelector('#model').innerText.startsWith('model ')")
+    assert page.is_visible("#error")
     assert "The camera was refused. Allow it" in page.inner_text("#error")
+
+
+def test_a_camera_that_needs_a_token_says_so_until_it_is_there(
+    camera_browser: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    token = "s" * 20
+    with running(local_app(small_settings(model_folder, tmp_path), token)) as site:
+        page = opened(camera_browser, site, permissions=("camera",))
+        page.click("#use-camera")
+        until(page, "document.querySelector('#error').innerText.includes('A token is needed.')")
+        page.fill("#token", token)
+        page.press("#token", "Enter")
+        page.wait_for_selector("#error", state="hidden")
+        page.click("#use-camera")
+        until(page, "document.querySelector('#rate').innerText.includes('frames/s')")

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Hashable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from serve.intake.spool import Spool
 from serve.observe.metrics import IngressMetrics
 from serve.replicas.backend import HandleBackend
 from serve.replicas.batching import Batcher
-from serve.replicas.model import Inference
+from serve.replicas.camera import CameraAnalysis
+from serve.replicas.model import Inference, Reading
 from serve.replicas.video import Asked, Start, VideoAnalysis
 from serve.settings import Scaling, Settings
 from ssm_platform.faces.settings import FaceSettings
@@ -240,6 +242,58 @@ def test_a_caller_who_comes_while_a_pass_ends_fails_nobody(model_folder: Path, r
         return answers
 
     assert run(ask()) > 3
+
+
+def test_a_caller_that_leaves_while_a_model_is_loaded_lets_nobody_load_beside(
+    model_folder: Path, other_model_folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inference = Inference(Settings(model=str(model_folder), threads=1))
+    run(inference.reconfigure({"model": str(other_model_folder)}))
+    other = Inference(Settings(model=str(model_folder), threads=1))
+    run(other.reconfigure({"model": str(model_folder)}))
+    served, real = run(other.describe()), inference._load
+    loading, most = 0, 0
+
+    def slow(model: str) -> Any:
+        nonlocal loading, most
+        loading += 1
+        most = max(most, loading)
+        time.sleep(0.2)
+        loading -= 1
+        return real(model)
+
+    monkeypatch.setattr(inference, "_load", slow)
+
+    async def ask() -> Reading:
+        blank = inference._readers[(await inference.describe()).description.version].blank()
+        for _ in range(3):
+            leaving = asyncio.create_task(inference.read(blank, served))
+            await asyncio.sleep(0.05)
+            leaving.cancel()
+        return await inference.read(blank, served)
+
+    assert run(ask()).version == served.description.version
+    assert most == 1
+
+
+def test_a_machine_without_the_file_to_find_faces_with_is_503(
+    run: Run, model_folder: Path, face_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a new node that the hub is out of reach of, in a service that was built where it was at hand."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    settings = Settings(model=str(model_folder), threads=1, detection=FaceSettings(detector="yunet"))
+    inference = Inference(settings)
+    run(inference.reconfigure({"model": str(model_folder)}))
+    analysis = VideoAnalysis(settings, inference.read, inference.where, inference.describe)
+
+    async def ask() -> list[Any]:
+        return [said async for said in analysis.analyse([face_video], Asked())]
+
+    (refusal,) = run(ask())
+    assert (refusal.status, bool(refusal.retry_after)) == (503, True)
+    with pytest.raises(Refusal, match="cannot look for faces"):
+        CameraAnalysis(settings, HandleBackend(NobodyThere(), NobodyThere(), 1), run(inference.describe()), Asked())
 
 
 def test_health_is_a_real_answer_of_the_model(model_folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from serve.local import local_app
-from serve.observe.exporter import joined
+from serve.observe.exporter import cluster_metrics, joined
 from serve.settings import Limits, Scaling, Settings
 
 Make = Callable[..., FastAPI]
@@ -227,6 +227,31 @@ def test_metrics_of_several_machines_are_one_text_that_prometheus_reads() -> Non
     (family,) = parser.text_string_to_metric_families(merged)
     assert {sample.labels["replica"]: sample.value for sample in family.samples} == {"a": 3, "b": 4}
     assert merged.count("# TYPE") == 1
+
+
+def test_a_machine_that_hangs_up_halfway_leaves_the_metrics_of_the_others(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = b"# TYPE ray_ssm_clips counter\nray_ssm_clips_total 3\n"
+    answers = [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n# TY", b"nonsense\r\n\r\n"]
+    answers.append(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(whole), whole))
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in answers]
+
+    def answer(server: socket.socket, said: bytes) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(said)
+
+    threads = [threading.Thread(target=answer, args=each) for each in zip(servers, answers, strict=True)]
+    for thread in threads:
+        thread.start()
+    addresses = [f"http://127.0.0.1:{server.getsockname()[1]}/metrics" for server in servers]
+    monkeypatch.setattr("serve.observe.exporter._addresses", lambda: addresses)
+    assert run(cluster_metrics()) == whole
+    for thread, server in zip(threads, servers, strict=True):
+        thread.join(20)
+        server.close()
 
 
 def test_traces_reach_a_collector_as_parts_of_the_callers_trace(make_app: Make) -> None:

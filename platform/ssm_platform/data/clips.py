@@ -336,7 +336,7 @@ def _va_batch(columns: Columns, rows: NDArray[np.int64]) -> VABatch:
     from ssm.training import VABatch
 
     return VABatch(
-        clips=from_numpy(columns["clip"][rows]),
+        clips=_pixels(columns, rows),
         targets=from_numpy(columns["va_target"][rows]),
         mask=from_numpy(columns["va_mask"][rows]).bool(),
         row_ids=from_numpy(columns["row"][rows]),

@@ -17,8 +17,11 @@ Legend: N rows, T frames, S side in pixels, H W sides of stored frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -32,6 +35,8 @@ from ssm_platform.data.clips import ClipConfig, Columns
 if TYPE_CHECKING:  # torch is loaded where it is used
     import torch
     from torch import Tensor
+
+LOG = logging.getLogger(__name__)
 
 _JPEG = b"\xff\xd8"
 _OF_THE_ROW = frozenset({"row", "task", "corpus", "record", "start", "seed"})  # what an unread row keeps
@@ -48,7 +53,7 @@ class PixelMaker:
         """The columns with `clip`, an array on a CPU, a tensor on a GPU. Rows that no decoder reads are black, without
         labels, and unread."""
         out = {name: np.array(column) for name, column in columns.items() if name not in ("jpeg", "sizes", "frame")}
-        clips = list(self._pool.map(lambda row: self._clip(columns, row), range(len(out["row"]))))
+        clips = list(self._pool.map(self._in_stream(partial(self._clip, columns)), range(len(out["row"]))))
         for row, clip in enumerate(clips):
             if isinstance(clip, str):
                 for name in out.keys() - _OF_THE_ROW:
@@ -56,6 +61,22 @@ class PixelMaker:
                 out["problem"][row], out["sample"][row], out["distinct"][row] = clip, UNREAD, self._config.frames
         out["clip"] = self._stacked([self._black() if isinstance(clip, str) else clip for clip in clips])
         return out
+
+    def _in_stream(self, make: Callable[[int], Any]) -> Callable[[int], Any]:
+        """`make` in the caller's stream, whichever thread runs it: a thread's own is the step's, which nobody here
+        waits for.
+        """
+        if self._device.type == "cpu":
+            return make
+        import torch
+
+        stream = torch.cuda.current_stream(self._device)
+
+        def made(row: int) -> Any:
+            with torch.cuda.stream(stream):
+                return make(row)
+
+        return made
 
     def _stacked(self, clips: list[Any]) -> Any:
         if self._device.type == "cpu":
@@ -81,11 +102,26 @@ class PixelMaker:
         spec = self._config.warp_of(corpus)
         plain = spec is not None and spec.photograph == Photograph()
         if spec and plain and self._device.type == "cuda" and all(file.startswith(_JPEG) for file in files):
-            return _on_device(files, spec, self._config.preprocessing.image_size, seed, self._device)[places.tolist()]
+            with _damage():
+                clip = _on_device(files, spec, self._config.preprocessing.image_size, seed, self._device)
+                return clip[places.tolist()]
         frames: list[Any] = [cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR_RGB) for file in files]
         if any(frame is None or frame.shape != frames[0].shape for frame in frames):
             return f"corpus {corpus}, record {columns['record'][row]}: frames of different size or no images"
         return self._config.warped(np.stack(frames), corpus, seed)[places]
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """What the card cannot decode, and frames of two sizes, are left to the CPU, which reads them or says why not."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        LOG.info("left to the CPU: %s", error)
 
 
 def _files(data: bytes, sizes: NDArray[np.int32]) -> Iterator[bytes]:

@@ -20,6 +20,7 @@ import tempfile
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
@@ -227,8 +228,9 @@ def _table(root: str, source: str) -> NDArray[Any]:
     """The shard's frame table; of a remote one a copy on this machine's disk, which all its processes map."""
     key = f"{source.removesuffix('.data')}.frames"
     copy = _copy(root, key)
-    if copy is not None and copy.is_file():
-        return np.memmap(copy, FRAME, "r", len(_HEADER))
+    if copy is not None:
+        with suppress(OSError, ValueError):  # not there, dropped by somebody in this moment, or torn by a death
+            return np.memmap(copy, FRAME, "r", len(_HEADER))
     data = _storage(root).read(key)
     if not data.startswith(_HEADER) or (len(data) - len(_HEADER)) % FRAME.itemsize:
         raise DamagedObject(f"{root}/{key}", "not a frame table of this version")

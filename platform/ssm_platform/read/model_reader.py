@@ -7,6 +7,7 @@ torch. A folder whose preprocessing does not fit its weights, its fingerprints o
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ssm_platform.models import ModelDescription
 from ssm_platform.read.windows import ClipAnswers
 
 _CHUNK = 2**22
+_TRIES = 5
 
 
 class ModelReader:
@@ -34,11 +36,12 @@ class ModelReader:
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        self._predictor = Predictor.from_pretrained(
-            folder, device=_device(device), compiled=compiled, local_files_only=True
+        self._predictor, version = _whole(
+            Path(folder),
+            lambda: Predictor.from_pretrained(folder, device=_device(device), compiled=compiled, local_files_only=True),
         )
         self.description = ModelDescription(
-            version=_version(Path(folder)),
+            version=version,
             frames=self._predictor.frames,
             vocabulary=self._predictor.model.vocabulary,
             preprocessing=self._predictor.preprocessing,
@@ -80,6 +83,34 @@ class ModelReader:
         """The smallest input: one grey clip."""
         size = self.description.preprocessing.image_size
         return np.full((1, self.description.frames, size, size, 3), 128, np.uint8)
+
+
+def _whole(folder: Path, load: Callable[[], Predictor]) -> tuple[Predictor, str]:
+    """What is loaded from `folder` and its version, of one and the same model though it is replaced meanwhile."""
+    for _ in range(_TRIES):
+        before = _stamps(folder)
+        try:
+            loaded, version = load(), _version(folder)
+        except (ValueError, OSError):
+            if _stamps(folder) == before:
+                raise
+            continue
+        if _stamps(folder) == before:
+            return loaded, version
+    raise ValueError(f"{folder}: is replaced again and again while it is read")
+
+
+def _stamps(folder: Path) -> list[tuple[int, ...] | None]:
+    """What tells one state of the files from another."""
+    return [_stamp(folder / name) for name in (CONFIG, WEIGHTS)]
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def _version(folder: Path) -> str:
