@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from serve.settings import Settings
-from ssm_platform.base import format_fields, front_door, override, split_assignments
+from ssm_platform.base import format_fields, front_door, override, part_path, split_assignments
 
 APPLICATION = "ssm"
 
@@ -87,7 +87,9 @@ def _findable(port: int) -> Iterator[None]:
     note = _note(port)
     with suppress(OSError):
         note.parent.mkdir(mode=0o700, exist_ok=True)
-        note.write_text(str(ray.get_runtime_context().gcs_address))
+        part = part_path(note)
+        part.write_text(str(ray.get_runtime_context().gcs_address))
+        part.replace(note)
     try:
         yield
     finally:

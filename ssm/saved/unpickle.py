@@ -7,7 +7,9 @@ files hold a plot recorder) becomes an empty stand-in, and a call of anything el
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +38,7 @@ _INERT_CALLS = frozenset({
 
 _BROKEN = (
     ValueError, RuntimeError, EOFError, OSError, pickle.UnpicklingError, AttributeError, TypeError, LookupError,
-    AssertionError, ImportError,
+    AssertionError, ImportError, zipfile.BadZipFile, zlib.error, struct.error, OverflowError, MemoryError,
 )  # fmt: skip
 """What torch and pickle raise on bytes that are not theirs."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -33,6 +34,7 @@ from ssm_platform.ingest.corpus import (
     read_manifest,
     run,
 )
+from ssm_platform.media.errors import UnreadableVideo
 from ssm_platform.media.frames import open_frames
 from ssm_platform.media.images import encode_jpeg, read_image
 from ssm_platform.media.shards import FaceMark, ShardFrames
@@ -154,6 +156,23 @@ def test_what_cannot_be_used_is_set_aside_with_path_and_reason(tmp_path: Path) -
     assert reasons["empty"] == ("empty", "a face in 0% of 24 frames; min_face_share is 0.25")
     with (tmp_path / "out" / "quarantine.csv").open() as file:
         assert [row["clip"] for row in csv.DictReader(file)] == ["cut", "absent", "empty"]
+
+
+def test_a_disk_that_is_away_is_no_clips_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = au_manifest(tmp_path / "raw", {"good": range(0), "other": range(0)})
+    real = Path.read_bytes
+
+    def stale(path: Path) -> bytes:
+        if path.parent.name == "other":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", stale)
+        with pytest.raises(UnreadableVideo, match="Stale file handle"):
+            ingest(manifest, tmp_path / "out")
+    summary = ingest(manifest, tmp_path / "out")
+    assert (summary.clips, summary.quarantined) == (2, [])
 
 
 def test_past_the_ceiling_the_job_refuses(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -80,6 +81,39 @@ def test_a_changed_file_is_refused(registry: Registry, tmp_path: Path) -> None:
     version = registry.publish(saved(tmp_path / "a"), run="r")
     registry._storage.write(f"models/{version}/model.safetensors", b"tampered")
     with pytest.raises(RegistryError, match=r"model\.safetensors.*changed"):
+        registry.resolve("latest")
+
+
+def test_a_damaged_model_is_mended_by_publishing_it_again(registry: Registry, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "a")
+    version = registry.publish(folder, run="r")
+    for key in ("model.safetensors", "complete.json"):
+        registry._storage.write(f"models/{version}/{key}", b"")
+        with pytest.raises(RegistryError, match=key):
+            registry.resolve("latest")
+        assert registry.publish(folder, run="r") == version
+        assert (registry.resolve("latest") / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_model_that_is_replaced_while_it_is_published_is_no_version(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(tmp_path / "a")
+    holds = registry._holds
+
+    def replaced(*asked: Any) -> bool:
+        (folder / "model.safetensors").write_bytes(b"another")
+        return holds(*asked)
+
+    monkeypatch.setattr(registry, "_holds", replaced)
+    with pytest.raises(RegistryError, match=r"model\.safetensors: was replaced while it was published"):
+        registry.publish(folder, run="r")
+    assert registry.versions() == []
+
+
+def test_an_alias_that_is_no_text_is_named(registry: Registry) -> None:
+    registry._storage.write("aliases/latest", b"\xff\xfe")
+    with pytest.raises(RegistryError, match="aliases/latest: not the name of a version"):
         registry.resolve("latest")
 
 

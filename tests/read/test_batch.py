@@ -97,6 +97,26 @@ def test_a_change_of_input_settings_or_model_is_done_again(
     assert predict_one(job, out, reader, main).status == "done"
 
 
+def test_what_an_earlier_model_wrote_vouches_for_no_table_of_a_later_one(
+    face_video: Path, reader: ModelReader, other_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later one's table is there, and its pictures fail: as where it is killed while it draws."""
+    job, out = Job(str(face_video), "v.mp4"), tmp_path / "out"
+    assert predict_one(job, out, reader, PredictSettings(model="x")).status == "done"
+    first = (out / "v.mp4.csv").read_bytes()
+    other = ModelReader(other_model_folder, "cpu", threads=1)
+
+    def killed(*_: object) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ssm_platform.read.batch._write_whole", killed)
+        assert predict_one(job, out, other, PredictSettings(model="x")).status == "failed"
+    assert (out / "v.mp4.csv").read_bytes() != first
+    assert predict_one(job, out, reader, PredictSettings(model="x")).status == "done"
+    assert (out / "v.mp4.csv").read_bytes() == first
+
+
 def test_an_input_that_cannot_be_read_fails_alone_and_leaves_no_table(
     reader: ModelReader, model_folder: Path, tmp_path: Path
 ) -> None:

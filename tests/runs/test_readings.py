@@ -65,7 +65,16 @@ def not_ours(root: Path) -> None:
     next((root / readings.FOLDER).glob("*.json")).write_text(json.dumps({"rows": "many"}))
 
 
-@pytest.mark.parametrize("change", [rewritten, gone, torn, half_written, not_ours])
+def not_text(root: Path) -> None:
+    next((root / readings.FOLDER).glob("*.json")).write_bytes(b"\xff\xfe\x00")
+
+
+def other_rights(root: Path) -> None:
+    """As where a file that could not be read is opened to the reader: neither size nor time of its content changes."""
+    next((root / "AUCoding" / "AU_OCC").glob("*.csv")).chmod(0o640)
+
+
+@pytest.mark.parametrize("change", [rewritten, gone, torn, half_written, not_ours, not_text, other_rights])
 def test_a_stale_or_torn_reading_is_read_again(root: Path, reads: list[str], change: Any) -> None:
     readings.read("bp4d", root, {})
     change(root)
@@ -75,6 +84,15 @@ def test_a_stale_or_torn_reading_is_read_again(root: Path, reads: list[str], cha
     assert readings.read("bp4d", root, {}).manifest.fingerprint == again.manifest.fingerprint
     assert len(reads) == 2
     assert len(list((root / readings.FOLDER).iterdir())) == 2, "the one before is not kept"
+
+
+def test_links_in_circles_and_names_in_no_encoding_are_listed(root: Path, reads: list[str]) -> None:
+    (root / "self").symlink_to("self")
+    (root / "AUCoding" / "up").symlink_to("..")
+    Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.txt")).touch()
+    for _ in range(2):
+        readings.read("bp4d", root, {})
+    assert len(reads) == 1
 
 
 def test_other_options_and_a_refused_corpus_are_read(root: Path, reads: list[str]) -> None:

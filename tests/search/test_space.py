@@ -99,6 +99,9 @@ def test_a_file_that_is_no_space_is_refused(content: str, tmp_path: Path) -> Non
         read_space(space_file(tmp_path, content), BASE)
     with pytest.raises(SpaceError, match="cannot be read"):
         read_space(tmp_path / "absent.yaml", BASE)
+    (tmp_path / "latin.yaml").write_bytes("# Größe\n".encode("latin-1"))
+    with pytest.raises(SpaceError, match=r"latin\.yaml: cannot be read"):
+        read_space(tmp_path / "latin.yaml", BASE)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ssm_platform.base import may_return
 from ssm_platform.corpora.base import Report
 from ssm_platform.media import UnreadableVideo, decode_image, load_image
 from ssm_platform.records import Record
@@ -46,6 +47,8 @@ def look(image: Path, path: Path, line: int | None, report: Report) -> str | Non
     try:
         pixels = decode_image(load_image(image), str(image))
     except UnreadableVideo as error:
+        if may_return(error):
+            raise
         report.problem(path, line, f"{image.name}: {error.reason}", "a listed image is there and can be read")
         return None
     height, width = pixels.shape[:2]

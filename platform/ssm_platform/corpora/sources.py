@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssm_platform.base import is_companion
+from ssm_platform.base import is_companion, may_return
 from ssm_platform.corpora.base import Cause, Report
 from ssm_platform.corpora.labels import FrameLabels, frame_number
 from ssm_platform.corpora.tree import entries
@@ -85,6 +85,8 @@ def video_frames(path: Path, report: Report, cause: Cause, first: int = 0) -> Fr
     try:
         info = open_video(path).index.info
     except UnreadableVideo as error:
+        if may_return(error):
+            raise
         rule = "a listed video is there and can be read"
         report.problem(cause.path, cause.line, f"{source}: {error.reason}", rule, cause.rows)
         return None

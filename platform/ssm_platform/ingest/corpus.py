@@ -25,7 +25,7 @@ import pyarrow as pa
 from pydantic import Field
 from tqdm import tqdm
 
-from ssm_platform.base import MissingKey, Storage, open_storage
+from ssm_platform.base import MissingKey, Storage, may_return, open_storage
 from ssm_platform.faces import CropSettings, Detector, crop_source, decided
 from ssm_platform.media import FaceMark, ShardWriter, UnreadableVideo, remove_scratch
 from ssm_platform.records import UNKNOWN, Manifest, Record
@@ -134,6 +134,8 @@ def ingest_shard(
             try:
                 start, marks = writer.add(record.clip, source.frames())
             except UnreadableVideo as error:
+                if may_return(error):  # an outage is no clip's fault
+                    raise
                 left_out.append(Quarantined(record.clip, error.path, error.reason))
             else:
                 records.append(_stored(record, writer.source, start, marks, source.kind.text))

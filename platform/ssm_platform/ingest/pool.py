@@ -19,6 +19,7 @@ from ssm_platform.ingest.corpus import IngestSettings, ShardResult, ShardTask, i
 from ssm_platform.records import Manifest
 
 _TRIES = 4  # of one shard: a file that kills the decoder must not kill it for ever
+_MARK = ".tries"  # in the name of the object that counts them
 _MEMORY = 512 * 2**20  # of a worker: decoder, detector, `lookahead` frames of a large video
 
 
@@ -41,14 +42,18 @@ class ShardMaker:
         }
 
     def _made(self, task: ShardTask) -> ShardResult:
-        """The shard, begun a few times at most: Ray starts a worker again as often as it dies."""
-        storage, key = open_storage(self._out), f"{task.name}.tries"
+        """The shard, begun a few times at most in a run: Ray starts a worker again as often as it dies."""
+        storage, key = open_storage(self._out), task.name + _MARK
         tries = len(storage.read(key)) if storage.exists(key) else 0
         if tries == _TRIES:
             clips = f"records {task.first}..{task.last - 1} of {self._manifest.corpus}"
             raise ValueError(f"{storage.uri}/{task.name}: its worker died {tries} times over {clips}")
         storage.write(key, b"." * (tries + 1))
-        result = ingest_shard(self._manifest, self._out, self._settings, task, self._detector)
+        try:
+            result = ingest_shard(self._manifest, self._out, self._settings, task, self._detector)
+        except Exception:  # it is told; only a death leaves its mark
+            storage.delete(key)
+            raise
         storage.delete(key)
         return result
 
@@ -59,6 +64,10 @@ def on_ray(manifest: Manifest, out: str, settings: IngestSettings, tasks: list[S
 
     if not tasks:
         return
+    storage = open_storage(out)
+    for key in storage.list("shards/"):
+        if key.endswith(_MARK):  # of a run that was broken off
+            storage.delete(key)
     make_detector(settings.faces)  # a missing model is an error here, not in every worker
     cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
     workers = max(1, min(len(tasks), int(cpus)))

@@ -15,6 +15,7 @@ import json
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from ssm_platform.base import MissingKey, Storage, cache_folder, open_storage
@@ -43,9 +44,12 @@ class Registry:
             raise RegistryError(f"{folder}: not a saved model: it lacks config.json or model.safetensors")
         digests = {key: _digest(path.read_bytes()) for key, path in sorted(files.items())}
         version = f"{run}-{_digest(json.dumps(digests).encode())[:12]}"
-        if not self._storage.exists(f"models/{version}/{_COMPLETE}"):
+        if not self._holds(version, digests):
             for key, path in files.items():
-                self._storage.write(f"models/{version}/{key}", path.read_bytes())
+                data = path.read_bytes()
+                if _digest(data) != digests[key]:
+                    raise RegistryError(f"{path}: was replaced while it was published; publish it again")
+                self._storage.write(f"models/{version}/{key}", data)
             self._storage.write(f"models/{version}/{_COMPLETE}", json.dumps(digests, indent=1).encode())
         for alias in aliases:
             self.point(alias, version)
@@ -63,13 +67,13 @@ class Registry:
 
     def aliases(self) -> dict[str, str]:
         """What each alias means."""
-        return {key.split("/")[1]: self._storage.read(key).decode().strip() for key in self._storage.list("aliases/")}
+        return {key.split("/")[1]: self._meaning(key) for key in self._storage.list("aliases/")}
 
     def version(self, name: str) -> str:
         """The version that an alias (or a version's own name) means. RegistryError says what there is instead."""
         _checked(name)
         try:
-            return self._storage.read(f"aliases/{name}").decode().strip()
+            return self._meaning(f"aliases/{name}")
         except MissingKey:
             pass
         if self._storage.exists(f"models/{name}/{_COMPLETE}"):
@@ -100,16 +104,33 @@ class Registry:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self._storage.read(f"models/{version}/{key}"))
             _verify(scratch, digests)
-            if not target.is_dir():  # another process may have been first; both copies are the same
+            with suppress(OSError):  # another process may have been first; both copies are the same
                 scratch.rename(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _meaning(self, key: str) -> str:
+        try:
+            return self._storage.read(key).decode().strip()
+        except UnicodeDecodeError as error:
+            raise RegistryError(f"{self._storage.uri}/{key}: not the name of a version") from error
+
+    def _holds(self, version: str, digests: dict[str, str]) -> bool:
+        """Whether the version is there, whole and undamaged."""
+        try:
+            return self._digests(version) == digests and all(
+                _digest(self._storage.read(f"models/{version}/{key}")) == digest for key, digest in digests.items()
+            )
+        except (MissingKey, RegistryError):
+            return False
 
     def _digests(self, version: str) -> dict[str, str]:
         try:
             found = json.loads(self._storage.read(f"models/{_checked(version)}/{_COMPLETE}"))
         except MissingKey as error:
             raise RegistryError(f"{self._storage.uri}: no complete model {version!r}") from error
+        except ValueError as error:
+            raise RegistryError(f"{self._storage.uri}/models/{version}/{_COMPLETE}: not JSON: {error}") from error
         if not isinstance(found, dict) or not all(_inside(key) for key in found):
             raise RegistryError(f"{self._storage.uri}: models/{version}/{_COMPLETE} lists files outside the model")
         return {str(key): str(digest) for key, digest in found.items()}

@@ -197,6 +197,7 @@ def predict_one(job: Job, out: Path, reader: ModelReader, settings: PredictSetti
         identity = _identity(job, reader.description, settings)
         if _is_done(sidecar, identity):
             return Outcome(job.source, "skipped")
+        sidecar.unlink(missing_ok=True)  # it vouches for the table that is replaced now
         with _local(job.source) as path:
             facts = _write(path, job, out, reader, settings)
         _write_whole(sidecar, {"identity": identity, "source": job.source, **facts})

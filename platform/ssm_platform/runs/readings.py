@@ -1,7 +1,8 @@
 """Readings of owners' trees, kept beside them: a start lists the tree's files, and reads them only where one changed.
 
 Reading a corpus opens every label file and every video; listing it takes seconds for a million files. What is kept is
-named by everything it depends on: reader and options, names, sizes and times of all files, and the readers' own code.
+named by everything it depends on: reader and options, names, sizes, times and rights of all files, and the readers'
+own code.
 It lies in `.ssm` below the root, or in the user's cache where the root cannot be written. A kept reading that is torn
 or damaged is none.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cache
@@ -45,24 +47,26 @@ def _key(name: str, root: Path, options: dict[str, Any]) -> str:
     return f"{name}-{digest.hexdigest()[:32]}"
 
 
-def _listing(folder: Path, below: str = "") -> Iterator[bytes]:
-    """Name, size and time of every file, in order; hidden folders are not the owner's."""
+def _listing(folder: Path, below: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[bytes]:
+    """Name, size, times (of the rights too) of every file, in order. Hidden folders are not the owner's; a link to a
+    folder `above` is not followed.
+    """
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError:
         return
     for entry in entries:
-        if entry.is_dir():
-            if not entry.name.startswith("."):
-                yield from _listing(Path(entry.path), f"{below}{entry.name}/")
-        else:
-            try:
-                facts = entry.stat()
-            except OSError:  # a link to nowhere
-                yield f"{below}{entry.name}\n".encode()
-            else:
-                yield f"{below}{entry.name} {facts.st_size} {facts.st_mtime_ns}\n".encode()
+        try:
+            facts = entry.stat()
+        except OSError:  # a link to nowhere, or to itself
+            yield os.fsencode(f"{below}{entry.name}\n")
+            continue
+        if not stat.S_ISDIR(facts.st_mode):
+            times = f"{facts.st_mtime_ns} {facts.st_ctime_ns}"
+            yield os.fsencode(f"{below}{entry.name} {facts.st_size} {times}\n")
+        elif not entry.name.startswith(".") and (here := (facts.st_dev, facts.st_ino)) not in above:
+            yield from _listing(Path(entry.path), f"{below}{entry.name}/", above | {here})
 
 
 @cache
@@ -91,7 +95,7 @@ def _kept(storage: Storage, key: str, root: Path) -> Reading | None:
             return None
         issues = [Issue(**issue) for issue in about["issues"]]
         return Reading(Manifest.from_bytes(data, root), issues, int(about["rows"]))
-    except (StorageError, json.JSONDecodeError, KeyError, TypeError):
+    except (StorageError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -114,8 +114,8 @@ def read_space(path: Path, base: RunConfig) -> Space:
     """The space of a YAML file. SpaceError names file and line."""
     try:
         root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise SpaceError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise SpaceError(f"{path}: not YAML: {error}") from error
     if not isinstance(root, yaml.MappingNode) or not root.value:

@@ -190,6 +190,13 @@ def test_truncated_foreign_and_misshapen_files_are_refused(
     (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:100_000])
     with pytest.raises(ValueError, match=r"cut\.pth: not a readable file of tensors"):
         import_released(tmp_path / "cut.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for number, damaged in enumerate(
+        (whole[-100_000:], whole[:-40] + b"\0" * 40, whole.replace(b"PK\x01\x02", b"PK\x01\x03"))
+    ):
+        (tmp_path / f"{number}.pth").write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{number}\.pth: not a readable file of tensors"):
+            import_released(tmp_path / f"{number}.pth")
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "foreign.pth")
     with pytest.raises(ValueError, match=r"foreign\.pth: not a released SSM checkpoint.*it holds bias, weight"):
         import_released(tmp_path / "foreign.pth")

@@ -53,11 +53,14 @@ class LocalStorage:
 
     def write(self, key: str, data: bytes) -> None:
         scratch = self._scratch(key)
-        with scratch.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        self._publish(key, scratch)
+        try:
+            with scratch.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            self._publish(key, scratch)
+        finally:  # a full disk is not filled further by what did not fit
+            scratch.unlink(missing_ok=True)
 
     def write_file(self, key: str, path: Path) -> None:
         try:
