@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from pathlib import Path
@@ -96,6 +97,27 @@ def test_the_page_stands_alone_and_the_best_setting_is_a_recipe(tmp_path: Path) 
     trained = recipe(str(path))
     assert trained.mathematics() == override(base, settings[0]).mathematics()
     assert trained.data.corpora == base.data.corpora
+
+
+def test_a_validation_that_is_nan_leaves_the_record_readable_and_is_never_the_best(tmp_path: Path) -> None:
+    points = [{"step": 2, "score": math.nan}, {"step": 4, "score": 0.5, "uar/dfew": 0.5, "macro_f1/bp4d": math.nan}]
+    Records(tmp_path).write(Trial.of({STYLE: "facs"}, 1).scored(points))
+    (trial,) = Records(tmp_path).read()
+    assert (trial.score, trial.steps, trial.metrics["uar/dfew"]) == (0.5, 4, 0.5)
+    assert math.isnan(trial.metrics["macro_f1/bp4d"])
+    assert [step for step, _ in trial.curve] == [2, 4]
+    assert math.isnan(trial.curve[0][1])
+    without = Trial.of({STYLE: "label"}, 1).scored(points[:1])
+    assert (without.score, without.metrics, without.steps) == (None, {}, 2)
+
+
+def test_a_record_that_holds_null_for_nan_is_read(tmp_path: Path) -> None:
+    Records(tmp_path).write(trial := ended({STYLE: "facs"}, 1, 0.5))
+    path = tmp_path / "records" / f"{trial.name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "metrics": {"uar/dfew": None}, "curve": [[2, None]]}))
+    (read,) = Records(tmp_path).read()
+    assert math.isnan(read.metrics["uar/dfew"])
+    assert math.isnan(read.curve[0][1])
 
 
 def test_records_outlive_the_driver(tmp_path: Path) -> None:

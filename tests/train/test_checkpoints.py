@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,37 @@ def test_a_state_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(tmp_path
     assert newest.step == 6
 
 
-def test_a_damaged_marker_never_happened(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{", b"\0" * 5, b"\xff{}", b"[6]", b'{"step": 6}']
+    + [
+        json.dumps({"step": 6, "bytes": 1, "sha256": "", "fingerprint": "run", **wrong}).encode()
+        for wrong in ({"step": "x"}, {"step": "6"}, {"score": "high"}, {"attempt": None}, {"unknown": 1})
+    ],
+)
+def test_a_damaged_marker_never_happened(tmp_path: Path, damage: bytes) -> None:
     checkpoints = made(tmp_path, (3, None), (6, None))
-    (tmp_path / "checkpoints/step-00000006/complete.json").write_text("{")
+    (tmp_path / "checkpoints/step-00000006/complete.json").write_bytes(damage)
     newest = checkpoints.newest()
     assert newest is not None
     assert newest.step == 3
+
+
+def test_a_state_is_on_the_disk_before_its_marker_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    made(tmp_path, (3, None))
+    folder = tmp_path / "checkpoints/step-00000003"
+    assert synced == [(folder / name).stat().st_ino for name in ("state.pt", "complete.json")]
+
+
+def test_the_best_whose_state_is_damaged_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+    checkpoints = made(tmp_path, (1, 0.9), (2, 0.5), (3, 0.7), (4, None), keep=4)
+    (tmp_path / "checkpoints/step-00000001/state.pt").write_bytes(b"")
+    found = checkpoints.best_intact()
+    assert found is not None
+    assert found[0].step == 3
+    assert torch.equal(found[1]["train"]["weight"], torch.full((4,), 3.0))
 
 
 def test_nothing_is_loaded_but_tensors_and_plain_values(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from ssm_platform.models import Registry
 from ssm_platform.records import Manifest, Record
 from ssm_platform.runs import Prepared, RunConfig, preflight, prepare
 from ssm_platform.synthetic import read_truth
-from ssm_platform.train import upload_model
+from ssm_platform.train import download_model, upload_model
 
 _SHOWN = 3  # clips per row of thumbnails
 _STRIP = 5  # frames of a thumbnail
@@ -164,18 +164,13 @@ def _check_data(run: str, trained: Mapping[str, str], prepared: Prepared) -> Non
 @contextmanager
 def local_model(storage: Storage) -> Iterator[Path]:
     """The run's model as a local folder; what lies in an object store is copied for as long as it is needed."""
-    keys = storage.list("model/")
-    if "model/config.json" not in keys:
+    if not storage.exists("model/config.json"):
         raise ValueError(f"{storage.uri}: the run has no model yet: train it to its end first")
     if "://" not in storage.uri:
         yield Path(storage.uri) / "model"
         return
     with tempfile.TemporaryDirectory() as scratch:
-        for key in keys:
-            path = Path(scratch) / key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(storage.read(key))
-        yield Path(scratch) / "model"
+        yield download_model(storage, Path(scratch))
 
 
 def _predict(config: RunConfig, prepared: Prepared, model: Path) -> tuple[Tables, Tables, tuple[str, ...]]:

@@ -8,13 +8,14 @@ cut off goes on from its checkpoint. Knows nothing of Ray.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ssm_platform.base import override
 from ssm_platform.runs import RunConfig
@@ -25,20 +26,25 @@ TRIAL_CPUS = 0.01
 
 State = Literal["running", "finished", "stopped", "failed"]
 
+Figure = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""Of a validation; NaN where nothing can be said. Records of before hold null for that."""
+
 
 class Trial(BaseModel):
     """One setting with one seed. `running` in a record that nobody is writing any more means cut off."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     name: str
     setting: Setting
     seed: int
     state: State = "running"
     started: float = Field(default_factory=time.time, description="Unix time of its first start")
-    score: float | None = Field(default=None, description="best validation score; None before the first validation")
-    metrics: dict[str, float] = Field(default={}, description="validation figures at the best score")
-    curve: tuple[tuple[int, float], ...] = Field(default=(), description="(step, score) of every validation")
+    score: float | None = Field(
+        default=None, description="best validation score; None before the first that is not NaN"
+    )
+    metrics: dict[str, Figure] = Field(default={}, description="validation figures at the best score")
+    curve: tuple[tuple[int, Figure], ...] = Field(default=(), description="(step, score) of every validation")
     steps: int = 0
     seconds: float = Field(default=0.0, description="training time, start-up of its workers included")
     error: str | None = None
@@ -55,14 +61,19 @@ class Trial(BaseModel):
         return self.state in ("finished", "stopped")
 
     def scored(self, points: Iterable[dict[str, Any]]) -> Self:
-        """With the validations `points` (each with `step` and `score`) as its curve and the best one as its score."""
+        """With the validations `points` (each with `step` and `score`) as its curve and the best one as its score.
+
+        NaN is no score.
+        """
         listed = sorted({int(point["step"]): point for point in points}.items())
         if not listed:
             return self
-        _, best = max(listed, key=lambda item: (item[1]["score"], -item[0]))
-        figures = {name: float(value) for name, value in best.items() if name not in ("step", "score")}
         curve = tuple((step, float(point["score"])) for step, point in listed)
-        changes = {"score": float(best["score"]), "metrics": figures, "curve": curve, "steps": listed[-1][0]}
+        changes: dict[str, Any] = {"curve": curve, "steps": listed[-1][0]}
+        if able := [(step, point) for step, point in listed if not math.isnan(point["score"])]:
+            _, best = max(able, key=lambda item: (item[1]["score"], -item[0]))
+            figures = {name: float(value) for name, value in best.items() if name not in ("step", "score")}
+            changes |= {"score": float(best["score"]), "metrics": figures}
         return self.model_copy(update=changes)
 
 

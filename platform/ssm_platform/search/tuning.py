@@ -51,7 +51,7 @@ def run_searched(space: Space, count: int, ground: Ground, budget: Budget, early
     """Run trials that Optuna's TPE asks for until there are `count`; those that were cut off come first."""
     past = Records(ground.folder).read()
     scores = {trial.name: trial.score for trial in past if trial.over and trial.score is not None}
-    remaining = count - len(scores)
+    remaining = count - sum(trial.over for trial in past)
     searcher = _searcher(space, ground.seed, past, scores)
     tuner = tune.Tuner(
         _trainable(ground),
@@ -88,7 +88,7 @@ def _run_trial(parameters: dict[str, Any], *, ground: Ground) -> None:
     """One trial, in a process of its own: trains like `jobs/train.py`, and reports each validation to Tune."""
     trial = _asked(parameters, ground.seed)
     known = Records(ground.folder).find(trial.name)
-    if known is not None and known.over and known.curve:  # a searcher may ask for the same setting twice
+    if known is not None and known.over and known.score is not None:  # a searcher may ask for the same setting twice
         tune.report({METRIC: known.score, "step": known.steps})
         return
     started = time.monotonic()

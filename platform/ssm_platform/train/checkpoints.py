@@ -16,16 +16,18 @@ import hashlib
 import json
 import logging
 import math
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ssm_platform.base import MissingKey, Storage, StorageError
 
@@ -61,6 +63,8 @@ class DamagedCheckpoint(CheckpointError):
 class Marker:
     """What `complete.json` says of its checkpoint."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
     step: int
     bytes: int
     sha256: str
@@ -72,6 +76,9 @@ class Marker:
     def folder(self) -> str:
         """The checkpoint's folder below the run's; no two attempts write into one."""
         return f"{_FOLDER}/step-{self.step:08d}" + (f"-attempt-{self.attempt}" if self.attempt else "")
+
+
+_MARKERS = TypeAdapter(Marker)
 
 
 @dataclass(frozen=True)
@@ -126,15 +133,13 @@ class Checkpoints:
         return attempt
 
     def newest_intact(self) -> Marker | None:
-        """The newest checkpoint whose state is the one it names. Deletes nothing."""
-        for marker in reversed(self.complete()):
-            try:
-                self._checked(marker, lambda _: None)
-            except DamagedCheckpoint as error:
-                LOG.warning("%s; going on from the checkpoint before", error)
-                continue
-            return marker
-        return None
+        """The newest checkpoint whose state is the one it names, whose bytes it reads. Deletes nothing."""
+        found = self._first_intact(reversed(self.complete()), lambda _: None)
+        return found and found[0]
+
+    def best_intact(self) -> tuple[Marker, dict[str, Any]] | None:
+        """As `best`, among those whose state is the one they name; with its state. Deletes nothing."""
+        return self._first_intact(_ranked(self.complete()), _read_state)
 
     def resume(self) -> tuple[Marker, dict[str, Any]] | None:
         """The newest intact checkpoint with its state; the markers of damaged ones are deleted."""
@@ -148,12 +153,7 @@ class Checkpoints:
 
     def load(self, marker: Marker) -> dict[str, Any]:
         """The state behind `marker`, on the CPU; raises `DamagedCheckpoint` where the bytes are not those it names."""
-
-        def read(path: Path) -> dict[str, Any]:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return state
-
-        return self._checked(marker, read)
+        return self._checked(marker, _read_state)
 
     def write(
         self, state: dict[str, Any], step: int, fingerprint: str, score: float | None, attempt: int = 0
@@ -208,6 +208,15 @@ class Checkpoints:
         self._retried(f"make {folder}", lambda: folder.mkdir(parents=True, exist_ok=True))
         return folder
 
+    def _first_intact(self, markers: Iterable[Marker], action: Callable[[Path], T]) -> tuple[Marker, T] | None:
+        """The first of them that is intact, with what `action` made of the file of its state."""
+        for marker in markers:
+            try:
+                return marker, self._checked(marker, action)
+            except DamagedCheckpoint as error:
+                LOG.warning("%s; taking another checkpoint", error)
+        return None
+
     def _checked(self, marker: Marker, action: Callable[[Path], T]) -> T:
         """`action` on the file of a state whose size and digest are those of its marker."""
         key = f"{marker.folder}/{_STATE}"
@@ -231,8 +240,8 @@ class Checkpoints:
 
     def _marker(self, key: str) -> Marker | None:
         try:
-            return Marker(**json.loads(self._retried(f"read {key}", lambda: self._storage.read(key))))
-        except (json.JSONDecodeError, TypeError) as error:
+            return _MARKERS.validate_json(self._retried(f"read {key}", lambda: self._storage.read(key)))
+        except ValidationError as error:
             LOG.warning("%s is not a checkpoint marker (%s); passed over", key, error)
             return None
 
@@ -307,9 +316,11 @@ def _is_final(error: Exception) -> bool:
 
 
 def _saved(state: dict[str, Any], path: Path, marker: Marker) -> Marker:
-    """Writes `state` to a file; the marker with its size and digest."""
+    """Writes `state` to a file, and to the disk before any marker names it; the marker with its size and digest."""
     try:
         torch.save(state, path)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
         size, digest = path.stat().st_size, _digest(path)
     except (OSError, RuntimeError) as error:  # torch says of a full disk that its file writer failed
         out_of_room = shutil.disk_usage(path.parent).free < _ROOM
@@ -318,14 +329,24 @@ def _saved(state: dict[str, Any], path: Path, marker: Marker) -> Marker:
     return replace(marker, bytes=size, sha256=digest)
 
 
+def _read_state(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _best(complete: list[Marker]) -> Marker | None:
+    return next(iter(_ranked(complete)), None)
+
+
+def _ranked(complete: list[Marker]) -> list[Marker]:
+    """Those with a score, from the greatest on; the earliest of equals first."""
     scored = [marker for marker in complete if marker.score is not None and not math.isnan(marker.score)]
-    return max(scored, key=lambda marker: (marker.score or 0.0, -marker.step), default=None)
+    return sorted(scored, key=lambda marker: (-(marker.score or 0.0), marker.step))
 
 
 def _is_fenced(marker: Marker, attempts: dict[int, int]) -> bool:

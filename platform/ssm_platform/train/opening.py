@@ -34,9 +34,12 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether the last step's checkpoint is complete."""
-        newest = self.job.place.checkpoints.newest()
-        return newest is not None and newest.step >= self.job.total
+        """Whether the last step's checkpoint is complete and intact."""
+        checkpoints, total = self.job.place.checkpoints, self.job.total
+        if not any(marker.step >= total for marker in checkpoints.complete()):
+            return False  # without reading any state
+        newest = checkpoints.newest_intact()
+        return newest is not None and newest.step >= total
 
 
 def open_run(config: RunConfig) -> Run:
