@@ -177,3 +177,16 @@ def test_a_manifest_with_affect_survives_its_file_and_one_without_is_hashed_as_b
     aus = read_corpus("affwild2_au", tree.root).manifest
     assert b"va_labels" not in aus.to_bytes()
     assert "affect" not in aus.labels.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("text", [
+    '{"frames": {"00000": {"valence": ' + "9" * 5000 + "}}}", "[" * 100_000,
+], ids=["long", "deep"])  # fmt: skip
+def test_afewva_json_that_python_does_not_read_is_reported(tree: Tree, text: str) -> None:
+    tree.text("001/001.json", '{"frames": {"00000": {"valence": 3, "arousal": -2}}}')
+    tree.text("002/002.json", text)
+    tree.images("001", [0], "{:05d}.png")
+    reading = read_corpus("afewva", tree.root, max_issue_fraction=1)
+    assert [record.clip for record in reading.manifest] == ["001"]
+    (issue,) = reading.issues
+    assert (issue.path, issue.rule) == ("002/002.json", "a label file is JSON with an object of frames")

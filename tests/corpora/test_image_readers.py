@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from ssm_platform.corpora import read_corpus
 
@@ -65,3 +67,37 @@ def test_ckplus_sequences_run_from_neutral_to_the_peak(tree: Tree) -> None:
     assert record.files is not None
     assert record.files[-1] == "S005_001_00000011.png"
     assert [issue.severity for issue in reading.issues] == ["note"]
+
+
+def npy(header: str) -> bytes:
+    text = header.ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + b"12345678"
+
+
+def npz() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, a=1)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("data", [
+    npy("{'descr': '<i8', 'fortran_order': False, 'shape': (100000000000000,), }"),
+    npy("{'descr': '<i8', 'fortran_order': False, 'shape': (), "),
+    npy("{[]: 1}"),
+    npy("{'descr': '<U99999999', 'fortran_order': False, 'shape': (), }"),
+    npy("-" * 900 + "1"),
+    npy("-" * 9000 + "1"),
+    b"\x93NUMPY\x03\x00",
+    b"PK\x03\x04aaaa",
+    npz(),
+], ids=["huge", "torn", "unhashable", "wide", "deep", "long", "version", "PK", "npz"])  # fmt: skip
+def test_affectnet_label_files_that_are_none(tree: Tree, data: bytes) -> None:
+    tree.images("train_set/images", [0, 1])
+    for number in (0, 1):
+        path = tree.text(f"train_set/annotations/{number}_exp.npy", "")
+        np.save(path, np.array("1"))
+    path.write_bytes(data)
+    reading = read_corpus("affectnet", tree.root, max_issue_fraction=0.5)
+    assert [record.clip for record in reading.manifest] == ["train/0"]
+    (issue,) = reading.issues
+    assert (issue.path, issue.rule, reading.lost) == ("train_set/annotations/1_exp.npy", "a label is 0-10", 1)

@@ -191,6 +191,32 @@ def test_ferplus_refuses_votes_without_a_class(tree: Tree) -> None:
         read_corpus("ferplus", tree.root)
 
 
+@pytest.mark.parametrize(
+    ("line", "told"), [("", []), ("  ", []), (",,", []), ("\x1a", [(3, "\x1a")]), (",f", [(3, "")])]
+)
+def test_ferplus_takes_blank_and_short_rows(tree: Tree, line: str, told: list[tuple[int, str]]) -> None:
+    tree.text("fer2013new.csv", f"{HEADER}\nTraining,fer0.png,4,0,0,1,3,0,0,0,2,0\n{line}\n")
+    tree.pictures("FER2013Train/fer0.png")
+    reading = read_corpus("ferplus", tree.root, max_issue_fraction=1)
+    assert len(reading.manifest) == 1
+    assert [(issue.line, issue.value) for issue in reading.issues] == told
+    assert (reading.rows, reading.lost) == (1 + len(told), len(told))
+
+
+@pytest.mark.parametrize(("line", "told"), [
+    ("", []), (",,", []), ('"200002",5,0,0,0,1,0', [(3, "200002,5,0,0,0,1,0")]), ('"200002"', [(3, "200002")])
+])  # fmt: skip
+def test_cremad_takes_blank_and_short_rows(tree: Tree, line: str, told: list[tuple[int, str]]) -> None:
+    shutil.move(tree.video("VideoFlash/1001_DFA_ANG_XX.mp4", 3), tree.root / "VideoFlash/1001_DFA_ANG_XX.flv")
+    tree.text("VideoDemographics.csv", "ActorID,Age\n1001,51\n")
+    head = '"","A","D","F","H","N","S","fileName"'
+    votes = f'{head}\n"200001",6,2,0,0,0,0,"1001_DFA_ANG_XX"\n{line}\n'
+    tree.text("processedResults/tabulatedVotes.csv", votes)
+    reading = read_corpus("cremad", tree.root, max_issue_fraction=1)
+    assert reading.manifest[0].distribution is not None
+    assert [(issue.line, issue.value) for issue in reading.issues] == told
+
+
 def test_cremad_face_votes_and_actors(tree: Tree) -> None:
     for name in ("1001_DFA_ANG_XX", "1001_IEO_HAP_LO", "1002_TIE_NEU_XX"):
         shutil.move(tree.video(f"VideoFlash/{name}.mp4", 3), tree.root / f"VideoFlash/{name}.flv")

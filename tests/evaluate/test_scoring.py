@@ -328,6 +328,19 @@ def test_a_table_of_people_that_cannot_be_used_is_refused(tmp_path: Path) -> Non
         evaluate(table, table, "clean", (1,), about)
 
 
+@pytest.mark.parametrize(("text", "rule"), [
+    ("subject,sex,age,sex\nS1,f,3,m\n", r":1: columns 2 and 4 are both 'sex'"),
+    ("subject,subject,sex\nS1,S2,f\n", r":1: columns 1 and 2 are both 'subject'"),
+    ('subject,sex\nS1,"f\nS2,m\n', r": a table of people is a CSV file.*unexpected end"),
+    ('subject,sex\nS1,"f\nS2,m"\n', r":3: a cell has a line break"),
+])  # fmt: skip
+def test_people_are_not_swallowed(tmp_path: Path, text: str, rule: str) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"people\.csv{rule}"):
+        read_people(path)
+
+
 def test_calibration_is_given_before_and_after_a_temperature_of_the_validation_side() -> None:
     side = {"bp4d": au_table((1, 12), subjects=8, seed=1), "dfew": fe_table(400)}
     evaluation, _ = evaluate(side, side, "clean", (1, 12), ABOUT)

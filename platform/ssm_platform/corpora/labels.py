@@ -142,8 +142,6 @@ def read_occurrence_table(path: Path, aus: Sequence[int], coding: Coding, report
 def _add_table_row(
     table: LabelRows, path: Path, line: int, row: list[str], columns: list[int | None], width: int, report: Report
 ) -> None:
-    if not any(cell.strip() for cell in row):
-        return
     report.rows += 1
     number = integer(row[0])
     if number is None or len(row) != width:

@@ -67,17 +67,28 @@ def _encodings(data: bytes) -> tuple[str, ...]:
 
 
 def read_csv(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
-    """(line, stripped cells) of each row of a csv with commas, semicolons or tabs; where it is not well formed it is
-    reported and ends.
+    """(line, stripped cells) of each row of a csv with commas, semicolons or tabs: a line that is not blank.
+
+    A line that is not well formed, such as one with an open quote, is reported and lost. With the first one, which may
+    be the header, all are.
     """
     lines = read_lines(path, report)
     hint = _EXCEL_HINT.fullmatch(lines[0]) if lines else None
     separator = hint[1] if hint else _separator(lines[0] if lines else "")
-    reader = csv.reader(lines[1:] if hint else lines, delimiter=separator or ",", skipinitialspace=True)
-    try:
-        yield from ((reader.line_num + bool(hint), [cell.strip() for cell in row]) for row in reader)
-    except csv.Error as error:
-        report.problem(path, reader.line_num, error, "a csv is well formed; the rest is not read")
+    begun = False
+    for line, text in enumerate(lines[bool(hint) :], 1 + bool(hint)):
+        try:
+            (read,) = csv.reader([text], delimiter=separator or ",", skipinitialspace=True, strict=True)
+        except csv.Error as error:
+            count = 1 if begun else sum(bool(rest.strip()) for rest in lines[line - 1 :])
+            report.rows += count
+            report.problem(path, line, text, f"a row of a csv is one line and well formed ({error})", count)
+            if not begun:
+                return
+            continue
+        if any(row := [cell.strip() for cell in read]):
+            begun = True
+            yield line, row
 
 
 def cells(text: str) -> list[str]:

@@ -54,10 +54,16 @@ def read_people(path: Path, columns: Sequence[str] = ()) -> People:
     """The table at `path`, all columns or those named; ValueError names path, line, value and rule."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
+            rows = csv.DictReader(file, strict=True)
             header = rows.fieldnames or []
             if "subject" not in header:
                 raise ValueError(f"{path}:1: columns are {', '.join(header) or '(none)'}; one must be subject")
+            if twice := [name for name in header if name and header.count(name) > 1]:
+                first = header.index(twice[0]) + 1
+                second = header.index(twice[0], first) + 1
+                raise ValueError(
+                    f"{path}:1: columns {first} and {second} are both {twice[0]!r}; a column is there once"
+                )
             chosen = _chosen(path, header, columns)
             return People(_read(path, rows, chosen))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -81,6 +87,8 @@ def _read(path: Path, rows: csv.DictReader[str], chosen: Sequence[str]) -> dict[
         subject = (row["subject"] or "").strip()
         if not subject or None in row:
             raise ValueError(f"{path}:{rows.line_num}: a row needs a subject, and no more cells than the header has")
+        if any("\n" in (cell or "") for cell in row.values()):
+            raise ValueError(f"{path}:{rows.line_num}: a cell has a line break; is a quote open above?")
         key = ((row.get("corpus") or "").strip(), subject)
         if key in seen:
             raise ValueError(f"{path}:{rows.line_num}: subject {subject!r} stands in line {seen[key]} already")

@@ -55,11 +55,11 @@ def _frames(path: Path, report: Report) -> dict[str, Any] | None:
     rule = "a label file is JSON with an object of frames"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        report.problem(path, None, error, rule)
-        return None
     except json.JSONDecodeError as error:
         report.problem(path, error.lineno, error.msg, rule)
+        return None
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, deep nesting
+        report.problem(path, None, error, rule)
         return None
     frames = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(frames, dict):

@@ -84,9 +84,9 @@ def _videos(path: Path, options: AffWild2MTLOptions, report: Report) -> dict[str
     """The rows of a list by video; what is no row is reported."""
     videos: dict[str, _Rows] = {}
     for line, cells in read_csv(path, report):
-        image = PurePosixPath(portable(cells[0])) if cells and any(cells) else None
-        number = None if image is None else frame_number(image.name)
-        if image is None or (line == 1 and number is None):
+        image = PurePosixPath(portable(cells[0]))
+        number = frame_number(image.name)
+        if line == 1 and number is None:
             continue
         report.rows += 1
         if number is None or len(cells) != _CELLS or not image.parent.name:

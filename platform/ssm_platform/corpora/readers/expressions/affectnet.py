@@ -8,10 +8,12 @@ marks an image without them.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from pydantic import Field
@@ -30,6 +32,8 @@ CLASSES = dict(enumerate(("neutral", "happiness", "sadness", "surprise", "fear",
 
 _NO_EXPRESSION = (8, 9, 10)
 _AFFECT, _AFFECT_FILES = AffectCoding(missing=(-2.0,)), ("val", "aro")
+_LONGEST = 1000  # of the header of a label file, in bytes; usual are 118
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _SETS = {"train": ("train_set", "training.csv"), "validation": ("val_set", "validation.csv")}
 _CSV_FOLDERS = ("Manually_Annotated_file_lists", "Manually_Annotated/Manually_Annotated_file_lists", ".")
 _IMAGE_FOLDERS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
@@ -71,12 +75,18 @@ def _read_annotations(folder: Path, part: str, options: AffectNetOptions, report
 
 
 def _label(path: Path) -> str:
-    """The content of a label file as text; what is no array of one number is none."""
+    """The content of a label file as text; what is no array of one number is none, whatever its header promises."""
     try:
-        value = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version not in _HEADERS:
+                return f"version {version} of npy"
+            shape, _, kind = _HEADERS[version](file, _LONGEST)
+            if any(length != 1 for length in shape):
+                return f"{math.prod(shape)} numbers"
+            return str(np.frombuffer(file.read(kind.itemsize), kind, count=1).item())
+    except (ValueError, OSError, SyntaxError, TokenError, TypeError, LookupError, RecursionError) as error:
         return str(error)
-    return str(value.item()) if value.size == 1 else f"{value.size} numbers"
 
 
 def _read_csv(

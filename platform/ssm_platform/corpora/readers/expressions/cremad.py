@@ -99,11 +99,15 @@ def _face_votes(root: Path, options: CREMADOptions, report: Report) -> dict[str,
     found: dict[str, Soft] = {}
     for line, cells in rows:
         row = dict(zip(header, cells, strict=False))
-        if (integer(cells[0]) or 0) // 100_000 == _FACE_ALONE:
+        if (integer(cells[0]) or 0) // 100_000 != _FACE_ALONE:
+            continue
+        if name := row.get("fileName", ""):
             seen = Votes({expression: row.get(column, "") for expression, column in columns.items()})
             label = soft(seen, ORDER, 1, path, line, report)
             if label is not None:
-                found[row["fileName"]] = label
+                found[name] = label
+        else:
+            report.problem(path, line, ",".join(cells), "a row of votes has a fileName")
     return found
 
 

@@ -57,9 +57,9 @@ def _read(root: Path, options: FERPlusOptions, report: Report) -> Iterator[Seen]
     for line, cells in rows:
         report.rows += 1
         row = dict(zip(header, cells, strict=False))
+        part = row.get(_USAGE, "")
         votes = Votes({name: row.get(name, "") for name in CLASSES}, {name: row.get(name, "") for name in _NO_CLASS})
-        found = soft(votes, CLASSES, options.least_votes, path, line, report)
-        part = row[_USAGE]
+        found = soft(votes, CLASSES, options.least_votes, path, line, report) if part in _FOLDERS else None
         if part not in _FOLDERS:
             report.problem(path, line, part, f"Usage is one of {', '.join(_FOLDERS)}")
         elif found is not None and (place := _image(root, row.get(_NAME, ""), part)) is not None:

@@ -35,7 +35,7 @@ def _parse(text: str, aus: tuple[int, ...]) -> tuple[str, list[str]] | None:
     try:
         row = json.loads(text)
         image, active = row["img_path"], row["AUs"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if not isinstance(image, str) or not isinstance(active, list) or set(map(str, active)) - _KNOWN:
         return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -39,7 +40,7 @@ from ssm_platform.corpora.text import expression_of, integer, portable, read_csv
 from ssm_platform.corpora.tree import entries, fold, saw
 from ssm_platform.records import Record
 
-_AU_COLUMN = re.compile(r"au_*0*(\d+)(?:_c)?")
+_AU_COLUMN = re.compile(r"au_*0*(\d{1,4})(?:_c)?")
 _SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
 _MEANT = {
     "label": "expression", "emotion": "expression", "class": "expression", "path": "source", "file": "source",
@@ -51,6 +52,11 @@ _MEANT = {
 _CODING = Coding(missing=(9, -1, 999))
 _FASTEST = 10_000
 _CLASSES = {name: name for name in EXPRESSIONS}
+_NO_BOOK = (
+    BadZipFile, zlib.error, OSError, EOFError, SyntaxError, ValueError, LookupError, TypeError, AttributeError,
+    RuntimeError,
+)  # fmt: skip
+"""What openpyxl and the modules below it raise of a damaged workbook; a torn XML is a SyntaxError."""
 _OWN = ("source", "frame", "expression", "clip", "subject", "part", "rate", "start", "length")
 
 
@@ -182,7 +188,7 @@ def _table_path(root: Path, name: str | None) -> Path:
     if name is not None:
         found = [root / name] if (root / name).is_file() else []
     else:
-        found = [path for path in entries(root) if path.name.lower().endswith(_SUFFIXES)]
+        found = [path for path in entries(root) if path.name.lower().endswith(_SUFFIXES) and path.is_file()]
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         kinds = ", ".join(_SUFFIXES)
@@ -195,61 +201,74 @@ def _table_path(root: Path, name: str | None) -> Path:
 def _open(path: Path, report: Report) -> _Table:
     """The table's columns and rows; ValueError where it is neither an expression table nor an AU table."""
     kinds = {".parquet": _open_parquet, ".xlsx": _open_workbook}
-    table = kinds[path.suffix.lower()](path) if path.suffix.lower() in kinds else _open_csv(path, report)
+    table = kinds.get(path.suffix.lower(), _open_csv)(path, report)
     needed = ("source", "frame") if _au_columns(table.columns) else ("source", "expression")
     absent = [name for name in needed if name not in table.columns]
     if absent:
         rule = "a table has source and expression (a row per clip), or source, frame and AU01, ... (a row per frame)"
         near = [name for name in table.columns if _MEANT.get(name) == absent[0] or _close(name) == absent[0]]
         hint = f"; is it {near[0]!r}? call it {absent[0]!r}" if near else ""
-        raise ValueError(f"{path}: no column {absent[0]!r} among {', '.join(table.columns) or 'none'}{hint}; {rule}")
+        told = "".join(f"; {issue}" for issue in report.issues)
+        raise ValueError(
+            f"{path}: no column {absent[0]!r} among {', '.join(table.columns) or 'none'}{hint}; {rule}{told}"
+        )
     return table
 
 
 def _open_csv(path: Path, report: Report) -> _Table:
     rows = read_csv(path, report)
     _, header = next(rows, (1, []))
-    columns = [_column(name) for name in header]
-    return _Table(columns, (_csv_row(line, columns, cells) for line, cells in rows if any(cells)))
+    columns = _columns(header, path)
+    return _Table(columns, (_csv_row(line, columns, cells) for line, cells in rows))
 
 
 def _csv_row(line: int, columns: list[str], row: list[str]) -> _Row:
     return _Row(line, dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=False)))
 
 
-def _open_parquet(path: Path) -> _Table:
+def _open_parquet(path: Path, report: Report) -> _Table:
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a Parquet file ({error})") from error
-    columns = [_column(name) for name in file.schema_arrow.names]
-    return _Table(columns, _parquet_rows(file, columns))
+    columns = _columns(file.schema_arrow.names, path)
+    return _Table(columns, _parquet_rows(file, columns, path, report))
 
 
-def _parquet_rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[_Row]:
+def _parquet_rows(file: pq.ParquetFile, columns: list[str], path: Path, report: Report) -> Iterator[_Row]:
+    """The rows up to the first that cannot be read; the others are counted as lost."""
     line = 0
-    for batch in file.iter_batches():
-        for row in batch.to_pylist():
-            line += 1
-            yield _Row(line, {name: _text(value) for name, value in zip(columns, row.values(), strict=True)})
+    try:
+        for batch in file.iter_batches():
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                line += 1
+                yield _Row(line, {name: _text(value) for name, value in zip(columns, row, strict=True)})
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        lost = max(file.metadata.num_rows - line, 1)
+        report.rows += lost
+        report.problem(path, line + 1, error, "a Parquet file is not damaged; the rest is not read", lost)
 
 
-def _open_workbook(path: Path) -> _Table:
+def _open_workbook(path: Path, report: Report) -> _Table:
     """The first sheet of an Excel workbook."""
+    numbered = ((line, row) for line, row in enumerate(_sheet(path), 1) if any(row))
+    _, header = next(numbered, (1, []))
+    columns = _columns(header, path)
+    return _Table(columns, (_csv_row(line, columns, row) for line, row in numbered))
+
+
+def _sheet(path: Path) -> Iterator[list[str]]:
+    """The rows of the first sheet; ValueError, before or between them, where openpyxl cannot go on."""
     try:
         import openpyxl
-        from openpyxl.utils.exceptions import InvalidFileException
     except ImportError as error:
         raise ValueError(f"{path}: reading .xlsx needs openpyxl (pip install 'ssm-platform[platform]')") from error
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (InvalidFileException, BadZipFile, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not an Excel workbook ({error})") from error
-    lines = ([_text(cell).strip() for cell in row] for row in book.worksheets[0].iter_rows(values_only=True))
-    numbered = ((line, row) for line, row in enumerate(lines, 1) if any(row))
-    _, header = next(numbered, (1, []))
-    columns = [_column(name) for name in header]
-    return _Table(columns, (_csv_row(line, columns, row) for line, row in numbered))
+        for row in book.worksheets[0].iter_rows(values_only=True):
+            yield [_text(cell).strip() for cell in row]
+    except _NO_BOOK as error:
+        raise ValueError(f"{path}: not an Excel workbook, or a damaged one ({error})") from error
 
 
 def _text(value: object) -> str:
@@ -260,6 +279,18 @@ def _text(value: object) -> str:
 def _column(name: str) -> str:
     """A column's name as it is compared: small letters, no blanks."""
     return re.sub(r"[\s-]+", "_", fold(name.strip()))
+
+
+def _columns(header: list[str], path: Path) -> list[str]:
+    """The columns as they are compared; ValueError where two of a header are one of ours."""
+    columns, written = [_column(name) for name in header], dict[str, str]()
+    for column, name in zip(columns, header, strict=True):
+        au = _AU_COLUMN.fullmatch(column)
+        key = f"AU{int(au[1]):02d}" if au else column
+        if key in written and (au or key in _OWN):
+            raise ValueError(f"{path}: columns {written[key]!r} and {name!r} are both {key}; a column is there once")
+        written[key] = name
+    return columns
 
 
 def _close(column: str) -> str | None:
