@@ -1,4 +1,4 @@
-"""Work in a thread that outlasts nobody's cancellation."""
+"""Work in a thread that a cancelled caller waits for."""
 
 from __future__ import annotations
 

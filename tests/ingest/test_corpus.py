@@ -5,10 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import json
-import os
-import signal
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -350,70 +346,3 @@ def test_a_manifest_without_records_is_refused(tmp_path: Path) -> None:
     manifest = au_manifest(tmp_path / "raw", {"a": range(0)}).take([])
     with pytest.raises(IngestRefused, match="raw: no records to ingest"):
         ingest(manifest, tmp_path / "out")
-
-
-@pytest.mark.ray
-def test_ingest_on_ray_survives_a_killed_worker_and_gives_the_same_bytes(
-    ray_cluster: None, tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The command itself, on raw video with real faces; a worker is killed in the middle of its shard."""
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "jobs"))
-    import importlib
-
-    command = importlib.import_module("ingest")
-    source = shared_data / "faces" / "WolfgangLanger_Pexels.mp4"
-    records = [
-        Record(f"c{number}", source.name, "video", number * 40, 40, expression="sadness", rate=24.0)
-        for number in range(6)
-    ]
-    manifest = Manifest.build(source.parent, CORPUS, "fe", Vocabulary(expressions=("sadness",)), records)
-    manifest.write(tmp_path / "records.parquet")
-    flags = ["--size=96", "--frames_per_shard=80", "--faces.side=240"]
-    killed: list[int] = []
-    killer = threading.Thread(target=kill_one_worker, args=(tmp_path / "out", killed), daemon=True)
-    killer.start()
-    summary = command.ingest([str(tmp_path / "records.parquet"), "--out", str(tmp_path / "out"), *flags])
-    killer.join()
-    assert killed
-    assert (summary.clips, summary.frames, summary.quarantined) == (6, 240, [])
-    assert not list((tmp_path / "out").rglob("*.shard"))
-    chosen = json.loads((tmp_path / "out" / "ingest.json").read_text())
-    chosen.pop("manifest")
-    from ssm_platform.faces.settings import make_detector
-
-    straight = IngestSettings.model_validate(chosen)
-    run(manifest.take([0, 1]), tmp_path / "straight", straight, here(make_detector(straight.faces)))  # type: ignore[arg-type]
-    assert (tmp_path / "straight/shards/00000.data").read_bytes() == (tmp_path / "out/shards/00000.data").read_bytes()
-
-
-def kill_one_worker(out: Path, killed: list[int]) -> None:
-    """End one of this cluster's shard makers once it has begun to write."""
-    for _ in range(1200):
-        if list(out.glob(".scratch/*.shard")):
-            for pid in shard_makers():
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-                return
-        time.sleep(0.05)
-
-
-def shard_makers() -> list[int]:
-    """Processes below this one that are Ray actors of the ingest."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (entry / "stat").exists():
-            try:
-                text = (entry / "stat").read_text()
-                title = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            parents[int(entry.name)] = (int(text.rpartition(")")[2].split()[1]), title)
-    return [pid for pid, (_, title) in parents.items() if b"ShardMaker" in title and _is_below(pid, parents)]
-
-
-def _is_below(pid: int, parents: dict[int, tuple[int, bytes]]) -> bool:
-    while pid in parents:
-        if pid == os.getpid():
-            return True
-        pid = parents[pid][0]
-    return False
